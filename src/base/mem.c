@@ -1,0 +1,50 @@
+/* base/mem.c - allocation */
+#include "base/mem.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/macro.h"
+
+void auto_free_(void *pp)
+{
+	free(*(void **)pp);
+}
+
+void *mem_try(size_t size)
+{
+	return calloc(1, size ? size : 1);
+}
+
+void *mem_new(size_t size)
+{
+	void *p = mem_try(size);
+
+	if (!p) {
+		fputs("out of memory\n", stderr);
+		abort();
+	}
+	return p;
+}
+
+void *mem_dup(const void *p, size_t n)
+{
+	void *copy = mem_new(n);
+
+	if (n)
+		memcpy(copy, p, n);
+	return copy;
+}
+
+char *mem_strndup(const char *s, size_t n)
+{
+	char *copy = mem_new(n + 1);
+
+	if (n)
+		memcpy(copy, s, n);
+	return copy;
+}
+
+char *mem_strdup(const char *s)
+{
+	return s ? mem_strndup(s, strlen(s)) : NULL;
+}

@@ -1,0 +1,116 @@
+/*
+ * driver/driver.h - what every way of running a sandbox offers
+ *
+ * A sandbox is an agent behind a byte stream; a driver only starts
+ * hotcell-init somewhere and hands back that stream.
+ *
+ * Thread: every call and every callback happens on the engine's loop.
+ * DRIVER-1 A call with a `struct driver_req` either returns a negative code and
+ *	    the request is never completed, or returns 0 and it is completed
+ *	    exactly once, later, never from inside the call.
+ * DRIVER-2 `gone` comes at most once, and only after `start` or `adopt` completed.
+ * DRIVER-3 destroy() is legal in every state, at any moment, once; requests in
+ *	    flight are then completed with ERR_CANCELED before its own completes.
+ * DRIVER-4 A member that is NULL means unsupported.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/err.h"
+#include "base/id.h"
+#include "base/span.h"
+
+struct loop;
+struct machine;
+struct keeper;
+
+/* Embedded by the caller; lent to the driver until it completes. */
+struct driver_req {
+	void (*done)(struct driver_req *r, const struct err *why); /* why NULL: success */
+};
+
+struct machine_drive {
+	int fd;		     /* lent for the call */
+	bool read_only;
+	uint64_t size_bytes; /* of a writable one; 0: as it is */
+};
+
+enum { MACHINE_DRIVES_MAX = 4 };
+
+/* All a driver may know of a sandbox: descriptors and numbers. Descriptors are lent for the call. */
+struct machine_spec {
+	struct id id;
+	unsigned vcpus;
+	uint64_t memory_mb, disk_mb;
+	unsigned pids_max;	  /* 0: none */
+	int root_fd;		  /* image (machine) or tree (process) */
+	int kernel_fd, initrd_fd; /* -1: none */
+	struct machine_drive drives[MACHINE_DRIVES_MAX]; /* behind the root */
+	unsigned n_drives;
+	struct strv unenforced;	  /* limits the caller agreed to lose */
+	uint64_t lease_ms;
+};
+
+struct machine_events {
+	void (*gone)(void *arg, const struct err *why); /* the machine ended; why says how */
+	void *arg;
+};
+
+enum driver_cap {
+	DRIVER_OWN_KERNEL = 1 << 0,
+	DRIVER_NEEDS_IMAGE = 1 << 1, /* root is an image with kernel and initrd; otherwise a tree */
+	DRIVER_CAN_PAUSE = 1 << 2,
+	DRIVER_CAN_SNAPSHOT = 1 << 3,
+	DRIVER_CAN_FORK = 1 << 4,
+};
+
+struct machine_usage {
+	uint64_t memory_bytes, memory_max_bytes, cpu_us, pids, pids_max, oom_kills;
+};
+
+struct driver_usage_req {
+	struct driver_req req;
+	struct machine_usage usage; /* set on success */
+};
+
+struct driver {
+	const char *name;
+	unsigned caps; /* enum driver_cap */
+
+	/* The wall as replies name it ("vm", "vm-emulated", "process"); constant after the keeper said hello. */
+	const char *(*wall)(const struct keeper *k);
+
+	/* Can it run here? Immediate. -ERR_UNSUPPORTED with the reason and what to type. */
+	int (*probe)(const struct keeper *k, struct err *e);
+
+	/* Allocate; nothing runs yet. @ev is copied. */
+	int (*create)(struct loop *l, struct keeper *k, const struct machine_spec *s,
+		      const struct machine_events *ev, struct machine **ret, struct err *e);
+
+	/* Start it; afterwards link_fd() gives the agent's stream. @s as in create. */
+	int (*start)(struct machine *m, const struct machine_spec *s, struct driver_req *r,
+		     struct err *e);
+
+	/* Instead of create and start: take over a machine that already runs. */
+	int (*adopt)(struct loop *l, struct keeper *k, const struct id *id,
+		     const struct machine_events *ev, struct driver_req *r, struct machine **ret,
+		     struct err *e);
+
+	/* After start or adopt: the agent's stream, given away once; -1 afterwards. */
+	int (*take_link)(struct machine *m);
+	int (*pid)(const struct machine *m); /* on the host; 0: none */
+
+	int (*usage)(struct machine *m, struct driver_usage_req *r, struct err *e);
+
+	/* Later verbs; see DRIVER-4. */
+	int (*pause)(struct machine *m, struct driver_req *r, struct err *e);
+	int (*resume)(struct machine *m, struct driver_req *r, struct err *e);
+
+	/* Ask it to end (TERM inside, then KILL after @grace_ms); `gone` follows. */
+	int (*stop)(struct machine *m, unsigned grace_ms, struct driver_req *r, struct err *e);
+
+	/* Kill, clean up, free @m; completes when nothing of it is left. Cannot be refused. */
+	void (*destroy)(struct machine *m, struct driver_req *r);
+};
+
+extern const struct driver driver_null, driver_process, driver_qemu;

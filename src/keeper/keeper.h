@@ -1,0 +1,76 @@
+/*
+ * keeper/keeper.h - the daemon's side of the keeper: closed verbs, descriptors, numbers
+ *
+ * The keeper (bin/hotcell-keeper) is the parent of every machine and outlives the
+ * daemon. It listens on {run}/keeper.sock (loop/link.h with descriptors; only
+ * root, its own uid and the daemon's uid may connect). Machines die when their
+ * lease runs out; keeper_new() renews it every third of LEASE_MS.
+ *
+ * Thread: the loop's. Completions follow DRIVER-1: exactly once, later.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/err.h"
+#include "base/id.h"
+#include "base/span.h"
+
+struct keeper;
+struct loop;
+struct rec_machine_info;
+struct rec_machine_start;
+
+enum { KEEPER_LEASE_MS = 60000, KEEPER_LINK = 0, KEEPER_PIDFD = 1, KEEPER_MONITOR = 2, KEEPER_FDS = 3 };
+
+/* What the keeper measured about this host; valid until keeper_free(). */
+struct keeper_host {
+	char version[65];
+	int pid;
+	bool root, kvm;
+	unsigned slots;
+	uint64_t tsc_khz;
+	char kvm_reason[1025], qemu[65], qemu_reason[1025], process_reason[1025];
+	bool enforces_memory, enforces_cpu, enforces_pids, enforces_disk;
+};
+
+struct keeper_events {
+	void (*up)(void *arg);				/* said hello: keeper_host() is valid */
+	void (*gone)(void *arg, const struct rec_machine_info *m); /* a machine ended; m lent */
+	void (*lost)(void *arg, const struct err *why); /* the keeper itself is gone; once */
+	void *arg;
+};
+
+/* Connect to @socket_path and shake hands; `up` or `lost` follows. */
+int keeper_new(struct loop *l, const char *socket_path, const struct keeper_events *ev,
+	       struct keeper **ret, struct err *e);
+struct keeper *keeper_free(struct keeper *k); /* machines stay; pending calls complete with ERR_CANCELED */
+const struct keeper_host *keeper_host(const struct keeper *k);
+
+/* Embedded by the caller, lent until done. */
+struct keeper_call {
+	/* @fds (KEEPER_FDS of them, -1 where absent) are given for start and adopt; @pid, @kvm likewise valid. */
+	void (*done)(struct keeper_call *c, const struct err *why);
+	int fds[KEEPER_FDS];
+	int pid;
+	bool kvm;
+	uint64_t memory_bytes, memory_max_bytes, cpu_us, pids, pids_max, oom_kills; /* keeper_stats() */
+	struct keeper *keeper; /* private */
+	struct stream *stream; /* private */
+};
+
+/* @fds: root, then disk, kernel, initrd for qemu; lent. */
+int keeper_start(struct keeper *k, const struct rec_machine_start *rec, const int *fds,
+		 unsigned n_fds, struct keeper_call *c, struct err *e);
+int keeper_adopt(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
+int keeper_stop(struct keeper *k, const struct id *id, unsigned grace_ms, struct keeper_call *c,
+		struct err *e);
+/* Kill if needed and clean up; completes when nothing is left. A machine it never had: success. */
+int keeper_release(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
+int keeper_stats(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
+
+/* All machines, ended ones included: @each per machine, then done. */
+struct keeper_list_call {
+	struct keeper_call call;
+	void (*each)(struct keeper_list_call *c, const struct rec_machine_info *m);
+};
+int keeper_list(struct keeper *k, struct keeper_list_call *c, struct err *e);

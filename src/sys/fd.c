@@ -1,0 +1,310 @@
+/* sys/fd.c - descriptors and files */
+#include "sys/fd.h"
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#include "sys/fault.h"
+
+/* Run a call, retry when a signal interrupts it, turn -1 into -errno. */
+#define CALL(expr)                                                                                 \
+	({                                                                                         \
+		__typeof__(expr) r_;                                                               \
+		int fault_ = sys_fault();                                                          \
+		if (fault_)                                                                        \
+			r_ = (__typeof__(expr))fault_;                                             \
+		else                                                                               \
+			do {                                                                       \
+				r_ = (expr);                                                       \
+				if (r_ < 0)                                                        \
+					r_ = (__typeof__(expr)) - errno;                           \
+			} while (r_ == (__typeof__(expr)) - EINTR);                                \
+		r_;                                                                                \
+	})
+
+void auto_close_(int *fd)
+{
+	sys_close(*fd);
+}
+
+int sys_close(int fd)
+{
+	int keep = errno;
+
+	if (fd >= 0)
+		(void)close(fd);
+	errno = keep;
+	return -1;
+}
+
+int sys_openat(int dirfd, const char *path, int flags, mode_t mode)
+{
+	return CALL(openat(dirfd, path, flags | O_CLOEXEC, mode));
+}
+
+int sys_open(const char *path, int flags)
+{
+	return sys_openat(AT_FDCWD, path, flags, 0);
+}
+
+int sys_create(const char *path, int flags, mode_t mode)
+{
+	return sys_openat(AT_FDCWD, path, flags | O_CREAT, mode);
+}
+
+int sys_open_beneath(int dirfd, const char *path, int flags, mode_t mode)
+{
+	struct open_how how = {
+		.flags = (uint64_t)(flags | O_CLOEXEC),
+		.mode = flags & O_CREAT ? mode : 0,
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
+	};
+
+	return (int)CALL(syscall(SYS_openat2, dirfd, path, &how, sizeof(how)));
+}
+
+int sys_dup(int fd)
+{
+	return CALL(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+}
+
+int sys_nonblock(int fd, bool on)
+{
+	int flags = CALL(fcntl(fd, F_GETFL));
+
+	if (flags < 0)
+		return flags;
+	return CALL(fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK));
+}
+
+int sys_inherit(int fd)
+{
+	return CALL(fcntl(fd, F_SETFD, 0));
+}
+
+int sys_pipe(int ret[2])
+{
+	return CALL(pipe2(ret, O_CLOEXEC));
+}
+
+int sys_memfd(const char *name, unsigned extra_flags)
+{
+	return CALL(memfd_create(name, MFD_CLOEXEC | extra_flags));
+}
+
+ssize_t sys_read(int fd, void *p, size_t n)
+{
+	return CALL(read(fd, p, n));
+}
+
+ssize_t sys_write(int fd, const void *p, size_t n)
+{
+	return CALL(write(fd, p, n));
+}
+
+ssize_t sys_pread(int fd, void *p, size_t n, uint64_t off)
+{
+	return CALL(pread(fd, p, n, (off_t)off));
+}
+
+int sys_read_full(int fd, void *p, size_t n)
+{
+	for (size_t done = 0; done < n;) {
+		ssize_t r = sys_read(fd, (char *)p + done, n - done);
+
+		if (r <= 0)
+			return r < 0 ? (int)r : -EPIPE;
+		done += (size_t)r;
+	}
+	return 0;
+}
+
+int sys_write_full(int fd, const void *p, size_t n)
+{
+	for (size_t done = 0; done < n;) {
+		ssize_t r = sys_write(fd, (const char *)p + done, n - done);
+
+		if (r < 0)
+			return (int)r;
+		done += (size_t)r;
+	}
+	return 0;
+}
+
+int sys_pwrite_full(int fd, const void *p, size_t n, uint64_t off)
+{
+	for (size_t done = 0; done < n;) {
+		ssize_t r = CALL(pwrite(fd, (const char *)p + done, n - done, (off_t)(off + done)));
+
+		if (r < 0)
+			return (int)r;
+		done += (size_t)r;
+	}
+	return 0;
+}
+
+ssize_t sys_read_file(int dirfd, const char *path, char *ret, size_t size)
+{
+	AUTO_CLOSE int fd = sys_openat(dirfd, path, O_RDONLY, 0);
+	size_t done = 0;
+	ssize_t r;
+
+	if (fd < 0)
+		return fd;
+	do {
+		r = sys_read(fd, ret + done, size - done);
+		if (r < 0)
+			return r;
+		done += (size_t)r;
+		if (done == size)
+			return -EFBIG;
+	} while (r);
+	ret[done] = '\0';
+	return (ssize_t)done;
+}
+
+int sys_write_file(int dirfd, const char *path, const char *text)
+{
+	AUTO_CLOSE int fd = sys_openat(dirfd, path, O_WRONLY | O_CREAT | O_TRUNC, 0644);
+
+	return fd < 0 ? fd : sys_write_full(fd, text, strlen(text));
+}
+
+static int sync_dir_of(int dirfd, const char *path)
+{
+	char parent[PATH_MAX];
+	const char *slash = strrchr(path, '/');
+	AUTO_CLOSE int fd = -1;
+
+	(void)snprintf(parent, sizeof(parent), "%.*s", slash ? (int)(slash - path) : 1,
+		       slash ? path : ".");
+	fd = sys_openat(dirfd, parent[0] ? parent : "/", O_RDONLY | O_DIRECTORY, 0);
+	return fd < 0 ? fd : CALL(fsync(fd));
+}
+
+int sys_replace_file(int dirfd, const char *path, const void *p, size_t n, mode_t mode)
+{
+	char tmp[PATH_MAX];
+	AUTO_CLOSE int fd = -1;
+	int r;
+
+	if (snprintf(tmp, sizeof(tmp), "%s.new", path) >= (int)sizeof(tmp))
+		return -ENAMETOOLONG;
+	fd = sys_openat(dirfd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode);
+	if (fd < 0)
+		return fd;
+	r = sys_write_full(fd, p, n);
+	if (r == 0)
+		r = CALL(fsync(fd));
+	if (r == 0)
+		r = CALL(renameat(dirfd, tmp, dirfd, path));
+	if (r < 0) {
+		(void)unlinkat(dirfd, tmp, 0);
+		return r;
+	}
+	return sync_dir_of(dirfd, path);
+}
+
+int sys_mkdir(int dirfd, const char *path, mode_t mode)
+{
+	int r = CALL(mkdirat(dirfd, path, mode));
+	struct stat st;
+
+	if (r == -EEXIST && fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    S_ISDIR(st.st_mode))
+		return 0;
+	return r;
+}
+
+int sys_mkdirs(const char *path, mode_t mode)
+{
+	char part[PATH_MAX];
+	size_t n = strlen(path);
+	int r = 0;
+
+	if (n >= sizeof(part))
+		return -ENAMETOOLONG;
+	for (size_t i = 1; i <= n && r == 0; i++) {
+		struct stat st;
+
+		if (path[i] != '/' && path[i] != '\0')
+			continue;
+		memcpy(part, path, i);
+		part[i] = '\0';
+		if (stat(part, &st) == 0 && S_ISDIR(st.st_mode))
+			continue; /* may be a link to a directory, which sys_mkdir() refuses */
+		r = sys_mkdir(AT_FDCWD, part, mode);
+	}
+	return r;
+}
+
+int sys_unlink(int dirfd, const char *path)
+{
+	int r = CALL(unlinkat(dirfd, path, 0));
+
+	return r == -ENOENT ? 0 : r;
+}
+
+enum { TREE_DEPTH_MAX = 256 };
+
+static int remove_below(int dirfd, const char *path, unsigned depth);
+
+static int remove_entries(DIR *d, unsigned depth)
+{
+	int first = 0;
+
+	for (struct dirent *ent = readdir(d); ent; ent = readdir(d)) {
+		int r;
+
+		if (strcmp(ent->d_name, ".") == 0 || strcmp(ent->d_name, "..") == 0)
+			continue;
+		r = remove_below(dirfd(d), ent->d_name, depth + 1);
+		if (r < 0 && first == 0)
+			first = r;
+	}
+	return first;
+}
+
+static int remove_below(int dirfd, const char *path, unsigned depth)
+{
+	int r = CALL(unlinkat(dirfd, path, 0));
+	AUTO_CLOSE int fd = -1;
+	DIR *d;
+
+	if (r == 0 || r == -ENOENT)
+		return 0;
+	if (r != -EISDIR && r != -EPERM)
+		return r;
+	if (depth > TREE_DEPTH_MAX)
+		return -ELOOP;
+	fd = sys_openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+	if (fd < 0)
+		return fd == -ENOTDIR ? r : fd;
+	d = fdopendir(fd);
+	if (!d)
+		return -errno;
+	(void)take_fd(&fd);
+	r = remove_entries(d, depth);
+	(void)closedir(d);
+	return r < 0 ? r : CALL(unlinkat(dirfd, path, AT_REMOVEDIR));
+}
+
+int sys_remove_tree(int dirfd, const char *path)
+{
+	return remove_below(dirfd, path, 0);
+}
+
+int sys_lock(int fd)
+{
+	int r = CALL(flock(fd, LOCK_EX | LOCK_NB));
+
+	return r == -EWOULDBLOCK ? -EAGAIN : r;
+}
