@@ -35,6 +35,7 @@ struct stream {
 	uint32_t id;
 	unsigned method;
 	bool is_opener, accepted, replied, tx_ended, rx_ended, rx_started, dead;
+	bool owes_closed; /* complete by our own doing: `closed` follows from the loop */
 	uint64_t tx_offset, tx_limit;	 /* next byte to send; first byte that lacks credit */
 	uint64_t rx_offset, rx_consumed; /* next byte expected; dealt with */
 	uint64_t rx_granted;		 /* last offset told to the peer */
@@ -139,8 +140,23 @@ static void retire(struct stream *s)
 		loop_defer(k->loop, &k->reap_call, on_reap);
 }
 
+/* Say `closed` where it is owed. Callbacks may retire more streams; they join at the tail. */
+static void settle(struct link *k)
+{
+	for (struct list *pos = k->dead.next; pos != &k->dead && !k->freed; pos = pos->next) {
+		struct stream *s = LIST_ENTRY(pos, struct stream, hash);
+
+		if (!s->owes_closed)
+			continue;
+		s->owes_closed = false;
+		if (s->ops && s->ops->closed)
+			s->ops->closed(s, NULL);
+	}
+}
+
 static void reap(struct link *k)
 {
+	settle(k);
 	while (!list_empty(&k->dead)) {
 		struct stream *s = LIST_ENTRY(k->dead.next, struct stream, hash);
 
@@ -151,7 +167,11 @@ static void reap(struct link *k)
 
 static void on_reap(struct loop_call *c)
 {
-	reap(CONTAINER_OF(c, struct link, reap_call));
+	struct link *k = CONTAINER_OF(c, struct link, reap_call);
+
+	enter(k);
+	reap(k);
+	leave(k);
 }
 
 static void close_stream(struct stream *s, const struct err *why)
@@ -163,10 +183,24 @@ static void close_stream(struct stream *s, const struct err *why)
 		s->ops->closed(s, why);
 }
 
+static bool is_complete(const struct stream *s)
+{
+	return !s->dead && s->replied && s->tx_ended && s->rx_ended;
+}
+
 static void close_if_complete(struct stream *s)
 {
-	if (!s->dead && s->replied && s->tx_ended && s->rx_ended)
+	if (is_complete(s))
 		close_stream(s, NULL);
+}
+
+/* Our own call completed it, so the caller is on the stack: LINK-5. */
+static void close_soon_if_complete(struct stream *s)
+{
+	if (!is_complete(s))
+		return;
+	s->owes_closed = true;
+	retire(s);
 }
 
 static void close_all(struct link *k, const struct err *why)
@@ -367,6 +401,7 @@ static void go_down(struct link *k, const struct err *why)
 		return;
 	enter(k);
 	shut(k);
+	settle(k);
 	close_all(k, why);
 	if (!k->freed && k->ops->down)
 		k->ops->down(k, why);
@@ -848,7 +883,7 @@ static void replied(struct stream *s, bool more)
 	s->replied = true;
 	if (!more)
 		stream_end(s);
-	close_if_complete(s);
+	close_soon_if_complete(s);
 }
 
 int stream_reply(struct stream *s, const struct rec_type *t, const void *rec, bool more,
@@ -879,6 +914,7 @@ void stream_reply_raw(struct stream *s, struct span payload, bool more)
 
 void stream_fail(struct stream *s, const struct err *why)
 {
+	s->owes_closed = false; /* LINK-1 */
 	if (s->dead)
 		return;
 	refuse(s->link, s->id, why->code ? why->code : ERR_INTERNAL, why->text);
@@ -920,7 +956,7 @@ void stream_push(struct stream *s, const void *p, size_t n)
 size_t stream_send(struct stream *s, const void *p, size_t n)
 {
 	size_t used = out_used(s->link), room = used < OUT_SOFT ? OUT_SOFT - used : 0;
-	size_t take = MIN(n, MIN(stream_credit(s), room));
+	size_t may = MIN(stream_credit(s), room), take = MIN(n, may);
 
 	stream_push(s, p, take);
 	if (take < n && !s->dead && !s->tx_ended && room < stream_credit(s) + take &&
@@ -949,7 +985,7 @@ void stream_end(struct stream *s)
 	s->tx_ended = true;
 	list_del(&s->blocked);
 	put_simple(s, FRAME_END, s->tx_offset);
-	close_if_complete(s);
+	close_soon_if_complete(s);
 }
 
 void stream_consumed_to(struct stream *s, uint64_t offset)

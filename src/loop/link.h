@@ -11,6 +11,7 @@
  * LINK-2 `closed` comes exactly once for a stream that was not reset or failed here.
  * LINK-3 A callback may free the link and reset any stream.
  * LINK-4 A peer that breaks the protocol ends this link (`down`) and nothing else.
+ * LINK-5 No callback comes from inside a stream_ or link_ call.
  *
  * Thread: the loop's.
  */
