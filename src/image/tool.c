@@ -1,0 +1,281 @@
+/* image/tool.c - child processes with a folder, a lifeline and a memory of what they said last */
+#include "image/tool.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include <sys/statvfs.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/err.h"
+#include "base/macro.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "image/progress.h"
+#include "sys/fd.h"
+
+enum {
+	LINE_MAX_BYTES = 300,
+	ENV_MAX = 1024,
+	READ_BYTES = 4096,
+	EXIT_NO_EXEC = 126,
+	FULL_BELOW_BYTES = 8 << 20, /* less than this is free: the disk is what failed */
+};
+
+/* mke2fs, depmod and others live in sbin, which is not in everybody's PATH. */
+#define SBIN ":/usr/local/sbin:/usr/sbin:/sbin"
+
+static const struct {
+	const char *program, *package;
+} packages[] = {
+	{"apt-get", "apt"},	     {"apt-cache", "apt"},   {"apt-config", "apt"},
+	{"dpkg-deb", "dpkg"},	     {"depmod", "kmod"},     {"gzip", "gzip"},
+	{"xz", "xz-utils"},	     {"lz4", "lz4"},	     {"zstd", "zstd"},
+	{"mmdebstrap", "mmdebstrap"}, {"mke2fs", "e2fsprogs"}, {"newuidmap", "uidmap"},
+	{"fakeroot", "fakeroot"},    {"tar", "tar"},	     {"sh", "dash"},
+};
+
+/* What a running child is seen through. */
+struct run {
+	const struct tool *tool;
+	pid_t pid;
+	int out_fd, err_fd; /* our ends; -1 once they ended */
+	char line[LINE_MAX_BYTES], last[LINE_MAX_BYTES]; /* of standard error: being read, worth telling */
+	size_t line_n;
+	bool last_is_error;
+};
+
+static char *search_path(void)
+{
+	const char *path = getenv("PATH");
+	char *ret;
+
+	return asprintf(&ret, "%s%s", path && *path ? path : "/usr/local/bin:/usr/bin:/bin", SBIN) < 0 ? NULL : ret;
+}
+
+/* Where the program is, or NULL. */
+static char *find_program(const char *name)
+{
+	AUTO_FREE char *path = search_path();
+	char *save = NULL, *file;
+
+	for (char *dir = path ? strtok_r(path, ":", &save) : NULL; dir; dir = strtok_r(NULL, ":", &save)) {
+		if (asprintf(&file, "%s/%s", dir, name) < 0)
+			return NULL;
+		if (access(file, X_OK) == 0)
+			return file;
+		free(file);
+	}
+	return NULL;
+}
+
+static const char *package_of(const char *program)
+{
+	for (size_t i = 0; i < ARRAY_LEN(packages); i++)
+		if (strcmp(packages[i].program, program) == 0)
+			return packages[i].package;
+	return program;
+}
+
+int tool_need(const char *const *programs, size_t n, struct err *e)
+{
+	struct str names = STR_INIT(ERR_TEXT_MAX / 4), install = STR_INIT(ERR_TEXT_MAX / 4);
+	int r = 0;
+
+	for (size_t i = 0; i < n; i++) {
+		AUTO_FREE char *file = find_program(programs[i]);
+
+		if (file)
+			continue;
+		str_addf(&names, "%s%s", names.len ? ", " : "", programs[i]);
+		str_addf(&install, " %s", package_of(programs[i]));
+	}
+	if (names.len)
+		r = err_set(e, ERR_UNSUPPORTED, "%s: not installed; run: apt-get install%s", str_text(&names),
+			    str_text(&install));
+	str_deinit(&names);
+	str_deinit(&install);
+	return r;
+}
+
+/* The child's environment: ours, then these, then the tool's; a later NAME replaces an earlier one. */
+static void set_env(const char *const *env)
+{
+	AUTO_FREE char *path = search_path();
+
+	if (path)
+		(void)setenv("PATH", path, 1);
+	(void)setenv("LC_ALL", "C.UTF-8", 1);
+	(void)setenv("DEBIAN_FRONTEND", "noninteractive", 1);
+	for (; env && *env; env++)
+		(void)putenv((char *)(uintptr_t)*env);
+}
+
+static int null_fd(void)
+{
+	return sys_open("/dev/null", O_RDWR);
+}
+
+[[gnu::noreturn]] static void child(const struct tool *t, const char *file, pid_t parent, int out, int err)
+{
+	int in = t->stdin_fd >= 0 ? sys_dup(t->stdin_fd) : null_fd();
+
+	/* SIGTERM, not SIGKILL: mmdebstrap passes it on to what runs in its root. */
+	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
+	if (getppid() != parent)
+		_exit(EXIT_NO_EXEC);
+	if (out < 0)
+		out = t->stdout_fd >= 0 ? sys_dup(t->stdout_fd) : null_fd();
+	if (in < 0 || out < 0 || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0 || fchdir(t->cwd_fd) < 0)
+		_exit(EXIT_NO_EXEC);
+	(void)umask(022);
+	set_env(t->env);
+	execv(file, (char *const *)(uintptr_t)t->argv);
+	_exit(EXIT_NO_EXEC);
+}
+
+static int start(struct run *run, const char *file, struct err *e)
+{
+	int out[2] = {-1, -1}, err[2] = {-1, -1};
+	pid_t parent = getpid();
+	int r = sys_pipe(err);
+
+	if (r == 0 && run->tool->output)
+		r = sys_pipe(out);
+	if (r == 0) {
+		run->pid = fork();
+		if (run->pid == 0)
+			child(run->tool, file, parent, out[1], err[1]);
+		r = run->pid < 0 ? -errno : 0;
+	}
+	sys_close(out[1]);
+	sys_close(err[1]);
+	run->out_fd = out[0];
+	run->err_fd = err[0];
+	return r < 0 ? err_sys(e, r, "start %s", run->tool->argv[0]) : 0;
+}
+
+/* Remember the last line, but no later one in place of one that names an error. */
+static void end_line(struct run *run)
+{
+	bool is_error = str_starts(run->line, "E:") || strcasestr(run->line, "error");
+
+	run->line[run->line_n] = '\0';
+	run->line_n = 0;
+	if (!run->line[0])
+		return;
+	if (run->tool->on_line)
+		run->tool->on_line(run->tool->progress, run->line);
+	if (run->last_is_error && !is_error)
+		return;
+	memcpy(run->last, run->line, sizeof(run->last));
+	run->last_is_error = is_error;
+}
+
+static void take_err(struct run *run, const char *p, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (p[i] == '\n' || p[i] == '\r') {
+			run->line[run->line_n] = '\0';
+			end_line(run);
+		} else if (run->line_n < sizeof(run->line) - 1) {
+			run->line[run->line_n++] = p[i];
+		}
+}
+
+/* Read what there is; at its end close *fd. */
+static void drain(struct run *run, int *fd)
+{
+	char buf[READ_BYTES];
+	ssize_t n = sys_read(*fd, buf, sizeof(buf));
+
+	if (n <= 0)
+		*fd = sys_close(*fd);
+	else if (fd == &run->err_fd)
+		take_err(run, buf, (size_t)n);
+	else
+		str_add_mem(run->tool->output, buf, (size_t)n);
+}
+
+static void watch(struct run *run)
+{
+	int *fds[] = {&run->err_fd, &run->out_fd};
+	struct pollfd p[ARRAY_LEN(fds)];
+
+	while (run->err_fd >= 0 || run->out_fd >= 0) {
+		for (size_t i = 0; i < ARRAY_LEN(fds); i++)
+			p[i] = (struct pollfd){.fd = *fds[i], .events = POLLIN};
+		(void)poll(p, ARRAY_LEN(fds), PROGRESS_EVERY_MS);
+		for (size_t i = 0; i < ARRAY_LEN(fds); i++)
+			if (p[i].revents)
+				drain(run, fds[i]);
+		progress_tick(run->tool->progress);
+	}
+	if (run->line_n)
+		end_line(run);
+}
+
+static int reap(pid_t pid)
+{
+	int status, r;
+
+	do
+		r = waitpid(pid, &status, 0);
+	while (r < 0 && errno == EINTR);
+	return r < 0 ? -1 : status;
+}
+
+static bool is_full(int fd)
+{
+	struct statvfs v;
+
+	return fstatvfs(fd, &v) == 0 && (uint64_t)v.f_bavail * v.f_frsize < FULL_BELOW_BYTES;
+}
+
+static int complain(const struct run *run, int status, struct err *e)
+{
+	const char *name = run->tool->argv[0];
+	struct str said = STR_INIT(ERR_TEXT_MAX);
+	int r;
+
+	str_add_escaped(&said, run->last, strlen(run->last));
+	if (is_full(run->tool->cwd_fd))
+		r = err_set(e, ERR_LIMIT, "the disk with the state directory is full; free some space and run it again");
+	else if (WIFSIGNALED(status))
+		r = err_set(e, ERR_INTERNAL, "%s was killed by signal %d (%s)", name, WTERMSIG(status),
+			    strsignal(WTERMSIG(status)));
+	else
+		r = err_set(e, ERR_INTERNAL, "%s failed with exit status %d: %s", name, WEXITSTATUS(status),
+			    said.len ? str_text(&said) : "it did not say why");
+	str_deinit(&said);
+	return r;
+}
+
+int tool_run(const struct tool *t, struct err *e)
+{
+	struct run run = {.tool = t, .out_fd = -1, .err_fd = -1};
+	AUTO_FREE char *file = find_program(t->argv[0]);
+	int r, status;
+
+	if (!file)
+		return tool_need(&t->argv[0], 1, e);
+	r = start(&run, file, e);
+	if (r < 0) {
+		sys_close(run.out_fd);
+		sys_close(run.err_fd);
+		return r;
+	}
+	watch(&run);
+	status = reap(run.pid);
+	if (status != 0)
+		return complain(&run, status, e);
+	if (t->output && t->output->failed)
+		return err_set(e, ERR_LIMIT, "%s wrote more than %d bytes", t->argv[0], TOOL_OUTPUT_MAX);
+	return 0;
+}
