@@ -13,6 +13,7 @@
 static void on_io(struct loop_io *io, unsigned events);
 static void on_flush(struct loop_call *c);
 static void go_down(struct link *k, const struct err *why);
+static void hear_last_words(struct link *k, int negative_errno);
 
 /* ---- callbacks with care: the callee may free link and streams ---- */
 
@@ -54,17 +55,6 @@ static unsigned char *out_space(struct link *k, size_t n)
 	return k->out + k->out_len - n;
 }
 
-static void mark_fds(struct link *k, const int *fds, unsigned n)
-{
-	struct fd_mark *m = mem_new(sizeof(*m));
-
-	m->at = k->out_written + link_out_used(k);
-	for (unsigned i = 0; i < n; i++)
-		m->fds[i] = sys_dup(fds[i]); /* -1 on failure: sendmsg reports it */
-	m->n = n;
-	list_add_tail(&k->marks, &m->link);
-}
-
 static void drop_mark(struct fd_mark *m)
 {
 	list_del(&m->link);
@@ -73,14 +63,30 @@ static void drop_mark(struct fd_mark *m)
 	free(m);
 }
 
-void link_put_frame(struct link *k, const struct frame *f, const void *payload, const int *fds)
+int link_mark_fds(struct link *k, const int *fds, unsigned n, struct err *e)
+{
+	struct fd_mark *m = mem_new(sizeof(*m));
+
+	m->at = k->out_written + link_out_used(k);
+	list_add_tail(&k->marks, &m->link);
+	for (; m->n < n; m->n++) {
+		int fd = sys_dup(fds[m->n]);
+
+		if (fd < 0) {
+			drop_mark(m);
+			return err_sys(e, fd, "link: pass a descriptor");
+		}
+		m->fds[m->n] = fd;
+	}
+	return 0;
+}
+
+void link_put_frame(struct link *k, const struct frame *f, const void *payload)
 {
 	unsigned char *p;
 
-	if (k->is_down)
+	if (k->is_down || k->is_mute)
 		return;
-	if (f->fds)
-		mark_fds(k, fds, f->fds);
 	p = out_space(k, FRAME_HEAD + f->len + 1);
 	frame_put(p, f);
 	if (f->len)
@@ -151,8 +157,6 @@ static void out_trim(struct link *k)
 
 static void flush(struct link *k)
 {
-	struct err e = ERR_INIT;
-
 	link_enter(k);
 	while (!k->is_down && link_out_used(k)) {
 		ssize_t r = write_some(k);
@@ -160,8 +164,7 @@ static void flush(struct link *k)
 		if (r == -EAGAIN)
 			break;
 		if (r < 0) {
-			err_sys(&e, (int)r, "link: write");
-			go_down(k, &e);
+			hear_last_words(k, (int)r);
 			break;
 		}
 		k->out_head += (size_t)r;
@@ -246,29 +249,42 @@ struct link *link_free(struct link *k)
 }
 
 /* ---- input ---- */
+
+/* A new initiator: nothing said before counts. */
+static void start_over(struct link *k, const struct frame_sync *in)
+{
+	struct frame_sync answer = {FRAME_VERSION, FRAME_VERSION, {0}, in->generation};
+	struct err gone = ERR_INIT;
+
+	memcpy(answer.nonce, in->nonce, FRAME_NONCE);
+	err_set(&gone, ERR_GONE, "the other end of the link was replaced");
+	k->up = false;
+	link_settle(k);
+	link_close_streams(k, &gone);
+	if (k->freed)
+		return;
+	drop_output(k);
+	drop_fds(k);
+	k->next_id = 2;
+	frame_put_sync(out_space(k, FRAME_SYNC), &answer);
+	loop_defer(k->loop, &k->flush_call, on_flush);
+}
+
 static int synced(struct link *k, struct err *e)
 {
 	const struct frame_sync *in = &k->parser.sync;
-	struct err gone = ERR_INIT;
 
-	if (in->version_min > FRAME_VERSION || in->version_max < FRAME_VERSION)
+	if (!(k->flags & LINK_INITIATOR))
+		start_over(k, in);
+	if (k->freed)
+		return 0;
+	if (in->version_min > FRAME_VERSION || in->version_max < FRAME_VERSION) {
+		if (link_out_used(k))
+			(void)write_some(k); /* the answer, so that the peer can say it too */
 		return err_set(e, ERR_UNSUPPORTED,
 			       "link: the peer speaks versions %u to %u, this side %d: "
 			       "use programs of one release",
 			       in->version_min, in->version_max, FRAME_VERSION);
-	if (!(k->flags & LINK_INITIATOR)) {
-		struct frame_sync answer = {FRAME_VERSION, FRAME_VERSION, {0}, in->generation};
-
-		memcpy(answer.nonce, in->nonce, FRAME_NONCE);
-		err_set(&gone, ERR_GONE, "the other end of the link was replaced");
-		k->up = false;
-		link_close_streams(k, &gone);
-		if (k->freed)
-			return 0;
-		drop_output(k);
-		k->next_id = 2;
-		frame_put_sync(out_space(k, FRAME_SYNC), &answer);
-		loop_defer(k->loop, &k->flush_call, on_flush);
 	}
 	k->generation = in->generation;
 	k->up = true;
@@ -350,29 +366,46 @@ static ssize_t read_some(struct link *k, void *p, size_t n)
 	return r;
 }
 
-static void fill(struct link *k)
+/* Return: there may be more. */
+static bool fill_once(struct link *k)
 {
 	unsigned char buf[READ_SIZE];
 	struct err e = ERR_INIT;
+	ssize_t r = read_some(k, buf, sizeof(buf));
 
-	for (int i = 0; i < READS_PER_EVENT && !k->freed && !k->is_down; i++) {
-		ssize_t r = read_some(k, buf, sizeof(buf));
+	if (r == -EAGAIN)
+		return false;
+	if (r == 0)
+		err_set(&e, ERR_GONE, "link: the other end closed it");
+	else if (r < 0)
+		err_sys(&e, (int)r, "link: read");
+	else
+		(void)parse(k, buf, (size_t)r, &e);
+	if (e.code && !k->freed)
+		go_down(k, &e);
+	return !k->freed && !k->is_down;
+}
 
-		if (r == -EAGAIN)
+static void fill(struct link *k)
+{
+	for (int i = 0; i < READS_PER_EVENT; i++)
+		if (!fill_once(k) || link_out_used(k) >= OUT_HARD)
 			return;
-		if (r == 0)
-			err_set(&e, ERR_GONE, "link: the other end closed it");
-		else if (r < 0)
-			err_sys(&e, (int)r, "link: read");
-		else
-			(void)parse(k, buf, (size_t)r, &e);
-		if (e.code && !k->freed) {
-			go_down(k, &e);
-			return;
-		}
-		if ((size_t)r < sizeof(buf) || link_out_used(k) >= OUT_HARD)
-			return;
-	}
+}
+
+/* The peer takes no more bytes, but what it said before it left still counts. */
+static void hear_last_words(struct link *k, int negative_errno)
+{
+	struct err e = ERR_INIT;
+
+	k->is_mute = true;
+	drop_output(k);
+	for (int i = 0; i < LAST_READS; i++)
+		if (!fill_once(k))
+			break;
+	err_sys(&e, negative_errno, "link: write");
+	if (!k->freed)
+		go_down(k, &e);
 }
 
 static void on_io(struct loop_io *io, unsigned events)

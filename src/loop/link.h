@@ -4,6 +4,7 @@
  *
  * A stream is one call: a request, one reply, and bytes in either direction.
  * It is over when the reply has passed and both sides have ended, or at a reset.
+ * The answerer replies before its first byte.
  * Bytes need credit: a sender may be LIMIT_WINDOW ahead of what the receiver
  * has consumed, so a reader that stops makes the writer wait and nothing grows.
  *
@@ -104,7 +105,8 @@ void stream_skip(struct stream *s, uint64_t to_offset); /* bytes up to there wil
 void stream_start_at(struct stream *s, uint64_t offset); /* before the first byte sent */
 void stream_end(struct stream *s); /* no more bytes from here; twice: fine */
 void stream_consumed(struct stream *s, size_t n); /* received bytes that are dealt with */
-void stream_consumed_to(struct stream *s, uint64_t offset); /* the same by offset; backwards: ignored */
+/* The same by offset, counted back from the last byte received; backwards: ignored. */
+void stream_consumed_to(struct stream *s, uint64_t offset);
 
 /* One item of a list: a record behind its length. Returns false without credit (try on `writable`). */
 bool stream_send_item(struct stream *s, const struct rec_type *t, const void *rec);
@@ -113,5 +115,6 @@ void *stream_arg(const struct stream *s);
 struct link *stream_link(const struct stream *s);
 unsigned stream_method(const struct stream *s);
 uint64_t stream_sent(const struct stream *s);	       /* offset behind the last byte sent */
-uint64_t stream_peer_consumed(const struct stream *s); /* how far the peer has dealt with them */
+/* How far the peer has dealt with them: stream_sent() less the bytes it still holds. */
+uint64_t stream_peer_consumed(const struct stream *s);
 bool stream_is_replied(const struct stream *s);

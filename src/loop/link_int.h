@@ -17,6 +17,7 @@ enum {
 	OUT_HARD = 4 * 1024 * 1024, /* above: nothing is read, since reading makes answers */
 	OUT_KEEP = 262144,	    /* an empty output buffer larger than this is given back */
 	FDS_QUEUED = 32,
+	LAST_READS = 64, /* of a peer that closed: more than a socket holds */
 };
 
 struct stream {
@@ -28,9 +29,13 @@ struct stream {
 	unsigned method;
 	bool is_opener, accepted, replied, tx_ended, rx_ended, rx_started, dead;
 	bool owes_closed; /* complete by our own doing: `closed` follows from the loop */
-	uint64_t tx_offset, tx_limit;	 /* next byte to send; first byte that lacks credit */
-	uint64_t rx_offset, rx_consumed; /* next byte expected; dealt with */
-	uint64_t rx_granted;		 /* last offset told to the peer */
+	/*
+	 * Offsets name bytes and may jump. Credit counts bytes and never jumps: a
+	 * sender that skips neither gains nor loses any.
+	 */
+	uint64_t tx_offset, tx_sent, tx_acked;	  /* next byte; bytes sent; consumed by the peer */
+	uint64_t rx_offset, rx_held, rx_consumed; /* next byte; bytes not yet dealt with; dealt with */
+	uint64_t rx_granted;			  /* rx_consumed as last told to the peer */
 };
 
 /* Descriptors wait for the byte they travel with. */
@@ -48,6 +53,7 @@ struct link {
 	int fd;
 	unsigned flags;
 	bool up, is_down, freed;
+	bool is_mute; /* the peer reads no more: output is dropped */
 	unsigned busy; /* callbacks on the stack: LINK-3 */
 	uint64_t generation;
 	struct loop_io io;
@@ -76,7 +82,9 @@ static inline size_t link_out_used(const struct link *k)
 /* Around callbacks, which may free the link: LINK-3. It stays in memory until the last leave. */
 void link_enter(struct link *k);
 void link_leave(struct link *k);
-void link_put_frame(struct link *k, const struct frame *f, const void *payload, const int *fds);
+void link_put_frame(struct link *k, const struct frame *f, const void *payload);
+/* The next frame put carries copies of @fds. */
+int link_mark_fds(struct link *k, const int *fds, unsigned n, struct err *e);
 
 /* ---- stream.c ---- */
 

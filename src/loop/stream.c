@@ -11,19 +11,26 @@
 #include "wire/gen/limits.h"
 #include "wire/gen/records.h"
 
+/* Far from where sums of offsets and lengths could wrap. */
+#define OFFSET_MAX (UINT64_C(1) << 62)
+
 static void on_reap(struct loop_call *c);
 
 /* ---- the table and the end of a stream ---- */
 
 static void put_simple(struct stream *s, enum frame_type type, uint64_t offset)
 {
-	link_put_frame(s->link, &(struct frame){.type = type, .stream = s->id, .offset = offset}, NULL,
-		  NULL);
+	link_put_frame(s->link, &(struct frame){.type = type, .stream = s->id, .offset = offset}, NULL);
+}
+
+static unsigned bucket(uint32_t id)
+{
+	return id / 2 % BUCKETS; /* the last bit only says whose it is */
 }
 
 static struct stream *find(struct link *k, uint32_t id)
 {
-	LIST_FOR_EACH(pos, &k->streams[id % BUCKETS]) {
+	LIST_FOR_EACH(pos, &k->streams[bucket(id)]) {
 		struct stream *s = LIST_ENTRY(pos, struct stream, hash);
 
 		if (s->id == id)
@@ -41,10 +48,9 @@ static struct stream *stream_new(struct link *k, uint32_t id, bool is_opener, un
 		.id = id,
 		.is_opener = is_opener,
 		.method = method,
-		.tx_limit = LIMIT_WINDOW,
 	};
 	list_init(&s->blocked);
-	list_add_tail(&k->streams[id % BUCKETS], &s->hash);
+	list_add_tail(&k->streams[bucket(id)], &s->hash);
 	k->n_streams++;
 	return s;
 }
@@ -160,7 +166,7 @@ static void refuse(struct link *k, uint32_t id, int code, const char *why)
 					  .stream = id,
 					  .arg = (uint32_t)code,
 					  .len = (uint32_t)text.len},
-			  text.p, NULL);
+			  text.p);
 	str_deinit(&text);
 }
 
@@ -216,7 +222,7 @@ static int in_reply(struct stream *s, struct span payload, const int *fds, unsig
 		return violation(e, "a reply to no question");
 	}
 	s->replied = true;
-	if (s->ops->reply)
+	if (s->ops && s->ops->reply)
 		s->ops->reply(s, payload, fds, n_fds);
 	else
 		link_close_fds(fds, n_fds);
@@ -226,17 +232,19 @@ static int in_reply(struct stream *s, struct span payload, const int *fds, unsig
 
 static int in_data(struct stream *s, const struct frame *f, struct span payload, struct err *e)
 {
+	if (s->is_opener && !s->replied)
+		return violation(e, "bytes before the answer");
 	if (s->rx_ended)
 		return violation(e, "bytes behind the end of a stream");
-	if (!s->rx_started || f->offset > s->rx_offset) { /* first byte, or the sender skipped */
-		s->rx_started = true;
-		s->rx_offset = s->rx_consumed = s->rx_granted = f->offset;
-	}
-	if (f->offset != s->rx_offset)
+	if (f->offset > OFFSET_MAX)
+		return violation(e, "an offset beyond 2^62");
+	if (s->rx_started && f->offset < s->rx_offset)
 		return violation(e, "bytes out of order");
-	if (s->rx_offset + payload.n - s->rx_consumed > LIMIT_WINDOW)
+	if (s->rx_held + payload.n > LIMIT_WINDOW)
 		return violation(e, "bytes beyond the credit");
-	s->rx_offset += payload.n;
+	s->rx_started = true;
+	s->rx_offset = f->offset + payload.n;
+	s->rx_held += payload.n;
 	if (s->ops && s->ops->data)
 		s->ops->data(s, f->offset, payload);
 	else
@@ -246,13 +254,11 @@ static int in_data(struct stream *s, const struct frame *f, struct span payload,
 
 static int in_window(struct stream *s, uint64_t consumed, struct err *e)
 {
-	uint64_t limit = consumed + LIMIT_WINDOW;
-
-	if (consumed > s->tx_offset)
+	if (consumed > s->tx_sent)
 		return violation(e, "credit for bytes never sent");
-	if (limit <= s->tx_limit)
+	if (consumed <= s->tx_acked)
 		return 0;
-	s->tx_limit = limit;
+	s->tx_acked = consumed;
 	list_del(&s->blocked);
 	if (s->ops && s->ops->writable)
 		s->ops->writable(s);
@@ -263,6 +269,8 @@ static int in_end(struct stream *s, uint64_t offset, struct err *e)
 {
 	if (s->rx_ended)
 		return violation(e, "a stream ended twice");
+	if (offset > OFFSET_MAX || (s->rx_started && offset < s->rx_offset))
+		return violation(e, "an end before the last byte");
 	s->rx_ended = true;
 	if (s->ops && s->ops->end)
 		s->ops->end(s, offset);
@@ -316,9 +324,11 @@ static int put_record(struct link *k, struct frame *f, const struct rec_type *t,
 	struct str bytes = STR_INIT(RECORD_MAX + 1);
 	int r = rec_encode(t, rec, &bytes, e);
 
+	if (r == 0 && f->fds)
+		r = link_mark_fds(k, fds, f->fds, e);
 	if (r == 0) {
 		f->len = (uint32_t)bytes.len;
-		link_put_frame(k, f, bytes.p, fds);
+		link_put_frame(k, f, bytes.p);
 	}
 	str_deinit(&bytes);
 	return r;
@@ -401,7 +411,7 @@ void stream_reply_raw(struct stream *s, struct span payload, bool more)
 	assert(!s->is_opener && !s->replied && payload.n <= FRAME_PAYLOAD_MAX);
 	if (s->dead)
 		return;
-	link_put_frame(s->link, &f, payload.p, NULL);
+	link_put_frame(s->link, &f, payload.p);
 	replied(s, more);
 }
 
@@ -423,9 +433,7 @@ void stream_reset(struct stream *s)
 
 size_t stream_credit(const struct stream *s)
 {
-	return s->tx_ended || s->dead || s->tx_limit <= s->tx_offset
-		       ? 0
-		       : (size_t)(s->tx_limit - s->tx_offset);
+	return s->tx_ended || s->dead ? 0 : (size_t)(LIMIT_WINDOW - (s->tx_sent - s->tx_acked));
 }
 
 void stream_push(struct stream *s, const void *p, size_t n)
@@ -439,8 +447,9 @@ void stream_push(struct stream *s, const void *p, size_t n)
 					  .stream = s->id,
 					  .len = (uint32_t)piece,
 					  .offset = s->tx_offset},
-			  p, NULL);
+			  p);
 		s->tx_offset += piece;
+		s->tx_sent += piece;
 		p = (const char *)p + piece;
 		n -= piece;
 	}
@@ -461,14 +470,13 @@ size_t stream_send(struct stream *s, const void *p, size_t n)
 void stream_skip(struct stream *s, uint64_t to_offset)
 {
 	assert(to_offset >= s->tx_offset);
-	s->tx_limit += to_offset - s->tx_offset;
 	s->tx_offset = to_offset;
 }
 
 void stream_start_at(struct stream *s, uint64_t offset)
 {
+	assert(s->tx_sent == 0);
 	s->tx_offset = offset;
-	s->tx_limit = offset + LIMIT_WINDOW;
 }
 
 void stream_end(struct stream *s)
@@ -481,12 +489,13 @@ void stream_end(struct stream *s)
 	close_soon_if_complete(s);
 }
 
-void stream_consumed_to(struct stream *s, uint64_t offset)
+void stream_consumed(struct stream *s, size_t n)
 {
-	if (s->dead || offset <= s->rx_consumed)
+	if (s->dead)
 		return;
-	assert(offset <= s->rx_offset);
-	s->rx_consumed = offset;
+	assert(n <= s->rx_held);
+	s->rx_held -= n;
+	s->rx_consumed += n;
 	/* Tell the peer in quarters of the window, or it would hear about every frame. */
 	if (!s->rx_ended && s->rx_consumed - s->rx_granted >= LIMIT_WINDOW / 4) {
 		s->rx_granted = s->rx_consumed;
@@ -494,9 +503,12 @@ void stream_consumed_to(struct stream *s, uint64_t offset)
 	}
 }
 
-void stream_consumed(struct stream *s, size_t n)
+void stream_consumed_to(struct stream *s, uint64_t offset)
 {
-	stream_consumed_to(s, s->rx_consumed + n);
+	uint64_t dealt_with = s->rx_offset - s->rx_held;
+
+	if (offset > dealt_with)
+		stream_consumed(s, (size_t)(offset - dealt_with));
 }
 
 bool stream_send_item(struct stream *s, const struct rec_type *t, const void *rec)
@@ -537,7 +549,7 @@ uint64_t stream_sent(const struct stream *s)
 
 uint64_t stream_peer_consumed(const struct stream *s)
 {
-	return s->tx_limit >= LIMIT_WINDOW ? s->tx_limit - LIMIT_WINDOW : 0;
+	return s->tx_offset - (s->tx_sent - s->tx_acked);
 }
 
 bool stream_is_replied(const struct stream *s)

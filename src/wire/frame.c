@@ -42,6 +42,7 @@ void frame_put_sync(unsigned char block[FRAME_SYNC], const struct frame_sync *s)
 	put_u16(block + AT_VERSION + 2, s->version_max);
 	memcpy(block + AT_NONCE, s->nonce, FRAME_NONCE);
 	put_u64(block + AT_GENERATION, s->generation);
+	block[FRAME_SYNC - 1] = FRAME_TRAILER;
 }
 
 void frame_parser_init(struct frame_parser *p, bool is_initiator)
@@ -96,6 +97,11 @@ static const char *header_fault(const unsigned char *head, const struct frame *f
 
 static int take_sync(struct frame_parser *fp)
 {
+	if (fp->hold[FRAME_SYNC - 1] != FRAME_TRAILER) { /* torn: filled up with a successor's zeros */
+		fp->state = HUNT;
+		fp->held = 0;
+		return FRAME_MORE;
+	}
 	fp->sync.version_min = get_u16(fp->hold + AT_VERSION);
 	fp->sync.version_max = get_u16(fp->hold + AT_VERSION + 2);
 	memcpy(fp->sync.nonce, fp->hold + AT_NONCE, FRAME_NONCE);

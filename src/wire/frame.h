@@ -15,7 +15,8 @@
  * FRAME-2 A frame whose last byte is not 0xa5 was torn; it is never acted upon.
  *	   The new initiator sends FRAME_PAD_MAX zeros first, more than any frame
  *	   still needs, so that the tear always ends in a zero.
- * FRAME-3 Then a SYNC block (magic, versions, 16-byte nonce, generation). The
+ * FRAME-3 Then a SYNC block (magic, versions, 16-byte nonce, generation, and
+ *	   0xa5 at its end, since it can be torn too). The
  *	   responder drops what it was doing, ends all streams, and answers with
  *	   a SYNC block that repeats the nonce. The initiator discards every byte
  *	   up to that answer. What a torn stream was about, sessions repair by
@@ -45,7 +46,7 @@ enum frame_type {
 	FRAME_REQ = 1,	  /* opens @stream; arg: method; payload: request record */
 	FRAME_RES = 2,	  /* the one reply; payload: reply record */
 	FRAME_DATA = 3,	  /* offset: of the first byte; payload: bytes */
-	FRAME_WINDOW = 4, /* offset: the receiver has consumed the stream up to here */
+	FRAME_WINDOW = 4, /* offset: bytes the receiver has consumed so far, skipped ones not counted */
 	FRAME_END = 5,	  /* offset: length of the stream; the sender sends no more data */
 	FRAME_RESET = 6,  /* arg: error code; payload: failure record; both directions are over */
 	FRAME_TYPE_N,
