@@ -1,0 +1,140 @@
+/* client/place.c - run directory and programs */
+#include "client/place.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/un.h>
+#include <unistd.h>
+#include "base/err.h"
+
+/* A variable that must hold an absolute path: the daemon runs in another directory. */
+static int variable(const char *name, const char **ret, struct err *e)
+{
+	const char *v = getenv(name);
+
+	*ret = NULL;
+	if (!v || !*v)
+		return 0;
+	if (*v != '/')
+		return err_set(e, ERR_INVALID, "%s=%s: must be an absolute path", name, v);
+	*ret = v;
+	return 0;
+}
+
+static int state_dir(char *ret, size_t size, struct err *e)
+{
+	const char *state = NULL, *xdg = NULL, *home = NULL;
+	int r = variable("HOTCELL_STATE", &state, e);
+
+	if (r == 0)
+		r = variable("XDG_STATE_HOME", &xdg, e);
+	if (r == 0)
+		r = variable("HOME", &home, e);
+	if (r < 0)
+		return r;
+	if (state)
+		(void)snprintf(ret, size, "%s", state);
+	else if (xdg)
+		(void)snprintf(ret, size, "%s/hotcell", xdg);
+	else if (home)
+		(void)snprintf(ret, size, "%s/.local/state/hotcell", home);
+	else
+		return err_set(e, ERR_UNSUPPORTED,
+			       "no place for sockets: set HOTCELL_RUN, XDG_RUNTIME_DIR or HOME");
+	return 0;
+}
+
+static int run_dir_of_environment(char *ret, size_t size, struct err *e)
+{
+	char state[PLACE_PATH - 8];
+	const char *run = NULL, *xdg = NULL;
+	int r = variable("HOTCELL_RUN", &run, e);
+
+	if (r == 0)
+		r = variable("XDG_RUNTIME_DIR", &xdg, e);
+	if (r < 0)
+		return r;
+	if (run) {
+		(void)snprintf(ret, size, "%s", run);
+	} else if (geteuid() == 0) {
+		(void)snprintf(ret, size, "/run/hotcell");
+	} else if (xdg) {
+		(void)snprintf(ret, size, "%s/hotcell", xdg);
+	} else {
+		r = state_dir(state, sizeof(state), e);
+		if (r == 0)
+			(void)snprintf(ret, size, "%s/run", state);
+	}
+	return r;
+}
+
+int place_find(const char *run_dir, struct place *ret, struct err *e)
+{
+	struct place p = {0};
+	int r = 0;
+
+	if (!run_dir)
+		r = run_dir_of_environment(p.run, sizeof(p.run), e);
+	else if (*run_dir != '/')
+		r = err_set(e, ERR_INVALID, "run directory %s: must be an absolute path", run_dir);
+	else
+		(void)snprintf(p.run, sizeof(p.run), "%s", run_dir);
+	if (r < 0)
+		return r;
+	(void)snprintf(p.socket, sizeof(p.socket), "%s/hotcelld.sock", p.run);
+	(void)snprintf(p.log, sizeof(p.log), "%s/hotcelld.log", p.run);
+	(void)snprintf(p.lock, sizeof(p.lock), "%s/hotcelld.start", p.run);
+	if (strlen(p.socket) >= sizeof(((struct sockaddr_un *)0)->sun_path))
+		return err_set(e, ERR_INVALID,
+			       "run directory %s: too long for a Unix socket below it (%zu bytes at "
+			       "most); set HOTCELL_RUN to a shorter one",
+			       p.run, sizeof(((struct sockaddr_un *)0)->sun_path) - 16);
+	*ret = p;
+	return 0;
+}
+
+static int try_program(char *ret, size_t size, const char *dir, size_t dir_len, const char *name)
+{
+	if (snprintf(ret, size, "%.*s/%s", (int)dir_len, dir, name) >= (int)size)
+		return -1;
+	return access(ret, X_OK);
+}
+
+static int in_search_path(const char *name, char *ret, size_t size)
+{
+	const char *dir = getenv("PATH");
+
+	while (dir && *dir) {
+		size_t n = strcspn(dir, ":");
+
+		if (n && dir[0] == '/' && try_program(ret, size, dir, n, name) == 0)
+			return 0;
+		dir += n + (dir[n] == ':');
+	}
+	return -1;
+}
+
+int place_program(const char *name, char *ret, size_t size, struct err *e)
+{
+	char exe[PLACE_PATH], other[PLACE_PATH + 32];
+	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
+	const char *slash;
+
+	exe[n > 0 ? n : 0] = '\0';
+	slash = strrchr(exe, '/');
+	if (slash) {
+		size_t dir = (size_t)(slash - exe);
+
+		if (try_program(ret, size, exe, dir, name) == 0)
+			return 0;
+		(void)snprintf(other, sizeof(other), "%.*s/../libexec/hotcell", (int)dir, exe);
+		if (try_program(ret, size, other, strlen(other), name) == 0)
+			return 0;
+	}
+	if (in_search_path(name, ret, size) == 0)
+		return 0;
+	return err_set(e, ERR_NOT_FOUND,
+		       "%s: not beside %s, not in ../libexec/hotcell from there and not in PATH: "
+		       "hotcell is not completely installed",
+		       name, exe[0] ? exe : "the running program");
+}
