@@ -1,0 +1,290 @@
+/* store/store.c - sandboxes and intents in SQLite */
+#include "store/store.h"
+#include <stdlib.h>
+#include "base/err.h"
+#include "base/macro.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "store/db.h"
+
+enum { PATH_LIMIT = 4096 };
+
+struct store {
+	struct db *run, *keep;
+};
+
+static const char *const run_migrations[] = {
+	"CREATE TABLE sandbox ("
+	" serial INTEGER PRIMARY KEY,"
+	" id BLOB NOT NULL UNIQUE,"
+	" name TEXT NOT NULL, tenant TEXT NOT NULL, owner TEXT NOT NULL, request_id TEXT NOT NULL,"
+	" template TEXT NOT NULL, image TEXT NOT NULL, driver TEXT NOT NULL,"
+	" vcpus INTEGER NOT NULL, memory_mb INTEGER NOT NULL, disk_mb INTEGER NOT NULL,"
+	" pids_max INTEGER NOT NULL, ephemeral INTEGER NOT NULL,"
+	" metadata BLOB NOT NULL, unenforced BLOB NOT NULL, stages BLOB NOT NULL,"
+	" state TEXT NOT NULL, reason TEXT NOT NULL,"
+	" created_ms INTEGER NOT NULL, idle_timeout_ms INTEGER NOT NULL,"
+	" idle_deadline_ms INTEGER NOT NULL, deadline_ms INTEGER NOT NULL,"
+	" generation INTEGER NOT NULL) STRICT;"
+	"CREATE UNIQUE INDEX sandbox_name ON sandbox (tenant, name) WHERE name <> '';"
+	"CREATE UNIQUE INDEX sandbox_request ON sandbox (tenant, request_id) WHERE request_id <> '';"
+	"CREATE TABLE intent ("
+	" sandbox BLOB NOT NULL, step TEXT NOT NULL, open INTEGER NOT NULL,"
+	" PRIMARY KEY (sandbox, step)) STRICT;",
+	NULL,
+};
+
+enum run_statement {
+	SANDBOX_ADD,
+	SANDBOX_UPDATE,
+	SANDBOX_REMOVE,
+	SANDBOX_EACH,
+	INTENT_OPEN,
+	INTENT_CLOSE,
+	INTENT_REMOVE,
+	INTENT_EACH,
+	RUN_STATEMENT_N,
+};
+
+static const char *const run_statements[] = {
+	[SANDBOX_ADD] = "INSERT INTO sandbox (id, name, tenant, owner, request_id, template, image,"
+			" driver, vcpus, memory_mb, disk_mb, pids_max, ephemeral, metadata,"
+			" unenforced, stages, state, reason, created_ms, idle_timeout_ms,"
+			" idle_deadline_ms, deadline_ms, generation)"
+			" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+	[SANDBOX_UPDATE] = "UPDATE sandbox SET state = ?2, reason = ?3, idle_deadline_ms = ?4,"
+			   " generation = ?5, stages = ?6 WHERE id = ?1",
+	[SANDBOX_REMOVE] = "DELETE FROM sandbox WHERE id = ?1",
+	[SANDBOX_EACH] = "SELECT id, name, tenant, owner, request_id, template, image, driver,"
+			 " vcpus, memory_mb, disk_mb, pids_max, ephemeral, metadata, unenforced,"
+			 " stages, state, reason, created_ms, idle_timeout_ms, idle_deadline_ms,"
+			 " deadline_ms, generation FROM sandbox ORDER BY serial",
+	[INTENT_OPEN] = "INSERT INTO intent (sandbox, step, open) VALUES (?1, ?2, 1)"
+			" ON CONFLICT DO UPDATE SET open = 1",
+	[INTENT_CLOSE] = "UPDATE intent SET open = 0 WHERE sandbox = ?1 AND step = ?2",
+	[INTENT_REMOVE] = "DELETE FROM intent WHERE sandbox = ?1",
+	[INTENT_EACH] = "SELECT step, open FROM intent WHERE sandbox = ?1 ORDER BY rowid",
+	[RUN_STATEMENT_N] = NULL,
+};
+
+static const struct db_schema run_schema = {DB_RUN, run_migrations, run_statements};
+
+static const char *const keep_migrations[] = {
+	"CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;"
+	"INSERT INTO counter (name, value) VALUES ('epoch', 0);",
+	NULL,
+};
+
+enum keep_statement { EPOCH_NEXT, KEEP_STATEMENT_N };
+
+static const char *const keep_statements[] = {
+	[EPOCH_NEXT] = "UPDATE counter SET value = value + 1 WHERE name = 'epoch' RETURNING value",
+	[KEEP_STATEMENT_N] = NULL,
+};
+
+static const struct db_schema keep_schema = {DB_KEEP, keep_migrations, keep_statements};
+
+static int open_one(const char *dir, const char *name, const struct db_schema *schema,
+		    struct db **ret, struct err *e)
+{
+	struct str path = STR_INIT(PATH_LIMIT);
+	int r;
+
+	str_addf(&path, "%s/%s", dir, name);
+	r = path.failed ? err_set(e, ERR_LIMIT, "the path of the state directory is too long")
+			: db_open(str_text(&path), schema, ret, e);
+	str_deinit(&path);
+	return r;
+}
+
+int store_open(const char *dir, struct store **ret, struct err *e)
+{
+	struct store *s = mem_new(sizeof(*s));
+	int r = open_one(dir, "run.db", &run_schema, &s->run, e);
+
+	if (r == 0)
+		r = open_one(dir, "keep.db", &keep_schema, &s->keep, e);
+	if (r < 0)
+		s = store_close(s);
+	else
+		*ret = s;
+	return r;
+}
+
+struct store *store_close(struct store *s)
+{
+	if (!s)
+		return NULL;
+	db_close(s->run);
+	db_close(s->keep);
+	free(s);
+	return NULL;
+}
+
+/* ---- sandboxes ---- */
+
+/* The fields in the order in which both statements name them. */
+static void bind_row(struct sqlite3_stmt *st, const struct store_sandbox *b)
+{
+	const char *texts[] = {b->name, b->tenant, b->owner, b->request_id,
+			       b->template, b->image, b->driver};
+	const uint64_t numbers[] = {b->vcpus, b->memory_mb, b->disk_mb, b->pids_max, b->ephemeral};
+	const struct strv lists[] = {b->metadata, b->unenforced, b->stages};
+	const uint64_t ends[] = {b->created_ms, b->idle_timeout_ms, b->idle_deadline_ms,
+				 b->deadline_ms, b->generation};
+	int at = 1;
+
+	db_bind_id(st, at++, &b->id);
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+		db_bind_text(st, at++, texts[i]);
+	for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
+		db_bind_u64(st, at++, numbers[i]);
+	for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+		db_bind_blob(st, at++, lists[i].p, lists[i].n);
+	db_bind_text(st, at++, b->state);
+	db_bind_text(st, at++, b->reason);
+	for (size_t i = 0; i < ARRAY_LEN(ends); i++)
+		db_bind_u64(st, at++, ends[i]);
+}
+
+/* A list from disk is only a list if its last entry is closed. */
+static struct strv column_list(struct sqlite3_stmt *st, int at)
+{
+	struct span b = db_column_blob(st, at);
+
+	if (b.n && b.p[b.n - 1] != '\0')
+		return (struct strv){0};
+	return (struct strv){b.p, b.n};
+}
+
+static int read_row(struct sqlite3_stmt *st, struct store_sandbox *b)
+{
+	const char **texts[] = {&b->name, &b->tenant, &b->owner, &b->request_id,
+				&b->template, &b->image, &b->driver};
+	uint64_t *numbers[] = {&b->vcpus, &b->memory_mb, &b->disk_mb, &b->pids_max};
+	struct strv *lists[] = {&b->metadata, &b->unenforced, &b->stages};
+	uint64_t *ends[] = {&b->created_ms, &b->idle_timeout_ms, &b->idle_deadline_ms,
+			    &b->deadline_ms, &b->generation};
+	int at = 0, r = db_column_id(st, at++, &b->id);
+
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+		*texts[i] = db_column_text(st, at++);
+	for (size_t i = 0; i < ARRAY_LEN(numbers); i++)
+		*numbers[i] = db_column_u64(st, at++);
+	b->ephemeral = db_column_u64(st, at++);
+	for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+		*lists[i] = column_list(st, at++);
+	b->state = db_column_text(st, at++);
+	b->reason = db_column_text(st, at++);
+	for (size_t i = 0; i < ARRAY_LEN(ends); i++)
+		*ends[i] = db_column_u64(st, at++);
+	return r;
+}
+
+int store_sandbox_add(struct store *s, const struct store_sandbox *row, struct err *e)
+{
+	struct sqlite3_stmt *st = db_take(s->run, SANDBOX_ADD);
+
+	bind_row(st, row);
+	return db_run(s->run, st, e);
+}
+
+int store_sandbox_update(struct store *s, const struct id *id, const struct store_life *life,
+			 struct err *e)
+{
+	struct sqlite3_stmt *st = db_take(s->run, SANDBOX_UPDATE);
+
+	db_bind_id(st, 1, id);
+	db_bind_text(st, 2, life->state);
+	db_bind_text(st, 3, life->reason);
+	db_bind_u64(st, 4, life->idle_deadline_ms);
+	db_bind_u64(st, 5, life->generation);
+	db_bind_blob(st, 6, life->stages.p, life->stages.n);
+	return db_run(s->run, st, e);
+}
+
+static int remove_by(struct store *s, enum run_statement what, const struct id *id, struct err *e)
+{
+	struct sqlite3_stmt *st = db_take(s->run, what);
+
+	db_bind_id(st, 1, id);
+	return db_run(s->run, st, e);
+}
+
+int store_sandbox_remove(struct store *s, const struct id *id, struct err *e)
+{
+	int r = db_begin(s->run, e);
+
+	if (r < 0)
+		return r;
+	r = remove_by(s, INTENT_REMOVE, id, e);
+	if (r == 0)
+		r = remove_by(s, SANDBOX_REMOVE, id, e);
+	return db_end(s->run, r, e);
+}
+
+int store_sandbox_each(struct store *s, void (*each)(void *arg, const struct store_sandbox *row),
+		       void *arg, struct err *e)
+{
+	struct sqlite3_stmt *st = db_take(s->run, SANDBOX_EACH);
+	int r;
+
+	while ((r = db_row(s->run, st, e)) > 0) {
+		struct store_sandbox row = {0};
+
+		if (read_row(st, &row) == 0)
+			each(arg, &row);
+	}
+	return r;
+}
+
+/* ---- intents ---- */
+
+static int set_intent(struct store *s, enum run_statement what, const struct id *id,
+		      const char *step, struct err *e)
+{
+	struct sqlite3_stmt *st = db_take(s->run, what);
+
+	db_bind_id(st, 1, id);
+	db_bind_text(st, 2, step);
+	return db_run(s->run, st, e);
+}
+
+int store_intent_open(struct store *s, const struct id *id, const char *step, struct err *e)
+{
+	return set_intent(s, INTENT_OPEN, id, step, e);
+}
+
+int store_intent_close(struct store *s, const struct id *id, const char *step, struct err *e)
+{
+	return set_intent(s, INTENT_CLOSE, id, step, e);
+}
+
+int store_intent_each(struct store *s, const struct id *id,
+		      void (*each)(void *arg, const char *step, bool is_open), void *arg,
+		      struct err *e)
+{
+	struct sqlite3_stmt *st = db_take(s->run, INTENT_EACH);
+	int r;
+
+	db_bind_id(st, 1, id);
+	while ((r = db_row(s->run, st, e)) > 0)
+		each(arg, db_column_text(st, 0), db_column_u64(st, 1));
+	return r;
+}
+
+/* ---- the durable class ---- */
+
+int store_epoch_next(struct store *s, uint64_t *ret, struct err *e)
+{
+	struct sqlite3_stmt *st = db_take(s->keep, EPOCH_NEXT);
+	int r = db_row(s->keep, st, e);
+
+	if (r == 0)
+		return err_set(e, ERR_INVALID, "keep.db has lost its epoch");
+	if (r > 0) {
+		*ret = db_column_u64(st, 0);
+		r = db_run(s->keep, st, e); /* to the end: the statement commits there */
+	}
+	return r;
+}

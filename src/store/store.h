@@ -1,0 +1,73 @@
+/*
+ * store/store.h - what must outlive the daemon: sandboxes, intents, and the epoch
+ *
+ *	{dir}/run.db	sandboxes and their intents: class DB_RUN. After a power cut no
+ *			machine lives, so losing the last rows then loses nothing.
+ *	{dir}/keep.db	what must survive a power cut: class DB_KEEP.
+ *
+ * STORE-1 Every call is one transaction: on an error nothing of it was written.
+ * STORE-2 A sandbox's row is there before the first side effect of its creation,
+ *	   and goes after the last trace of it is gone.
+ * STORE-3 An intent is there before its step's side effect.
+ *
+ * Thread: one at a time; the engine's loop for everything but store_epoch_next().
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/id.h"
+#include "base/span.h"
+
+struct err;
+struct store;
+
+/* Texts and lists are lent for the call or callback. */
+struct store_sandbox {
+	struct id id;
+	const char *name, *tenant, *owner, *request_id; /* "": none */
+	const char *template, *image, *driver;
+	uint64_t vcpus, memory_mb, disk_mb, pids_max;
+	bool ephemeral;
+	struct strv metadata, unenforced, stages;
+	const char *state, *reason;
+	uint64_t created_ms, idle_timeout_ms, idle_deadline_ms, deadline_ms; /* unix; 0: none */
+	uint64_t generation; /* of the link */
+};
+
+/* What changes in a sandbox's life. */
+struct store_life {
+	const char *state, *reason;
+	uint64_t idle_deadline_ms, generation;
+	struct strv stages;
+};
+
+/* Open or create both files in @dir. Errors: db_open(). */
+int store_open(const char *dir, struct store **ret, struct err *e);
+struct store *store_close(struct store *s); /* NULL fine */
+
+/* Add a row. -ERR_CONFLICT when its id, or its name or request id in this tenant, exists. */
+int store_sandbox_add(struct store *s, const struct store_sandbox *row, struct err *e);
+int store_sandbox_update(struct store *s, const struct id *id, const struct store_life *life,
+			 struct err *e);
+/* Remove the row and its intents. No such row: fine. */
+int store_sandbox_remove(struct store *s, const struct id *id, struct err *e);
+
+/* In the order of creation; @each must not call the store. */
+int store_sandbox_each(struct store *s, void (*each)(void *arg, const struct store_sandbox *row),
+		       void *arg, struct err *e);
+
+/* @step begins; store_intent_close() when it is done. An open one after a crash: nobody knows. */
+int store_intent_open(struct store *s, const struct id *id, const char *step, struct err *e);
+int store_intent_close(struct store *s, const struct id *id, const char *step, struct err *e);
+/* The intents of a sandbox in order. */
+int store_intent_each(struct store *s, const struct id *id,
+		      void (*each)(void *arg, const char *step, bool is_open), void *arg,
+		      struct err *e);
+
+/*
+ * store_epoch_next() - how often this state directory was opened for service, this time included
+ *
+ * On disk when it returns, so no number is ever given twice: event numbers build on it.
+ * Blocks; call it before the loop runs or on a worker.
+ */
+int store_epoch_next(struct store *s, uint64_t *ret, struct err *e);
