@@ -198,7 +198,10 @@ int sys_replace_file(int dirfd, const char *path, const void *p, size_t n, mode_
 
 	if (snprintf(tmp, sizeof(tmp), "%s.new", path) >= (int)sizeof(tmp))
 		return -ENAMETOOLONG;
-	fd = sys_openat(dirfd, tmp, O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW, mode);
+	r = sys_unlink(dirfd, tmp); /* of a writer that was killed: perhaps another mode, another owner */
+	if (r < 0)
+		return r;
+	fd = sys_openat(dirfd, tmp, O_WRONLY | O_CREAT | O_EXCL, mode);
 	if (fd < 0)
 		return fd;
 	r = sys_write_full(fd, p, n);
@@ -232,6 +235,8 @@ int sys_mkdirs(const char *path, mode_t mode)
 
 	if (n >= sizeof(part))
 		return -ENAMETOOLONG;
+	if (n == 0)
+		return -ENOENT;
 	for (size_t i = 1; i <= n && r == 0; i++) {
 		struct stat st;
 
@@ -253,11 +258,35 @@ int sys_unlink(int dirfd, const char *path)
 	return r == -ENOENT ? 0 : r;
 }
 
-enum { TREE_DEPTH_MAX = 256 };
+/*
+ * Whoever filled the tree decides how deep it is, so depth must cost neither
+ * stack nor descriptors: what lies deeper than TREE_DEPTH is moved to the top,
+ * where the next pass finds it.
+ */
+enum { TREE_DEPTH = 32 };
 
-static int remove_below(int dirfd, const char *path, unsigned depth);
+struct removal {
+	int top;	   /* the tree's root, open */
+	unsigned raised;   /* directories moved to the top so far */
+	bool again;
+};
 
-static int remove_entries(DIR *d, unsigned depth)
+static int remove_at(struct removal *rm, int dirfd, const char *name, unsigned depth);
+
+static int raise_up(struct removal *rm, int dirfd, const char *name)
+{
+	char to[32];
+	int r;
+
+	do {
+		(void)snprintf(to, sizeof(to), ".raised-%u", rm->raised++);
+		r = CALL(renameat(dirfd, name, rm->top, to));
+	} while (r == -EEXIST || r == -ENOTEMPTY || r == -ENOTDIR); /* taken: planted, or raised before */
+	rm->again = rm->again || r == 0;
+	return r;
+}
+
+static int remove_entries(struct removal *rm, DIR *d, unsigned depth)
 {
 	int first = 0;
 
@@ -266,40 +295,70 @@ static int remove_entries(DIR *d, unsigned depth)
 
 		if (strcmp(ent->d_name, ".") == 0 || strcmp(ent->d_name, "..") == 0)
 			continue;
-		r = remove_below(dirfd(d), ent->d_name, depth + 1);
+		r = remove_at(rm, dirfd(d), ent->d_name, depth + 1);
 		if (r < 0 && first == 0)
 			first = r;
 	}
 	return first;
 }
 
-static int remove_below(int dirfd, const char *path, unsigned depth)
+static int remove_below(struct removal *rm, int fd, unsigned depth)
 {
-	int r = CALL(unlinkat(dirfd, path, 0));
-	AUTO_CLOSE int fd = -1;
+	int copy = sys_dup(fd);
 	DIR *d;
+	int r;
+
+	if (copy < 0)
+		return copy;
+	d = fdopendir(copy);
+	if (!d) {
+		r = -errno;
+		(void)sys_close(copy);
+		return r;
+	}
+	rewinddir(d); /* the offset is shared with earlier passes */
+	r = remove_entries(rm, d, depth);
+	(void)closedir(d);
+	return r;
+}
+
+static int remove_at(struct removal *rm, int dirfd, const char *name, unsigned depth)
+{
+	int r = CALL(unlinkat(dirfd, name, 0));
+	AUTO_CLOSE int fd = -1;
 
 	if (r == 0 || r == -ENOENT)
 		return 0;
 	if (r != -EISDIR && r != -EPERM)
 		return r;
-	if (depth > TREE_DEPTH_MAX)
-		return -ELOOP;
-	fd = sys_openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+	if (depth > TREE_DEPTH)
+		return raise_up(rm, dirfd, name);
+	fd = sys_openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 	if (fd < 0)
 		return fd == -ENOTDIR ? r : fd;
-	d = fdopendir(fd);
-	if (!d)
-		return -errno;
-	(void)take_fd(&fd);
-	r = remove_entries(d, depth);
-	(void)closedir(d);
-	return r < 0 ? r : CALL(unlinkat(dirfd, path, AT_REMOVEDIR));
+	r = remove_below(rm, fd, depth);
+	return r < 0 ? r : CALL(unlinkat(dirfd, name, AT_REMOVEDIR));
 }
 
 int sys_remove_tree(int dirfd, const char *path)
 {
-	return remove_below(dirfd, path, 0);
+	int r = CALL(unlinkat(dirfd, path, 0));
+	struct removal rm = {.again = true};
+	AUTO_CLOSE int top = -1;
+
+	if (r == 0 || r == -ENOENT)
+		return 0;
+	if (r != -EISDIR && r != -EPERM)
+		return r;
+	top = sys_openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+	if (top < 0)
+		return top == -ENOTDIR ? r : top;
+	rm.top = top;
+	for (r = 0; rm.again && r == 0;) {
+		rm.again = false;
+		r = remove_below(&rm, top, 0);
+	}
+	return r < 0 ? r : CALL(unlinkat(dirfd, path, AT_REMOVEDIR));
 }
 
 int sys_lock(int fd)

@@ -1,6 +1,7 @@
 /* sys/sock.c - Unix sockets */
 #include "sys/sock.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -45,7 +46,7 @@ int sys_unix_listen(const char *path, mode_t mode)
 	fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
 	if (fd < 0)
 		return -errno;
-	r = sys_unlink(-1, path);
+	r = sys_unlink(AT_FDCWD, path);
 	if (r < 0)
 		return r;
 	if (bind(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0 || chmod(path, mode) < 0 ||
