@@ -49,7 +49,11 @@ static const char extract_hook[] =
 	"rm -rf usr/share/man/* usr/share/locale/* usr/share/info/*; "
 	"find usr/share/doc -type f ! -name copyright -delete";
 
-/* The user, an identity to be filled in by hotcell-init, and nothing of the host that built it. */
+/*
+ * The user, an identity to be filled in by hotcell-init, and nothing of the host that built it.
+ * tmp/ is left alone: mmdebstrap keeps its apt.conf there, and without that its last step,
+ * the removal of package lists, would work on the host.
+ */
 static const char customize_hook[] =
 	"set -eu; cd \"$1\"; "
 	"chroot . useradd --create-home --uid 1000 --user-group --shell /bin/bash user; "
@@ -61,7 +65,7 @@ static const char customize_hook[] =
 	"printf 'deb http://deb.debian.org/debian %s main\\n' \"$SUITE\" \"$SUITE-updates\" > etc/apt/sources.list; "
 	"printf 'deb http://security.debian.org/debian-security %s main\\n' \"$SUITE-security\" >> etc/apt/sources.list; "
 	"rm -f etc/apt/apt.conf.d/99mmdebstrap; "
-	"find var/cache var/log -type f -delete; rm -rf tmp/* tmp/.[!.]* var/tmp/*";
+	"find var/cache var/log -type f -delete";
 
 /* A build on its way. */
 struct build {

@@ -67,6 +67,7 @@ static const char *scalar(struct reader *r)
 static int read_number(struct reader *r, const struct key *key)
 {
 	const char *s = scalar(r);
+	uint32_t number;
 	uint64_t v;
 	int bad = s ? str_to_u64(s, key->min, key->max, &v) : -EINVAL;
 
@@ -75,7 +76,8 @@ static int read_number(struct reader *r, const struct key *key)
 			       (unsigned long long)key->min, (unsigned long long)key->max);
 	if (bad < 0)
 		return err_set(r->e, ERR_INVALID, "line %zu: %s must be a whole number", line_of(r), key->name);
-	*(uint32_t *)((char *)r->recipe + key->offset) = (uint32_t)v;
+	number = (uint32_t)v;
+	memcpy((char *)r->recipe + key->offset, &number, sizeof(number));
 	return 0;
 }
 

@@ -141,7 +141,15 @@ static int find(int place, const char *text, struct found *ret, struct err *e)
 
 	if (r < 0)
 		return r;
-	return ref.digest[0] ? find_by_digest(place, &ref, ret, e) : find_by_name(place, ref.name, ret, e);
+	if (ref.digest[0])
+		return find_by_digest(place, &ref, ret, e);
+	r = find_by_name(place, ref.name, ret, e);
+	if (r != -ERR_NOT_FOUND || !is_digest_prefix(text))
+		return r;
+	/* Many digests look like names: only what is no name is taken for a digest. */
+	ref.name[0] = '\0';
+	memcpy(ref.digest, text, strlen(text) + 1);
+	return find_by_digest(place, &ref, ret, e);
 }
 
 /* Open the entry's folder under a shared lock, and see that it was not removed in between. */
@@ -452,7 +460,9 @@ int image_list(int state_dirfd, struct image_info **ret, size_t *ret_n, struct e
 	size_t n = 0;
 	int r = place_open(state_dirfd, IMAGES_FOLDER, &place, e);
 
-	if (r == 0)
+	if (r == -ERR_NOT_FOUND && e)
+		*e = (struct err)ERR_INIT; /* nothing was ever built: an empty list */
+	else if (r == 0)
 		r = read_entries(place, &all, &n, e);
 	if (r < 0 && r != -ERR_NOT_FOUND)
 		return r;

@@ -14,6 +14,8 @@
 #include "base/mem.h"
 #include "sys/fd.h"
 
+#define FILE_CAPABILITY "security.capability"
+
 struct entry {
 	const char *path; /* from the top of the tree */
 	const char *name; /* in dirfd */
@@ -188,7 +190,8 @@ static int disarm_file(const struct entry *en, struct err *e)
 
 	if (fd < 0)
 		return err_sys(e, fd, "open %s", en->path);
-	if (fremovexattr(fd, "security.capability") < 0 && errno != ENODATA && errno != EOPNOTSUPP)
+	/* Asked for first: removing what is not there is still refused to all but root. */
+	if (fgetxattr(fd, FILE_CAPABILITY, NULL, 0) >= 0 && fremovexattr(fd, FILE_CAPABILITY) < 0)
 		return err_sys(e, -errno, "take the file capabilities from %s", en->path);
 	if (!(en->st.stx_mode & (S_ISUID | S_ISGID)))
 		return 0;

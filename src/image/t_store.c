@@ -1,0 +1,569 @@
+/* image/t_store.c - a store made by hand: every way in, every kind of damage */
+#include "image/store.h"
+#include <elf.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <sys/stat.h>
+#include "base/err.h"
+#include "base/str.h"
+#include "base/testing.h"
+#include "image/initramfs.h"
+#include "image/place.h"
+#include "image/tree.h"
+#include "sys/fault.h"
+#include "sys/fd.h"
+
+#define RELEASE "6.1.0-test"
+
+static char dir[64];
+
+/* ---- making one ---- */
+
+static int folder(int at, const char *path)
+{
+	int fd;
+
+	assert_int_equal(sys_mkdir(at, path, 0755), 0);
+	fd = sys_openat(at, path, O_RDONLY | O_DIRECTORY, 0);
+	assert_true(fd >= 0);
+	return fd;
+}
+
+/* Write the file and add "<key> <hash> <bytes>[ <name>]" to the manifest. */
+static void add_file(int at, const char *path, const char *text, struct str *manifest, const char *key, const char *name)
+{
+	char hash[HASH_TEXT];
+
+	assert_int_equal(sys_write_file(at, path, text), 0);
+	assert_int_equal(hash_mem(text, strlen(text), hash, NULL), 0);
+	str_addf(manifest, "%s %s %zu%s%s\n", key, hash, strlen(text), name ? " " : "", name ? name : "");
+}
+
+static void make_kernel(int state)
+{
+	AUTO_CLOSE int place = folder(state, KERNELS_FOLDER), entry = folder(place, RELEASE);
+	AUTO_CLOSE int modules = folder(entry, KERNEL_MODULES);
+	struct str m = STR_INIT(MANIFEST_MAX);
+
+	manifest_begin(&m, "kernel");
+	str_add(&m, "release " RELEASE "\npackage linux-image-" RELEASE " 6.1-1\n");
+	add_file(entry, KERNEL_FILE, "the kernel", &m, KERNEL_FILE, NULL);
+	add_file(modules, "b.ko", "module b", &m, "module", "b.ko");
+	add_file(modules, "a.ko", "module a", &m, "module", "a.ko");
+	assert_int_equal(sys_write_file(entry, MANIFEST_FILE, str_text(&m)), 0);
+	assert_int_equal(place_set_pointer(place, KERNEL_CURRENT, RELEASE, NULL), 0);
+	str_deinit(&m);
+}
+
+/* A static program, as far as anybody looks. @mark tells one from another. */
+static void make_init(const char *path, char mark, bool is_dynamic)
+{
+	struct {
+		Elf64_Ehdr eh;
+		Elf64_Phdr ph;
+		char mark;
+	} elf = {
+		.eh = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, 1}, .e_type = ET_EXEC, .e_machine = EM_X86_64,
+		       .e_phoff = sizeof(Elf64_Ehdr), .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = 1},
+		.ph = {.p_type = is_dynamic ? PT_INTERP : PT_LOAD},
+		.mark = mark,
+	};
+	AUTO_CLOSE int fd = sys_create(path, O_WRONLY | O_TRUNC, 0755);
+
+	assert_int_equal(sys_write_full(fd, &elf, sizeof(elf)), 0);
+}
+
+/* Build @name by hand; its digest goes to @ret. */
+static void make_image(int state, const char *name, uint64_t built, char ret[HASH_TEXT])
+{
+	AUTO_CLOSE int place = -1, lock = -1, entry = -1, tree = -1;
+	char entry_name[PLACE_NAME_MAX], hash[HASH_TEXT];
+	struct str m = STR_INIT(MANIFEST_MAX);
+	uint64_t entries;
+
+	assert_int_equal(place_enter(state, IMAGES_FOLDER, &place, &lock, NULL), 0);
+	assert_int_equal(place_begin(place, &entry, NULL), 0);
+	tree = folder(entry, IMAGE_TREE);
+	assert_int_equal(sys_write_file(tree, "etc", "a file of the tree"), 0);
+	assert_int_equal(tree_hash(tree, hash, &entries, NULL), 0);
+	assert_int_equal(hash_mem(name, strlen(name), ret, NULL), 0);
+	manifest_begin(&m, "image");
+	str_addf(&m, "name %s\narch amd64\nsuite bookworm\nrecipe %s\nowners real\nvcpus 1\nmemory_mb 512\ndisk_mb 2048\n", name,
+		 ret);
+	str_addf(&m, "built %" PRIu64 "\ntree %s %" PRIu64 "\n", built, hash, entries);
+	add_file(entry, IMAGE_ROOT, "the root file system", &m, IMAGE_ROOT, NULL);
+	str_add(&m, "package git 2.39\npackage curl 7.88\n");
+	assert_int_equal(sys_write_file(entry, MANIFEST_FILE, str_text(&m)), 0);
+	assert_int_equal(hash_mem(m.p, m.len, ret, NULL), 0);
+	(void)snprintf(entry_name, sizeof(entry_name), "%s@%s", name, ret);
+	assert_int_equal(place_commit(place, entry_name, NULL), 0);
+	assert_int_equal(place_set_pointer(place, name, entry_name, NULL), 0);
+	str_deinit(&m);
+}
+
+static void init_path(char ret[128])
+{
+	(void)snprintf(ret, 128, "%s/init", dir);
+}
+
+static int ensure_initramfs(int state, struct err *e)
+{
+	struct kernel k = KERNEL_INIT;
+	char path[128];
+	int r = kernel_open(state, &k, e);
+
+	init_path(path);
+	if (r == 0)
+		r = initramfs_ensure(state, &k, path, e);
+	kernel_close(&k);
+	return r;
+}
+
+/* A state directory with a kernel, an initramfs and the image "base". */
+static int make_store(char ret_digest[HASH_TEXT])
+{
+	struct err e = ERR_INIT;
+	char path[128];
+	int state;
+
+	strcpy(dir, "/tmp/t_store.XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	init_path(path);
+	make_init(path, 'a', false);
+	state = sys_open(dir, O_RDONLY | O_DIRECTORY);
+	make_kernel(state);
+	if (ensure_initramfs(state, &e) < 0)
+		fail_msg("%s", e.text);
+	make_image(state, "base", 1000, ret_digest);
+	return state;
+}
+
+static void unmake_store(int state)
+{
+	sys_close(state);
+	assert_int_equal(sys_remove_tree(AT_FDCWD, dir), 0);
+}
+
+/* Change the content of a file of the store, keeping its size or not. */
+static void overwrite(int state, const char *digest, const char *file, const char *text)
+{
+	char path[512];
+
+	(void)snprintf(path, sizeof(path), "images/base@%s/%s", digest, file);
+	assert_int_equal(sys_write_file(state, path, text), 0);
+}
+
+static int try_open(int state, const char *ref, struct err *e)
+{
+	struct image i = IMAGE_INIT;
+	int r = image_open(state, ref, &i, e);
+
+	image_close(&i);
+	return r;
+}
+
+/* ---- the tests ---- */
+
+static void opens_by_name_and_digest(void **unused)
+{
+	char digest[HASH_TEXT], ref[128], content[64] = "";
+	struct image i = IMAGE_INIT;
+	struct err e = ERR_INIT;
+	int state = make_store(digest);
+
+	T_UNUSED(unused);
+	if (image_open(state, "base", &i, &e) < 0)
+		fail_msg("%s", e.text);
+	assert_string_equal(i.name, "base");
+	assert_string_equal(i.digest, digest);
+	assert_string_equal(i.kernel_release, RELEASE);
+	assert_int_equal(i.defaults.memory_mb, 512);
+	assert_int_equal(sys_pread(i.root_fd, content, sizeof(content), 0), i.root_bytes);
+	assert_string_equal(content, "the root file system");
+	assert_int_equal(sys_pread(i.kernel_fd, content, sizeof(content), 0), 10);
+	assert_int_equal(faccessat(i.tree_fd, "etc", F_OK, 0), 0);
+	assert_int_equal(sys_pread(i.initrd_fd, content, 6, 0), 6);
+	assert_memory_equal(content, "070701", 6);
+	image_close(&i);
+	image_close(&i);
+	(void)snprintf(ref, sizeof(ref), "base@%s", digest);
+	assert_int_equal(try_open(state, ref, &e), 0);
+	(void)snprintf(ref, sizeof(ref), "base@%.12s", digest);
+	assert_int_equal(try_open(state, ref, &e), 0);
+	assert_int_equal(try_open(state, digest, &e), 0);
+	digest[IMAGE_DIGEST_MIN] = '\0';
+	assert_int_equal(try_open(state, digest, &e), 0);
+	unmake_store(state);
+}
+
+static void what_is_no_reference_is_refused(void **unused)
+{
+	static const char *const bad[] = {"", ".", "..", "../base", "base/", "/etc", "base/../base", "BASE", "base@", "base@xyz",
+					  "base@..", "@", "@0123456789ab", "base@0123", "0123", "a b", "base\n",
+					  "a234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890"};
+	char digest[HASH_TEXT];
+	struct err e = ERR_INIT;
+	int state = make_store(digest);
+
+	T_UNUSED(unused);
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		if (try_open(state, bad[i], &e) != -ERR_INVALID || image_remove(state, bad[i], &e) != -ERR_INVALID)
+			fail_msg("\"%s\": %s", bad[i], e.text);
+	assert_int_equal(try_open(state, "absent", &e), -ERR_NOT_FOUND);
+	assert_non_null(strstr(e.text, "hotcell image build absent"));
+	assert_int_equal(try_open(state, "base@000000000000", &e), -ERR_NOT_FOUND);
+	unmake_store(state);
+}
+
+static void an_empty_state_says_what_to_do(void **unused)
+{
+	struct image_info *all = NULL;
+	struct err e = ERR_INIT;
+	size_t n = 1;
+	int state;
+
+	T_UNUSED(unused);
+	strcpy(dir, "/tmp/t_store.XXXXXX");
+	assert_non_null(mkdtemp(dir));
+	state = sys_open(dir, O_RDONLY | O_DIRECTORY);
+	assert_int_equal(try_open(state, "base", &e), -ERR_NOT_FOUND);
+	assert_non_null(strstr(e.text, "hotcell image build"));
+	assert_int_equal(image_list(state, &all, &n, &e), 0);
+	assert_int_equal(n, 0);
+	free(all);
+	unmake_store(state);
+}
+
+/* Pointers that lead elsewhere must not be followed. */
+static void a_pointer_that_leads_out_is_refused(void **unused)
+{
+	static const char *const targets[] = {"/etc", "../images", "..", ".new", "other@0"};
+	char digest[HASH_TEXT];
+	struct err e = ERR_INIT;
+	int state = make_store(digest);
+
+	T_UNUSED(unused);
+	for (size_t i = 0; i < ARRAY_LEN(targets); i++) {
+		assert_int_equal(sys_unlink(state, "images/base"), 0);
+		assert_int_equal(symlinkat(targets[i], state, "images/base"), 0);
+		if (try_open(state, "base", &e) != -ERR_INVALID)
+			fail_msg("%s: %s", targets[i], e.text);
+	}
+	assert_int_equal(sys_unlink(state, "images/base"), 0);
+	assert_int_equal(sys_write_file(state, "images/base", "no pointer"), 0);
+	assert_int_equal(try_open(state, "base", &e), -ERR_INVALID);
+	unmake_store(state);
+}
+
+static void a_file_that_is_a_link_is_refused(void **unused)
+{
+	char digest[HASH_TEXT], path[256];
+	struct err e = ERR_INIT;
+	int state = make_store(digest);
+
+	T_UNUSED(unused);
+	(void)snprintf(path, sizeof(path), "images/base@%s/root.ext4", digest);
+	assert_int_equal(sys_unlink(state, path), 0);
+	assert_int_equal(symlinkat("/etc/passwd", state, path), 0);
+	assert_int_equal(try_open(state, "base", &e), -ERR_DENIED);
+	unmake_store(state);
+}
+
+static void cut_off_files_are_seen_at_opening(void **unused)
+{
+	char digest[HASH_TEXT];
+	struct err e = ERR_INIT;
+	int state = make_store(digest);
+
+	T_UNUSED(unused);
+	overwrite(state, digest, IMAGE_ROOT, "the root");
+	assert_int_equal(try_open(state, "base", &e), -ERR_INVALID);
+	assert_non_null(strstr(e.text, "root.ext4 has 8 bytes instead of 20"));
+	assert_non_null(strstr(e.text, "hotcell image build --force base"));
+	overwrite(state, digest, IMAGE_ROOT, "the root file system");
+	assert_int_equal(sys_write_file(state, "kernels/" RELEASE "/vmlinux", "short"), 0);
+	assert_int_equal(try_open(state, "base", &e), -ERR_INVALID);
+	assert_non_null(strstr(e.text, "vmlinux has 5 bytes instead of 10"));
+	unmake_store(state);
+}
+
+static void a_changed_manifest_is_seen_at_opening(void **unused)
+{
+	char digest[HASH_TEXT], path[256], text[4096], *vcpus;
+	struct err e = ERR_INIT;
+	int state = make_store(digest);
+
+	T_UNUSED(unused);
+	(void)snprintf(path, sizeof(path), "images/base@%s/manifest", digest);
+	assert_true(sys_read_file(state, path, text, sizeof(text)) > 0);
+	vcpus = strstr(text, "vcpus 1");
+	vcpus[6] = '2';
+	overwrite(state, digest, MANIFEST_FILE, text);
+	assert_int_equal(try_open(state, "base", &e), -ERR_INVALID);
+	assert_non_null(strstr(e.text, "its manifest changed"));
+	unmake_store(state);
+}
+
+static void verifying_finds_one_changed_byte(void **unused)
+{
+	char digest[HASH_TEXT], path[256], initrd[256];
+	struct err e = ERR_INIT;
+	int state = make_store(digest);
+	ssize_t n;
+
+	T_UNUSED(unused);
+	if (image_verify(state, "base", &e) < 0)
+		fail_msg("%s", e.text);
+	overwrite(state, digest, IMAGE_ROOT, "the root file systeM");
+	assert_int_equal(try_open(state, "base", &e), 0); /* the size is right */
+	assert_int_equal(image_verify(state, "base", &e), -ERR_INVALID);
+	assert_non_null(strstr(e.text, "root.ext4 changed"));
+	overwrite(state, digest, IMAGE_ROOT, "the root file system");
+	overwrite(state, digest, IMAGE_TREE "/etc", "a file of the treE");
+	assert_int_equal(image_verify(state, "base", &e), -ERR_INVALID);
+	assert_non_null(strstr(e.text, "tree changed"));
+	overwrite(state, digest, IMAGE_TREE "/etc", "a file of the tree");
+	assert_int_equal(sys_write_file(state, "kernels/" RELEASE "/modules/a.ko", "module A"), 0);
+	assert_int_equal(image_verify(state, "base", &e), -ERR_INVALID);
+	assert_non_null(strstr(e.text, "a.ko changed"));
+	assert_int_equal(sys_write_file(state, "kernels/" RELEASE "/modules/a.ko", "module a"), 0);
+	n = readlinkat(state, "initrds/" RELEASE, initrd, sizeof(initrd) - 1);
+	assert_true(n > 0);
+	initrd[n] = '\0';
+	(void)snprintf(path, sizeof(path), "initrds/%s/initrd", initrd);
+	AUTO_CLOSE int fd = sys_openat(state, path, O_WRONLY, 0);
+	assert_int_equal(sys_pwrite_full(fd, "X", 1, 0), 0);
+	assert_int_equal(image_verify(state, "base", &e), -ERR_INVALID);
+	assert_non_null(strstr(e.text, "initramfs"));
+	unmake_store(state);
+}
+
+static void an_open_image_cannot_be_removed(void **unused)
+{
+	char digest[HASH_TEXT];
+	struct image i = IMAGE_INIT;
+	struct err e = ERR_INIT;
+	int state = make_store(digest), copy;
+
+	T_UNUSED(unused);
+	assert_int_equal(image_open(state, "base", &i, &e), 0);
+	assert_int_equal(image_remove(state, "base", &e), -ERR_CONFLICT);
+	assert_non_null(strstr(e.text, "in use"));
+	copy = sys_dup(i.dir_fd); /* as a sandbox would hold it */
+	image_close(&i);
+	assert_int_equal(image_remove(state, "base", &e), -ERR_CONFLICT);
+	assert_int_equal(try_open(state, "base", &e), 0); /* the refusal removed nothing, not even the name */
+	sys_close(copy);
+	assert_int_equal(image_remove(state, "base", &e), 0);
+	assert_int_equal(try_open(state, "base", &e), -ERR_NOT_FOUND);
+	assert_int_equal(image_remove(state, "base", &e), -ERR_NOT_FOUND);
+	unmake_store(state);
+}
+
+static void removing_an_older_build_keeps_the_name(void **unused)
+{
+	char old[HASH_TEXT], digest[HASH_TEXT];
+	struct image_info *all = NULL;
+	struct err e = ERR_INIT;
+	size_t n;
+	int state = make_store(old);
+
+	T_UNUSED(unused);
+	make_image(state, "base", 2000, digest);
+	make_image(state, "apple", 1, digest);
+	assert_int_equal(image_list(state, &all, &n, &e), 0);
+	assert_int_equal(n, 3);
+	assert_string_equal(all[0].name, "apple");
+	assert_int_equal(all[1].built_unix_s, 2000);
+	assert_true(all[1].is_current);
+	assert_int_equal(all[1].n_packages, 2);
+	assert_string_equal(all[2].digest, old);
+	assert_false(all[2].is_current);
+	free(all);
+	assert_int_equal(image_remove(state, old, &e), 0);
+	assert_int_equal(try_open(state, "base", &e), 0);
+	assert_int_equal(try_open(state, old, &e), -ERR_NOT_FOUND);
+	unmake_store(state);
+}
+
+static void a_damaged_image_is_listed_as_such(void **unused)
+{
+	char digest[HASH_TEXT];
+	struct image_info *all = NULL, info;
+	struct manifest m = {0};
+	struct err e = ERR_INIT;
+	size_t n;
+	int state = make_store(digest);
+
+	T_UNUSED(unused);
+	overwrite(state, digest, MANIFEST_FILE, "hotcell-image 1\nname ");
+	assert_int_equal(image_list(state, &all, &n, &e), 0);
+	assert_int_equal(n, 1);
+	assert_true(all[0].is_damaged);
+	free(all);
+	assert_int_equal(image_inspect(state, "base", &info, &m, &e), -ERR_INVALID);
+	assert_int_equal(image_remove(state, "base", &e), 0); /* and can be removed */
+	unmake_store(state);
+}
+
+/* PLACE-2 */
+static void what_an_interrupted_build_left_is_swept(void **unused)
+{
+	char digest[HASH_TEXT];
+	struct err e = ERR_INIT;
+	int state = make_store(digest), place, lock, other, other_lock;
+
+	T_UNUSED(unused);
+	assert_int_equal(sys_mkdir(state, "images/.new", 0755), 0);
+	assert_int_equal(sys_mkdir(state, "images/.new/tree", 0700), 0);
+	assert_int_equal(sys_write_file(state, "images/.new/tree/x", "half"), 0);
+	assert_int_equal(symlinkat("base@x", state, "images/.pointer"), 0);
+	assert_int_equal(try_open(state, "base", &e), 0); /* readers never see it */
+	assert_int_equal(place_enter(state, IMAGES_FOLDER, &place, &lock, &e), 0);
+	assert_int_equal(faccessat(state, "images/.new", F_OK, AT_SYMLINK_NOFOLLOW), -1);
+	assert_int_equal(faccessat(state, "images/.pointer", F_OK, AT_SYMLINK_NOFOLLOW), -1);
+	assert_int_equal(place_enter(state, IMAGES_FOLDER, &other, &other_lock, &e), -ERR_CONFLICT);
+	assert_int_equal(image_remove(state, "base", &e), -ERR_CONFLICT);
+	sys_close(lock);
+	sys_close(place);
+	unmake_store(state);
+}
+
+static void committing_replaces_in_one_step(void **unused)
+{
+	char digest[HASH_TEXT], text[16];
+	struct err e = ERR_INIT;
+	int state = make_store(digest), place, lock, entry;
+
+	T_UNUSED(unused);
+	assert_int_equal(place_enter(state, "things", &place, &lock, &e), 0);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(place_begin(place, &entry, &e), 0);
+		(void)snprintf(text, sizeof(text), "%d", i);
+		assert_int_equal(sys_write_file(entry, "x", text), 0);
+		sys_close(entry);
+		assert_int_equal(place_commit(place, "thing", &e), 0);
+		assert_int_equal(sys_read_file(state, "things/thing/x", text, sizeof(text)), 1);
+		assert_int_equal(text[0], '0' + i);
+		assert_int_equal(faccessat(place, PLACE_NEW, F_OK, AT_SYMLINK_NOFOLLOW), -1);
+	}
+	sys_close(lock);
+	sys_close(place);
+	unmake_store(state);
+}
+
+static size_t count_entries(int state, const char *path)
+{
+	AUTO_CLOSE int fd = sys_openat(state, path, O_RDONLY | O_DIRECTORY, 0);
+	DIR *d = fdopendir(sys_dup(fd));
+	size_t n = 0;
+
+	while (d && readdir(d))
+		n++;
+	closedir(d);
+	return n - 2;
+}
+
+static void the_initramfs_follows_its_program(void **unused)
+{
+	char digest[HASH_TEXT], path[128], before[PLACE_NAME_MAX], after[PLACE_NAME_MAX];
+	struct err e = ERR_INIT;
+	int state = make_store(digest);
+	AUTO_CLOSE int place = sys_openat(state, INITRDS_FOLDER, O_RDONLY | O_DIRECTORY, 0);
+
+	T_UNUSED(unused);
+	init_path(path);
+	assert_int_equal(place_read_pointer(place, RELEASE, before, &e), 0);
+	assert_int_equal(ensure_initramfs(state, &e), 0);
+	assert_int_equal(place_read_pointer(place, RELEASE, after, &e), 0);
+	assert_string_equal(before, after);
+	make_init(path, 'b', false);
+	assert_int_equal(ensure_initramfs(state, &e), 0);
+	assert_int_equal(place_read_pointer(place, RELEASE, after, &e), 0);
+	assert_string_not_equal(before, after);
+	assert_int_equal(count_entries(state, INITRDS_FOLDER), 3); /* lock, pointer, and only the new one */
+	assert_int_equal(initramfs_verify(state, RELEASE, &e), 0);
+	make_init(path, 'c', true);
+	assert_int_equal(ensure_initramfs(state, &e), -ERR_INVALID);
+	assert_non_null(strstr(e.text, "not statically linked"));
+	assert_int_equal(sys_write_file(AT_FDCWD, path, "#!/bin/sh\n"), 0);
+	assert_int_equal(ensure_initramfs(state, &e), -ERR_INVALID);
+	assert_int_equal(try_open(state, "base", &e), 0); /* the last good one stays */
+	unmake_store(state);
+}
+
+/* A damaged one is made anew, not found again by its name. */
+static void a_damaged_initramfs_heals(void **unused)
+{
+	char digest[HASH_TEXT], key[PLACE_NAME_MAX], path[256];
+	struct err e = ERR_INIT;
+	int state = make_store(digest);
+	AUTO_CLOSE int place = sys_openat(state, INITRDS_FOLDER, O_RDONLY | O_DIRECTORY, 0);
+
+	T_UNUSED(unused);
+	assert_int_equal(place_read_pointer(place, RELEASE, key, &e), 0);
+	(void)snprintf(path, sizeof(path), "%s/initrd", key);
+	AUTO_CLOSE int fd = sys_openat(place, path, O_WRONLY, 0);
+	assert_int_equal(sys_pwrite_full(fd, "X", 1, 100), 0);
+	assert_int_equal(initramfs_verify(state, RELEASE, &e), -ERR_INVALID);
+	assert_int_equal(ensure_initramfs(state, &e), 0);
+	assert_int_equal(initramfs_verify(state, RELEASE, &e), 0);
+	unmake_store(state);
+}
+
+static void no_failure_is_swallowed(void **unused)
+{
+	char digest[HASH_TEXT];
+	int state = make_store(digest);
+
+	T_UNUSED(unused);
+	FOR_EACH_FAULT(nth, EIO) {
+		int r = try_open(state, "base", NULL);
+
+		assert_int_equal(r == 0, sys_fault_seen() < nth);
+	}
+	FOR_EACH_FAULT(nth, EIO) {
+		int r = image_verify(state, "base", NULL);
+
+		assert_int_equal(r == 0, sys_fault_seen() < nth);
+	}
+	unmake_store(state);
+}
+
+/* Whichever call fails, the store afterwards holds the old initramfs or the new one, whole. */
+static void a_failed_rebuild_leaves_a_whole_store(void **unused)
+{
+	char digest[HASH_TEXT], path[128];
+	struct err e = ERR_INIT;
+	int state = make_store(digest);
+	char mark = 'b';
+
+	T_UNUSED(unused);
+	init_path(path);
+	FOR_EACH_FAULT(nth, ENOSPC) {
+		unsigned seen;
+		int r;
+
+		sys_fault_arm(0, 0);
+		make_init(path, mark = mark == 'b' ? 'c' : 'b', false);
+		sys_fault_arm(nth, -ENOSPC);
+		r = ensure_initramfs(state, &e);
+		seen = sys_fault_seen();
+		sys_fault_arm(0, 0);
+		if (seen < nth)
+			assert_int_equal(r, 0);
+		if (try_open(state, "base", &e) < 0 || initramfs_verify(state, RELEASE, &e) < 0)
+			fail_msg("call %u: %s", nth, e.text);
+		sys_fault_arm(nth, -ENOSPC);
+		for (unsigned i = 0; i < seen; i++)
+			(void)sys_fault();
+	}
+	unmake_store(state);
+}
+
+T_MAIN(T(opens_by_name_and_digest), T(what_is_no_reference_is_refused), T(an_empty_state_says_what_to_do),
+       T(a_pointer_that_leads_out_is_refused), T(a_file_that_is_a_link_is_refused), T(cut_off_files_are_seen_at_opening),
+       T(a_changed_manifest_is_seen_at_opening), T(verifying_finds_one_changed_byte), T(an_open_image_cannot_be_removed),
+       T(removing_an_older_build_keeps_the_name), T(a_damaged_image_is_listed_as_such),
+       T(what_an_interrupted_build_left_is_swept), T(committing_replaces_in_one_step), T(the_initramfs_follows_its_program),
+       T(a_damaged_initramfs_heals), T(no_failure_is_swallowed), T(a_failed_rebuild_leaves_a_whole_store))
