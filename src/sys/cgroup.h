@@ -24,6 +24,7 @@ struct cgroup_limits {
 	uint64_t memory_bytes; /* swap included; 0: none */
 	unsigned cpu_milli;    /* thousandths of a processor; 0: none */
 	unsigned pids;	       /* 0: none */
+	bool oom_group;	       /* out of memory: kill all of it, not the largest (v2 only) */
 };
 
 struct cgroup_usage {

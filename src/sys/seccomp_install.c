@@ -1,0 +1,31 @@
+/* sys/seccomp_install.c - BPF to the kernel; apart, because it must not need libseccomp */
+#include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
+#include <sys/stat.h>
+#include "base/macro.h"
+#include "base/mem.h"
+#include "sys/call_int.h"
+#include "sys/fd.h"
+#include "sys/seccomp.h"
+
+int seccomp_install(int fd)
+{
+	AUTO_FREE struct sock_filter *code = NULL;
+	struct sock_fprog prog;
+	struct stat st;
+	ssize_t r;
+
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (st.st_size <= 0 || st.st_size % (off_t)sizeof(*code) ||
+	    st.st_size > SECCOMP_INSTRUCTIONS_MAX * (off_t)sizeof(*code))
+		return -EINVAL;
+	code = mem_new((size_t)st.st_size);
+	r = sys_pread(fd, code, (size_t)st.st_size, 0);
+	if (r != st.st_size)
+		return r < 0 ? (int)r : -EIO;
+	prog = (struct sock_fprog){(unsigned short)(st.st_size / (off_t)sizeof(*code)), code};
+	return SYS_CALL(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0, 0));
+}

@@ -1,0 +1,177 @@
+/*
+ * sys/seccomp_tables.c - what a workload may call, and what nobody below the keeper may
+ *
+ * A workload gets what compilers, interpreters, package managers and their tests use.
+ * What is young or unknown answers ENOSYS, so that libraries fall back; what is known and
+ * dangerous answers EPERM. Three decisions:
+ *
+ * - clone3 is ENOSYS because its flags lie in memory, out of a filter's sight; libraries
+ *   fall back to clone, whose flags are checked.
+ * - ptrace and process_vm_* are allowed: debuggers are everyday tools, the agent is in
+ *   another pid namespace, and without capabilities a workload reaches only its own kind.
+ * - ioctl is allowed whole: /dev holds harmless devices only, and stuffing a terminal
+ *   (TIOCSTI) reaches nobody, because the other end of a workload's terminal is the agent.
+ */
+#include <errno.h>
+#include <linux/sched.h>
+#include "sys/seccomp.h"
+
+#define ALLOW(name) {.call = #name, .act = SECCOMP_DO_ALLOW}
+#define ALLOW_NR(name, nr) {.call = #name, .act = SECCOMP_DO_ALLOW, .number = nr}
+#define ALLOW_IF(name, n, m, v) {.call = #name, .act = SECCOMP_DO_ALLOW, .arg = n, .mask = m, .value = v}
+#define DENY(name) {.call = #name, .act = SECCOMP_DO_ERRNO, .answer = EPERM}
+#define DENY_IF(name, n, m, v)                                                                     \
+	{.call = #name, .act = SECCOMP_DO_ERRNO, .answer = EPERM, .arg = n, .mask = m, .value = v}
+#define ALL_BITS 0xffffffffull /* ints: what stands above them never reaches the kernel */
+
+static const struct seccomp_rule files[] = {
+	ALLOW(access), ALLOW(chdir), ALLOW(chmod), ALLOW(chown), ALLOW(close), ALLOW(close_range),
+	ALLOW(copy_file_range), ALLOW(creat), ALLOW(dup), ALLOW(dup2), ALLOW(dup3), ALLOW(faccessat),
+	ALLOW(faccessat2), ALLOW(fadvise64), ALLOW(fallocate), ALLOW(fchdir), ALLOW(fchmod),
+	ALLOW(fchmodat), ALLOW_NR(fchmodat2, 452), ALLOW(fchown), ALLOW(fchownat), ALLOW(fcntl),
+	ALLOW(fdatasync), ALLOW(fgetxattr), ALLOW(flistxattr), ALLOW(flock), ALLOW(fremovexattr),
+	ALLOW(fsetxattr), ALLOW(fstat), ALLOW(fstatfs), ALLOW(fsync), ALLOW(ftruncate), ALLOW(futimesat),
+	ALLOW(getcwd), ALLOW(getdents), ALLOW(getdents64), ALLOW(getxattr), ALLOW(inotify_add_watch),
+	ALLOW(inotify_init), ALLOW(inotify_init1), ALLOW(inotify_rm_watch), ALLOW(ioctl), ALLOW(lchown),
+	ALLOW(lgetxattr), ALLOW(link), ALLOW(linkat), ALLOW(listxattr), ALLOW(llistxattr),
+	ALLOW(lremovexattr), ALLOW(lseek), ALLOW(lsetxattr), ALLOW(lstat), ALLOW(mkdir), ALLOW(mkdirat),
+	ALLOW(mknod), ALLOW(mknodat), ALLOW(newfstatat), ALLOW(open), ALLOW(openat), ALLOW(openat2),
+	ALLOW(pread64), ALLOW(preadv), ALLOW(preadv2), ALLOW(pwrite64), ALLOW(pwritev), ALLOW(pwritev2),
+	ALLOW(read), ALLOW(readahead), ALLOW(readlink), ALLOW(readlinkat), ALLOW(readv),
+	ALLOW(removexattr), ALLOW(rename), ALLOW(renameat), ALLOW(renameat2), ALLOW(rmdir),
+	ALLOW(sendfile), ALLOW(setxattr), ALLOW(splice), ALLOW(stat), ALLOW(statfs), ALLOW(statx),
+	ALLOW(symlink), ALLOW(symlinkat), ALLOW(sync), ALLOW(sync_file_range), ALLOW(syncfs), ALLOW(tee),
+	ALLOW(truncate), ALLOW(umask), ALLOW(unlink), ALLOW(unlinkat), ALLOW(utime), ALLOW(utimensat),
+	ALLOW(utimes), ALLOW(vmsplice), ALLOW(write), ALLOW(writev), ALLOW_NR(cachestat, 451),
+	{0},
+};
+
+static const struct seccomp_rule memory[] = {
+	ALLOW(brk), ALLOW(get_mempolicy), ALLOW(madvise), ALLOW(membarrier), ALLOW(memfd_create),
+	ALLOW(mincore), ALLOW(mlock), ALLOW(mlock2), ALLOW(mlockall), ALLOW(mmap), ALLOW(mprotect),
+	ALLOW(mremap), ALLOW(msync), ALLOW(munlock), ALLOW(munlockall), ALLOW(munmap),
+	ALLOW(pkey_alloc), ALLOW(pkey_free), ALLOW(pkey_mprotect), ALLOW(remap_file_pages),
+	ALLOW_NR(map_shadow_stack, 453), ALLOW_NR(mseal, 462),
+	{0},
+};
+
+#define NEW_NS                                                                                     \
+	(CLONE_NEWNS | CLONE_NEWCGROUP | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWUSER |             \
+	 CLONE_NEWPID | CLONE_NEWNET)
+
+static const struct seccomp_rule processes[] = {
+	ALLOW_IF(clone, 0, NEW_NS, 0),
+	DENY_IF(clone, 0, CLONE_NEWNS, CLONE_NEWNS),
+	DENY_IF(clone, 0, CLONE_NEWCGROUP, CLONE_NEWCGROUP),
+	DENY_IF(clone, 0, CLONE_NEWUTS, CLONE_NEWUTS),
+	DENY_IF(clone, 0, CLONE_NEWIPC, CLONE_NEWIPC),
+	DENY_IF(clone, 0, CLONE_NEWUSER, CLONE_NEWUSER),
+	DENY_IF(clone, 0, CLONE_NEWPID, CLONE_NEWPID),
+	DENY_IF(clone, 0, CLONE_NEWNET, CLONE_NEWNET),
+	ALLOW(arch_prctl), ALLOW(capget), ALLOW(capset), ALLOW(execve), ALLOW(execveat), ALLOW(exit),
+	ALLOW(exit_group), ALLOW(fork), ALLOW(get_robust_list), ALLOW(get_thread_area),
+	ALLOW(getcpu), ALLOW(getegid), ALLOW(geteuid), ALLOW(getgid), ALLOW(getgroups), ALLOW(getpgid),
+	ALLOW(getpgrp), ALLOW(getpid), ALLOW(getppid), ALLOW(getpriority), ALLOW(getresgid),
+	ALLOW(getresuid), ALLOW(getrlimit), ALLOW(getrusage), ALLOW(getsid), ALLOW(gettid), ALLOW(getuid),
+	ALLOW(ioprio_get), ALLOW(ioprio_set), ALLOW(kill), ALLOW(landlock_add_rule),
+	ALLOW(landlock_create_ruleset), ALLOW(landlock_restrict_self), ALLOW(pidfd_getfd),
+	ALLOW(pidfd_open), ALLOW(pidfd_send_signal), ALLOW(prctl), ALLOW(prlimit64),
+	ALLOW(process_vm_readv), ALLOW(process_vm_writev), ALLOW(ptrace), ALLOW(rseq),
+	ALLOW(rt_sigaction), ALLOW(rt_sigpending), ALLOW(rt_sigprocmask), ALLOW(rt_sigqueueinfo),
+	ALLOW(rt_sigreturn), ALLOW(rt_sigsuspend), ALLOW(rt_sigtimedwait), ALLOW(rt_tgsigqueueinfo),
+	ALLOW(sched_get_priority_max), ALLOW(sched_get_priority_min), ALLOW(sched_getaffinity),
+	ALLOW(sched_getattr), ALLOW(sched_getparam), ALLOW(sched_getscheduler),
+	ALLOW(sched_rr_get_interval), ALLOW(sched_setaffinity), ALLOW(sched_setattr),
+	ALLOW(sched_setparam), ALLOW(sched_setscheduler), ALLOW(sched_yield), ALLOW(seccomp),
+	ALLOW(set_robust_list), ALLOW(set_thread_area), ALLOW(set_tid_address), ALLOW(setfsgid),
+	ALLOW(setfsuid), ALLOW(setgid), ALLOW(setgroups), ALLOW(setpgid), ALLOW(setpriority),
+	ALLOW(setregid), ALLOW(setresgid), ALLOW(setresuid), ALLOW(setreuid), ALLOW(setrlimit),
+	ALLOW(setsid), ALLOW(setuid), ALLOW(sigaltstack), ALLOW(signalfd), ALLOW(signalfd4),
+	ALLOW(sysinfo), ALLOW(tgkill), ALLOW(times), ALLOW(tkill), ALLOW(uname), ALLOW(vfork),
+	ALLOW(wait4), ALLOW(waitid),
+	/* only values that programs use: ordinary, 32-bit uname, no address randomisation, "which is it" */
+	ALLOW_IF(personality, 0, ALL_BITS, 0x0), ALLOW_IF(personality, 0, ALL_BITS, 0x8),
+	ALLOW_IF(personality, 0, ALL_BITS, 0x20000), ALLOW_IF(personality, 0, ALL_BITS, 0x20008),
+	ALLOW_IF(personality, 0, ALL_BITS, 0x40000), ALLOW_IF(personality, 0, ALL_BITS, ALL_BITS),
+	{0},
+};
+
+static const struct seccomp_rule waiting[] = {
+	ALLOW(alarm), ALLOW(clock_getres), ALLOW(clock_gettime), ALLOW(clock_nanosleep),
+	ALLOW(epoll_create), ALLOW(epoll_create1), ALLOW(epoll_ctl), ALLOW(epoll_pwait),
+	ALLOW(epoll_pwait2), ALLOW(epoll_wait), ALLOW(eventfd), ALLOW(eventfd2), ALLOW(futex),
+	ALLOW(futex_waitv), ALLOW_NR(futex_wake, 454), ALLOW_NR(futex_wait, 455),
+	ALLOW_NR(futex_requeue, 456), ALLOW(getitimer), ALLOW(getrandom), ALLOW(gettimeofday),
+	ALLOW(io_cancel), ALLOW(io_destroy), ALLOW(io_getevents), ALLOW(io_pgetevents),
+	ALLOW(io_setup), ALLOW(io_submit), ALLOW(nanosleep), ALLOW(pause), ALLOW(poll), ALLOW(ppoll),
+	ALLOW(pselect6), ALLOW(restart_syscall), ALLOW(select), ALLOW(setitimer), ALLOW(time),
+	ALLOW(timer_create), ALLOW(timer_delete), ALLOW(timer_getoverrun), ALLOW(timer_gettime),
+	ALLOW(timer_settime), ALLOW(timerfd_create), ALLOW(timerfd_gettime), ALLOW(timerfd_settime),
+	{0},
+};
+
+/* Families: Unix, IPv4, IPv6, and netlink, which resolvers ask for addresses (of an empty namespace here). */
+static const struct seccomp_rule talking[] = {
+	ALLOW_IF(socket, 0, ALL_BITS, 1), ALLOW_IF(socket, 0, ALL_BITS, 2),
+	ALLOW_IF(socket, 0, ALL_BITS, 10), ALLOW_IF(socket, 0, ALL_BITS, 16),
+	ALLOW(accept), ALLOW(accept4), ALLOW(bind), ALLOW(connect), ALLOW(getpeername),
+	ALLOW(getsockname), ALLOW(getsockopt), ALLOW(listen), ALLOW(mq_getsetattr), ALLOW(mq_notify),
+	ALLOW(mq_open), ALLOW(mq_timedreceive), ALLOW(mq_timedsend), ALLOW(mq_unlink), ALLOW(msgctl),
+	ALLOW(msgget), ALLOW(msgrcv), ALLOW(msgsnd), ALLOW(pipe), ALLOW(pipe2), ALLOW(recvfrom),
+	ALLOW(recvmmsg), ALLOW(recvmsg), ALLOW(semctl), ALLOW(semget), ALLOW(semop), ALLOW(semtimedop),
+	ALLOW(sendmmsg), ALLOW(sendmsg), ALLOW(sendto), ALLOW(setsockopt), ALLOW(shmat), ALLOW(shmctl),
+	ALLOW(shmdt), ALLOW(shmget), ALLOW(shutdown), ALLOW(socketpair),
+	{0},
+};
+
+/* Known, and no. (Most would fail for want of a capability; here they fail earlier.) */
+static const struct seccomp_rule refused[] = {
+	DENY(mount), DENY(umount2), DENY(pivot_root), DENY(chroot), DENY(move_mount), DENY(open_tree),
+	DENY(fsopen), DENY(fsconfig), DENY(fsmount), DENY(fspick), DENY(mount_setattr), DENY(setns),
+	DENY(fanotify_init), DENY(fanotify_mark), DENY(name_to_handle_at), DENY(mbind),
+	DENY(set_mempolicy), DENY(migrate_pages), DENY(move_pages), DENY(kcmp), DENY(vhangup),
+	DENY(sethostname), DENY(setdomainname), DENY(modify_ldt), DENY(uselib), DENY(ustat),
+	DENY(sysfs), DENY(_sysctl),
+	/* without namespaces it is harmless (a thread of its own cwd or descriptors) */
+	ALLOW_IF(unshare, 0, NEW_NS | CLONE_NEWTIME, 0),
+	DENY_IF(unshare, 0, CLONE_NEWNS, CLONE_NEWNS),
+	DENY_IF(unshare, 0, CLONE_NEWCGROUP, CLONE_NEWCGROUP),
+	DENY_IF(unshare, 0, CLONE_NEWUTS, CLONE_NEWUTS),
+	DENY_IF(unshare, 0, CLONE_NEWIPC, CLONE_NEWIPC),
+	DENY_IF(unshare, 0, CLONE_NEWUSER, CLONE_NEWUSER),
+	DENY_IF(unshare, 0, CLONE_NEWPID, CLONE_NEWPID),
+	DENY_IF(unshare, 0, CLONE_NEWNET, CLONE_NEWNET),
+	DENY_IF(unshare, 0, CLONE_NEWTIME, CLONE_NEWTIME),
+	{0},
+};
+
+/* Nothing below the keeper needs these, the keeper itself included. */
+static const struct seccomp_rule never[] = {
+	DENY(acct), DENY(add_key), DENY(adjtimex), DENY(bpf), DENY(clock_adjtime), DENY(clock_settime),
+	DENY(delete_module), DENY(finit_module), DENY(init_module), DENY(io_uring_enter),
+	DENY(io_uring_register), DENY(io_uring_setup), DENY(ioperm), DENY(iopl),
+	DENY(kexec_file_load), DENY(kexec_load), DENY(keyctl), DENY(lookup_dcookie), DENY(nfsservctl),
+	DENY(open_by_handle_at), DENY(perf_event_open), DENY(quotactl), DENY(quotactl_fd),
+	DENY(reboot), DENY(request_key), DENY(settimeofday), DENY(swapoff), DENY(swapon), DENY(syslog),
+	DENY(userfaultfd),
+	{0},
+};
+
+static const struct seccomp_rule *const workload_tables[] = {
+	files, memory, processes, waiting, talking, refused, never, NULL,
+};
+
+const struct seccomp_policy seccomp_workload = {
+	.name = "workload",
+	.otherwise = SECCOMP_DO_ERRNO,
+	.otherwise_answer = ENOSYS,
+	.tables = workload_tables,
+};
+
+static const struct seccomp_rule *const keeper_tables[] = {never, NULL};
+
+const struct seccomp_policy seccomp_keeper = {
+	.name = "keeper",
+	.otherwise = SECCOMP_DO_ALLOW,
+	.tables = keeper_tables,
+};
