@@ -196,7 +196,8 @@ void loop_timer_set(struct loop *l, struct loop_timer *t, uint64_t at_ns,
 
 static void run_timers(struct loop *l)
 {
-	while (l->heap_n && l->heap[1]->at_ns <= l->now) {
+	/* No more than are set now: one that sets itself again for at once must not hold the loop. */
+	for (size_t n = l->heap_n; n && l->heap_n && l->heap[1]->at_ns <= l->now; n--) {
 		struct loop_timer *t = l->heap[1];
 
 		loop_timer_cancel(l, t);
@@ -217,11 +218,12 @@ void loop_defer(struct loop *l, struct loop_call *c, void (*cb)(struct loop_call
 
 void loop_call_cancel(struct loop *l, struct loop_call *c)
 {
-	(void)l;
-	if (!c->queued)
-		return;
-	c->queued = false;
-	list_del(&c->link);
+	pthread_mutex_lock(&l->lock); /* it may still be among the posted ones */
+	if (c->queued) {
+		c->queued = false;
+		list_del(&c->link);
+	}
+	pthread_mutex_unlock(&l->lock);
 }
 
 void loop_post(struct loop *l, struct loop_call *c, void (*cb)(struct loop_call *c))

@@ -38,8 +38,9 @@ static void *serve(void *arg)
 		list_del(&w->link);
 		pthread_mutex_unlock(&p->lock);
 		w->run(w);
-		loop_post(p->loop, &w->call, finish);
 		pthread_mutex_lock(&p->lock);
+		if (!p->closing)
+			loop_post(p->loop, &w->call, finish);
 	}
 	pthread_mutex_unlock(&p->lock);
 	return NULL;
