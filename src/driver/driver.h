@@ -111,6 +111,12 @@ struct driver {
 
 	/* Kill, clean up, free @m; completes when nothing of it is left. Cannot be refused. */
 	void (*destroy)(struct machine *m, struct driver_req *r);
+
+	/*
+	 * Free @m and leave what runs to whoever adopts it: the daemon ends, the machine
+	 * does not. Requests in flight never complete, `gone` never comes.
+	 */
+	void (*forget)(struct machine *m);
 };
 
 extern const struct driver driver_null, driver_process, driver_qemu;

@@ -1,0 +1,49 @@
+/*
+ * keeper/jail_qemu.h - QEMU as a machine: its command line, its descriptors, its jail
+ *
+ * Without KVM nobody promises that QEMU keeps a guest inside, so this jail is the wall:
+ * an empty root with a read-only closure (keeper/qemu_host.h), /proc with nothing but
+ * QEMU itself, no network, no capability, a uid of the slot's, an allow-list of system
+ * calls in which nothing can be opened for writing, Landlock, rlimits.
+ *
+ * Disks, kernel, link, monitor and console are inherited descriptors.
+ * Thread: the keeper's.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct err;
+struct jail_qemu;
+struct jail_spec;
+struct qemu_host;
+struct rec_machine_start;
+
+/* In the order of the descriptors of machine.start. */
+enum { JAIL_QEMU_ROOT, JAIL_QEMU_DISK, JAIL_QEMU_KERNEL, JAIL_QEMU_INITRD, JAIL_QEMU_FDS };
+
+/* Everything is lent: descriptors until jail_start() returned, the rest for the call. */
+struct jail_qemu_parts {
+	const struct qemu_host *host;
+	const struct rec_machine_start *rec;
+	const int *fds; /* JAIL_QEMU_FDS of them */
+	unsigned n_fds;
+	int link_fd, monitor_fd; /* QEMU's ends */
+	int console_fd;		 /* write end of a pipe: the serial port's and QEMU's own last words */
+	uint64_t tsc_khz;	 /* of the host, measured; emulated guests hang without it */
+	bool root;		 /* the keeper has root's powers */
+	uid_t uid_base;		 /* as in struct jail_spec */
+	gid_t gid_base;
+};
+
+/* -ERR_INVALID: wrong number or kind of descriptors. -ERR_UNSUPPORTED: not on this host. */
+int jail_qemu_new(const struct jail_qemu_parts *p, struct jail_qemu **ret, struct err *e);
+
+/* Fill in all of @s but name, uid_base, gid_base, id_count and cgroup. @q is lent to @s. */
+void jail_qemu_spec(struct jail_qemu *q, struct jail_spec *s);
+struct jail_qemu *jail_qemu_free(struct jail_qemu *q); /* after jail_start(); NULL: fine */
+
+/* What a machine may use, for its cgroup: the guest's memory and a named overhead; threads. */
+uint64_t jail_qemu_memory(const struct rec_machine_start *rec);
+unsigned jail_qemu_pids(const struct rec_machine_start *rec);
