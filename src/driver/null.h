@@ -60,7 +60,8 @@ struct null_script {
 };
 
 void null_script_begin(struct null_script *s); /* this thread's machines follow @s from here on */
-void null_script_end(struct null_script *s);   /* every machine must be destroyed or forgotten; ends what runs */
+/* Before the loop is freed, with every machine destroyed or forgotten: ends what runs. */
+void null_script_end(struct null_script *s);
 
 unsigned null_script_running(const struct null_script *s);
 /* End machine @id as if by itself: `gone` follows in the next turn. No such machine: -ENOENT. */
