@@ -14,7 +14,7 @@ const char *err_code_name(int code)
 	return names[code];
 }
 
-static int raise_va(struct err *e, int code, const char *fmt, va_list ap)
+[[gnu::format(printf, 3, 0)]] static int raise_va(struct err *e, int code, const char *fmt, va_list ap)
 {
 	if (e) {
 		e->code = code;

@@ -22,7 +22,7 @@ void str_clear(struct str *s);
 void str_add(struct str *s, const char *text);
 void str_add_mem(struct str *s, const void *p, size_t n);
 [[gnu::format(printf, 2, 3)]] void str_addf(struct str *s, const char *fmt, ...);
-void str_addv(struct str *s, const char *fmt, va_list ap);
+[[gnu::format(printf, 2, 0)]] void str_addv(struct str *s, const char *fmt, va_list ap);
 const char *str_text(const struct str *s); /* lent; "" when empty */
 
 /*
