@@ -224,7 +224,7 @@ static int child_steps(struct child *c, struct err *e)
 	return r < 0 ? r : execute(c, e);
 }
 
-[[noreturn]] static void child_main(const struct jail_spec *s, int status)
+static _Noreturn void child_main(const struct jail_spec *s, int status)
 {
 	struct child c = {.s = s, .status = status, .exec_fd = s->exec_fd};
 	struct err e = ERR_INIT;
@@ -324,12 +324,13 @@ void jail_end(struct jail_child *c)
 {
 	struct sys_exit how;
 
+	c->status_fd = sys_close(c->status_fd); /* one that still waits for us ends by itself */
 	if (c->pidfd >= 0) {
 		(void)sys_pidfd_signal(c->pidfd, SIGKILL);
-		(void)sys_pidfd_wait(c->pidfd, &how);
+		while (sys_pidfd_wait(c->pidfd, &how) == -EIO) /* only ever injected */
+			;
 	}
 	(void)sys_close(c->pidfd);
 	(void)sys_close(c->userns_fd);
-	(void)sys_close(c->status_fd);
 	*c = (struct jail_child)JAIL_CHILD_INIT;
 }

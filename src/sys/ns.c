@@ -2,7 +2,7 @@
 #include "sys/ns.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <limits.h>
+#include <linux/limits.h>
 #include <linux/mount.h>
 #include <net/if.h>
 #include <stdio.h>
@@ -101,8 +101,9 @@ int sys_mount_attr(int fd, const char *path, uint64_t set, uint64_t clear, bool 
 
 int sys_mount_attach(int mount_fd, int dirfd, const char *path)
 {
-	return (int)SYS_CALL(syscall(SYS_move_mount, mount_fd, "", dirfd, path,
-				     MOVE_MOUNT_F_EMPTY_PATH));
+	unsigned flags = MOVE_MOUNT_F_EMPTY_PATH | (path[0] ? 0u : MOVE_MOUNT_T_EMPTY_PATH);
+
+	return (int)SYS_CALL(syscall(SYS_move_mount, mount_fd, "", dirfd, path, flags));
 }
 
 static int configure(int fs, const char *opt)

@@ -21,7 +21,7 @@ int sys_tree_clone(int dirfd, const char *path);
 int sys_mount_idmap(int mount_fd, int userns_fd);
 /* Set and clear MOUNT_ATTR_* on one mount, or on all below with @recursive. */
 int sys_mount_attr(int fd, const char *path, uint64_t set, uint64_t clear, bool recursive);
-/* Attach a detached mount at @path. */
+/* Attach a detached mount, or move an attached one with all below it, to @path ("": @dirfd itself). */
 int sys_mount_attach(int mount_fd, int dirfd, const char *path);
 
 /*

@@ -2,6 +2,7 @@
 #include "sys/process.h"
 #include <errno.h>
 #include <linux/sched.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -114,4 +115,12 @@ int sys_close_all_but(const int *keep, unsigned n)
 		next = (unsigned)sorted[i] + 1;
 	}
 	return close_from_to(next, ~0u);
+}
+
+int sys_await_readable(int fd)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	int r = SYS_CALL(poll(&p, 1, -1));
+
+	return r < 0 ? r : 0;
 }

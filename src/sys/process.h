@@ -36,3 +36,5 @@ int sys_no_new_privs(void);
 
 /* Close every descriptor but 0-2 and the @n in @keep (-1 entries are ignored, at most 64). */
 int sys_close_all_but(const int *keep, unsigned n);
+
+int sys_await_readable(int fd); /* blocks until there is something to read, or its end */

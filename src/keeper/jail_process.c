@@ -1,0 +1,504 @@
+/* keeper/jail_process.c - a root from an overlay, and the parked child that builds it */
+#include "keeper/jail_process.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/mount.h>
+#include <sched.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <unistd.h>
+#include "base/err.h"
+#include "base/macro.h"
+#include "base/mem.h"
+#include "sys/cgroup.h"
+#include "sys/fd.h"
+#include "sys/ns.h"
+#include "sys/process.h"
+#include "sys/seccomp.h"
+#include "sys/sock.h"
+
+/* The agent's descriptors, and how many files the writable layer may hold per MiB. */
+enum { FD_LINK = 3, FD_FILTER = 4, FD_CGROUP = 5, INODES_PER_MIB = 256, INODES_MIN = 4096 };
+
+#define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
+#define STAGE "/tmp" /* in the child's own mount namespace; any folder that exists everywhere */
+
+struct process_host {
+	int init_fd, filter_fd;
+};
+
+/* To the child, with the tree's descriptor. */
+struct go_message {
+	uint64_t disk_bytes;
+	bool probe; /* stop before exec */
+};
+
+struct process_shell {
+	struct jail_child child;
+	int go_fd;	  /* ours; the child waits at the other end */
+	int link_fd;	  /* host end */
+	int console_fd;	  /* read end */
+};
+
+/* ---- in the child: before the request ---- */
+
+static int mount_at(const char *type, const char *const *opts, unsigned attrs, const char *path,
+		    struct err *e)
+{
+	AUTO_CLOSE int fd = sys_mount_new(type, opts, attrs);
+	int r;
+
+	if (fd < 0)
+		return err_sys(e, fd, "make a %s for the sandbox", type);
+	r = mkdir(path, 0755) < 0 && errno != EEXIST ? -errno : sys_mount_attach(fd, AT_FDCWD, path);
+	return r < 0 ? err_sys(e, r, "mount the sandbox's %s", type) : 0;
+}
+
+/* The host's node at the same place, harmless ones only. */
+static int lend_device(const char *name, struct err *e)
+{
+	char from[32], to[64];
+	AUTO_CLOSE int mount = -1, node = -1;
+	int r;
+
+	(void)snprintf(from, sizeof(from), "/dev/%s", name);
+	(void)snprintf(to, sizeof(to), STAGE "/dev/%s", name);
+	mount = sys_tree_clone(AT_FDCWD, from);
+	if (mount < 0)
+		return err_sys(e, mount, "lend %s", from);
+	r = sys_mount_attr(mount, "", MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, 0, false);
+	if (r == 0)
+		r = node = sys_create(to, O_WRONLY | O_EXCL, 0666);
+	if (r >= 0)
+		r = sys_mount_attach(mount, AT_FDCWD, to);
+	return r < 0 ? err_sys(e, r, "lend %s", from) : 0;
+}
+
+static int build_dev(struct err *e)
+{
+	static const char *const opts[] = {"size=64k", "nr_inodes=64", "mode=0755", NULL};
+	static const char *const pts[] = {"newinstance", "ptmxmode=0666", "mode=0620", "gid=5", NULL};
+	static const char *const nodes[] = {"null", "zero", "full", "random", "urandom", "tty"};
+	static const struct {
+		const char *to, *name;
+	} links[] = {
+		{"/proc/self/fd", STAGE "/dev/fd"},
+		{"/proc/self/fd/0", STAGE "/dev/stdin"},
+		{"/proc/self/fd/1", STAGE "/dev/stdout"},
+		{"/proc/self/fd/2", STAGE "/dev/stderr"},
+		{"pts/ptmx", STAGE "/dev/ptmx"},
+	};
+	int r = mount_at("tmpfs", opts, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, STAGE "/dev", e);
+
+	for (size_t i = 0; i < ARRAY_LEN(nodes) && r == 0; i++)
+		r = lend_device(nodes[i], e);
+	if (r == 0)
+		r = mount_at("devpts", pts, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, STAGE "/dev/pts", e);
+	for (size_t i = 0; i < ARRAY_LEN(links) && r == 0; i++)
+		if (symlink(links[i].to, links[i].name) < 0)
+			r = err_sys(e, -errno, "link %s", links[i].name);
+	if (r == 0 && mkdir(STAGE "/dev/shm", 01777) < 0)
+		r = err_sys(e, -errno, "make /dev/shm");
+	return r;
+}
+
+static int build_proc(struct err *e)
+{
+	static const char *const none[] = {NULL};
+	int r = mount_at("proc", none, QUIET | MOUNT_ATTR_NOEXEC, STAGE "/proc", e);
+
+	if (r == -ERR_DENIED)
+		return err_set(e, ERR_UNSUPPORTED,
+			       "this host hides parts of /proc, so no new /proc can be mounted in a user "
+			       "namespace: run hotcell outside the container that hides them");
+	if (r < 0)
+		return r;
+	r = sys_proc_mask(STAGE "/proc");
+	return r < 0 ? err_sys(e, r, "hide parts of /proc") : 0;
+}
+
+static int build_stage(struct err *e)
+{
+	static const char *const opts[] = {"size=64k", "nr_inodes=64", "mode=0755", NULL};
+	static const char *const empty[] = {"size=4k", "nr_inodes=1", "mode=0555", NULL};
+	int r = mount_at("tmpfs", opts, QUIET, STAGE, e);
+
+	if (r == 0)
+		r = build_proc(e);
+	if (r == 0)
+		r = build_dev(e);
+	if (r == 0)
+		r = mount_at("tmpfs", empty, QUIET | MOUNT_ATTR_NOEXEC | MOUNT_ATTR_RDONLY, STAGE "/sys", e);
+	if (r == 0 && (mkdir(STAGE "/lower", 0755) < 0 || mkdir(STAGE "/write", 0755) < 0 ||
+		       mkdir(STAGE "/root", 0755) < 0))
+		r = err_sys(e, -errno, "make folders to mount on");
+	return r;
+}
+
+/* ---- in the child: the request is here ---- */
+
+static int receive_go(int fd, struct go_message *ret, int *ret_tree, struct err *e)
+{
+	unsigned n;
+	ssize_t r;
+
+	/* No time limit: the socket ends when the keeper closes it or dies. */
+	do {
+		n = 1;
+		r = sys_recv(fd, ret, sizeof(*ret), ret_tree, &n);
+	} while (r == -EAGAIN && sys_await_readable(fd) == 0);
+	if (r == 0)
+		_exit(0); /* a shell nobody needed */
+	if (r != sizeof(*ret) || n != 1)
+		return err_set(e, ERR_INTERNAL, "a shell got a torn message");
+	return 0;
+}
+
+static int mount_disk(uint64_t bytes, struct err *e)
+{
+	char size[48], inodes[48];
+	const char *const opts[] = {size, inodes, "mode=0755", NULL};
+	uint64_t files = MAX(bytes / MIB * INODES_PER_MIB, (uint64_t)INODES_MIN);
+	static const struct {
+		const char *path;
+		mode_t mode;
+	} folders[] = {
+		{STAGE "/write/upper", 0755},
+		{STAGE "/write/work", 0755},
+		{STAGE "/write/tmp", 01777},
+		{STAGE "/write/shm", 01777},
+	};
+	int r;
+
+	(void)snprintf(size, sizeof(size), "size=%llu", (unsigned long long)bytes);
+	(void)snprintf(inodes, sizeof(inodes), "nr_inodes=%llu", (unsigned long long)files);
+	r = mount_at("tmpfs", opts, QUIET, STAGE "/write", e);
+	for (size_t i = 0; i < ARRAY_LEN(folders) && r == 0; i++)
+		if (mkdir(folders[i].path, 0) < 0 || chmod(folders[i].path, folders[i].mode) < 0)
+			r = err_sys(e, -errno, "make %s", folders[i].path);
+	return r;
+}
+
+static int mount_root(int tree, struct err *e)
+{
+	static const char *const opts[] = {
+		"lowerdir=" STAGE "/lower",
+		"upperdir=" STAGE "/write/upper",
+		"workdir=" STAGE "/write/work",
+		"userxattr",
+		NULL,
+	};
+	int r = sys_mount_attach(tree, AT_FDCWD, STAGE "/lower");
+
+	if (r < 0)
+		return err_sys(e, r, "attach the template's tree");
+	return mount_at("overlay", opts, QUIET, STAGE "/root", e);
+}
+
+/* A folder of the new root to mount on, made if the template lacks it; never through a link. */
+static int folder_in_root(int root, const char *name, int *ret, struct err *e)
+{
+	int fd = sys_open_beneath(root, name, O_PATH | O_DIRECTORY, 0);
+
+	if (fd == -ENOENT) {
+		fd = sys_mkdir(root, name, 0755);
+		if (fd == 0)
+			fd = sys_open_beneath(root, name, O_PATH | O_DIRECTORY, 0);
+	}
+	if (fd < 0)
+		return err_sys(e, fd, "the template has no usable /%s", name);
+	*ret = fd;
+	return 0;
+}
+
+/* @from is a mount of the stage (moved) or a folder of one (cloned). */
+static int put(int root, const char *from, bool clone, const char *to, struct err *e)
+{
+	AUTO_CLOSE int source = clone ? sys_tree_clone(AT_FDCWD, from) : sys_open(from, O_PATH);
+	AUTO_CLOSE int target = -1;
+	int r;
+
+	if (source < 0)
+		return err_sys(e, source, "take %s", from);
+	r = folder_in_root(root, to, &target, e);
+	if (r < 0)
+		return r;
+	r = sys_mount_attach(source, target, "");
+	return r < 0 ? err_sys(e, r, "mount /%s", to) : 0;
+}
+
+static int furnish(struct err *e)
+{
+	static const struct {
+		const char *from, *to;
+		bool clone;
+	} pieces[] = {
+		{STAGE "/proc", "proc", false},	   {STAGE "/sys", "sys", false},
+		{STAGE "/dev", "dev", false},	   {STAGE "/write/shm", "dev/shm", true},
+		{STAGE "/write/tmp", "tmp", true},
+	};
+	AUTO_CLOSE int root = sys_open(STAGE "/root", O_PATH | O_DIRECTORY);
+	int r = 0;
+
+	if (root < 0)
+		return err_sys(e, root, "open the new root");
+	for (size_t i = 0; i < ARRAY_LEN(pieces) && r == 0; i++)
+		r = put(root, pieces[i].from, pieces[i].clone, pieces[i].to, e);
+	return r;
+}
+
+static int setup(void *arg, struct err *e)
+{
+	const int *go_fd = arg;
+	AUTO_CLOSE int tree = -1;
+	struct go_message go;
+	int r;
+
+	(void)prctl(PR_SET_NAME, "hotcell-shell", 0, 0, 0);
+	r = build_stage(e);
+	if (r == 0)
+		r = receive_go(*go_fd, &go, &tree, e);
+	if (r == 0)
+		r = mount_disk(go.disk_bytes, e);
+	if (r == 0)
+		r = mount_root(tree, e);
+	if (r == 0)
+		r = furnish(e);
+	if (r == 0) {
+		r = sys_pivot(STAGE "/root");
+		if (r < 0)
+			r = err_sys(e, r, "enter the new root");
+	}
+	if (r == 0 && go.probe)
+		r = err_set(e, ERR_CANCELED, "the host can do it");
+	return r;
+}
+
+/* ---- the keeper's side ---- */
+
+int process_host_open(const char *init_path, struct process_host **ret, struct err *e)
+{
+	AUTO_CLOSE int init = sys_open(init_path, O_RDONLY), filter = -1;
+	struct process_host *h;
+	int r;
+
+	if (init < 0)
+		return err_set(e, ERR_UNSUPPORTED, "%s can't be opened (%s): reinstall hotcell", init_path,
+			       strerror(-init));
+	r = seccomp_compile(&seccomp_workload, &filter);
+	if (r < 0)
+		return err_sys(e, r, "compile the workload's system call filter");
+	h = mem_new(sizeof(*h));
+	h->init_fd = take_fd(&init);
+	h->filter_fd = take_fd(&filter);
+	*ret = h;
+	return 0;
+}
+
+struct process_host *process_host_close(struct process_host *h)
+{
+	if (!h)
+		return NULL;
+	(void)sys_close(h->init_fd);
+	(void)sys_close(h->filter_fd);
+	free(h);
+	return NULL;
+}
+
+static const struct jail_rlimit rlimits[] = {
+	{RLIMIT_CORE, 0, 0},
+	{RLIMIT_NOFILE, 65536, 65536},
+	{RLIMIT_MEMLOCK, 64 * MIB, 64 * MIB},
+	{RLIMIT_MSGQUEUE, 819200, 819200},
+	{RLIMIT_NICE, 0, 0},
+	{RLIMIT_RTPRIO, 0, 0},
+};
+
+struct ends {
+	int go, link, console, cgroup; /* the child's */
+};
+
+static void ends_close(struct ends *t)
+{
+	(void)sys_close(t->go);
+	(void)sys_close(t->link);
+	(void)sys_close(t->console);
+	(void)sys_close(t->cgroup);
+}
+
+static int make_ends(struct process_shell *s, struct ends *t, struct err *e)
+{
+	int pair[2], r;
+
+	r = sys_socketpair(pair);
+	if (r < 0)
+		return err_sys(e, r, "make a socket pair");
+	s->go_fd = pair[0];
+	t->go = pair[1];
+	r = sys_socketpair(pair);
+	if (r < 0)
+		return err_sys(e, r, "make a link");
+	s->link_fd = pair[0];
+	t->link = pair[1];
+	r = sys_pipe(pair);
+	if (r < 0)
+		return err_sys(e, r, "make a pipe");
+	s->console_fd = pair[0];
+	t->console = pair[1];
+	r = sys_nonblock(s->console_fd, true);
+	return r < 0 ? err_sys(e, r, "make a pipe non-blocking") : 0;
+}
+
+static int start_child(struct process_host *h, uid_t uid_base, struct cgroup *cg, struct ends *t,
+		       struct process_shell *s, struct err *e)
+{
+	static const char *const argv[] = {"hotcell-init", "--process", NULL};
+	static const char *const envp[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+					   NULL};
+	const struct jail_fd fds[] = {
+		{t->console, 1},	{t->console, 2},	   {t->link, FD_LINK},
+		{h->filter_fd, FD_FILTER}, {t->cgroup, FD_CGROUP},
+	};
+	const struct jail_spec spec = {
+		.name = "a process sandbox",
+		.namespaces = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |
+			      CLONE_NEWCGROUP,
+		.uid_base = uid_base,
+		.gid_base = uid_base,
+		.id_count = JAIL_IDS,
+		.cgroup = cg,
+		.setup = setup,
+		.arg = &t->go,
+		.lent = &t->go,
+		.n_lent = 1,
+		.rlimits = rlimits,
+		.n_rlimits = ARRAY_LEN(rlimits),
+		.keep_caps = true, /* within its user namespace: it mounts, makes namespaces and users' processes */
+		.seccomp_fd = -1,
+		.fds = fds,
+		.n_fds = ARRAY_LEN(fds) - (t->cgroup < 0), /* absent: the last one is left out */
+		.exec_fd = h->init_fd,
+		.argv = argv,
+		.envp = envp,
+	};
+
+	return jail_start(&spec, &s->child, e);
+}
+
+int process_shell_new(struct process_host *h, uid_t uid_base, struct cgroup *cg,
+		      struct process_shell **ret, struct err *e)
+{
+	struct process_shell *s = mem_new(sizeof(*s));
+	struct ends t = {-1, -1, -1, -1};
+	int r;
+
+	*s = (struct process_shell){JAIL_CHILD_INIT, -1, -1, -1};
+	r = make_ends(s, &t, e);
+	if (r == 0 && cg) {
+		t.cgroup = cgroup_delegate(cg, uid_base, uid_base);
+		if (t.cgroup < 0 && t.cgroup != -EOPNOTSUPP)
+			r = err_sys(e, t.cgroup, "delegate a cgroup");
+	}
+	if (r == 0)
+		r = start_child(h, uid_base, cg, &t, s, e);
+	ends_close(&t);
+	if (r < 0)
+		s = process_shell_free(s);
+	*ret = s;
+	return r;
+}
+
+struct process_shell *process_shell_free(struct process_shell *s)
+{
+	if (!s)
+		return NULL;
+	jail_end(&s->child);
+	(void)sys_close(s->go_fd);
+	(void)sys_close(s->link_fd);
+	(void)sys_close(s->console_fd);
+	free(s);
+	return NULL;
+}
+
+/* A private view of the tree in which the owners on disk are the slot's ids. */
+static int shift_tree(int tree_fd, int userns_fd, int *ret, struct err *e)
+{
+	AUTO_CLOSE int mount = sys_tree_clone(tree_fd, "");
+	int r;
+
+	if (mount < 0)
+		return err_sys(e, mount, "clone the template's tree");
+	r = sys_mount_idmap(mount, userns_fd);
+	if (r == -EINVAL || r == -EOPNOTSUPP)
+		return err_set(e, ERR_UNSUPPORTED,
+			       "the file system of the templates can't shift owners (idmapped mounts): put "
+			       "HOTCELL_STATE on ext4, xfs or btrfs, on Linux 5.19 or newer");
+	if (r < 0)
+		return err_sys(e, r, "shift the owners of the template's tree");
+	r = sys_mount_attr(mount, "", QUIET | MOUNT_ATTR_RDONLY, 0, false);
+	if (r < 0)
+		return err_sys(e, r, "make the template's tree read-only");
+	*ret = take_fd(&mount);
+	return 0;
+}
+
+static int send_go(struct process_shell *s, const struct process_go *go, bool probe, struct err *e)
+{
+	struct go_message m = {.disk_bytes = go->disk_bytes, .probe = probe};
+	struct iovec iov = {&m, sizeof(m)};
+	AUTO_CLOSE int tree = -1;
+	ssize_t n;
+	int r = shift_tree(go->tree_fd, s->child.userns_fd, &tree, e);
+
+	if (r < 0)
+		return r;
+	n = sys_send(s->go_fd, &iov, 1, &tree, 1);
+	if (n == sizeof(m))
+		return 0;
+	r = jail_status(s->child.status_fd, e); /* it died while it waited: what did it say? */
+	return r < 0 ? r : err_sys(e, n < 0 ? (int)n : -EPIPE, "a shell is gone");
+}
+
+int process_shell_go(struct process_shell *s, const struct process_go *go, struct jail_child *ret,
+		     int *ret_link, int *ret_console, struct err *e)
+{
+	int r = send_go(s, go, false, e);
+
+	if (r < 0)
+		return r;
+	*ret = s->child;
+	s->child = (struct jail_child)JAIL_CHILD_INIT;
+	*ret_link = take_fd(&s->link_fd);
+	*ret_console = take_fd(&s->console_fd);
+	return 0;
+}
+
+int process_probe(struct process_host *h, int folder_fd, uid_t uid_base, struct err *e)
+{
+	struct process_go go = {.tree_fd = folder_fd, .disk_bytes = MIB};
+	struct process_shell *s = NULL;
+	struct err said = ERR_INIT;
+	int r = process_shell_new(h, uid_base, NULL, &s, e);
+
+	if (r == 0)
+		r = send_go(s, &go, true, e);
+	if (r == 0) {
+		do
+			r = jail_status(s->child.status_fd, &said);
+		while (r == 1 && sys_await_readable(s->child.status_fd) == 0);
+		if (r == 0)
+			r = err_set(e, ERR_INTERNAL, "a trial jail ended without a word");
+		else if (r == -ERR_CANCELED)
+			r = 0; /* it came to the end of its set-up */
+		else
+			r = err_set(e, ERR_UNSUPPORTED, "a trial jail failed: %s", said.text);
+	}
+	(void)process_shell_free(s);
+	return r;
+}
