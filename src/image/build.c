@@ -75,7 +75,7 @@ struct build {
 	char recipe_hash[HASH_TEXT];
 	char uuid[UUID_TEXT];
 	bool is_root;
-	int place, new_fd, tree_fd; /* {state}/images, its ".new", the tree in it */
+	int place, lock, new_fd, tree_fd; /* {state}/images, its lock, its ".new", the tree in it */
 	struct str manifest;
 };
 
@@ -208,6 +208,8 @@ static int run(const struct build *b, const char *const *argv, const char *const
 	t.output = output;
 	t.progress = b->rq->progress;
 	t.on_line = on_line;
+	t.lock_fd = b->lock;
+	t.is_contained = b->is_root; /* mmdebstrap and its mounts of proc, sys and dev must not outlive us */
 	return tool_run(&t, e);
 }
 
@@ -280,6 +282,25 @@ static int text_file(const struct str *s)
 	return lseek(fd, 0, SEEK_SET) < 0 ? -errno : take_fd(&fd);
 }
 
+/* Whose fault it is: the recipe's, or that of a network or mirror that may work later. */
+static int blame(int r, struct err *e)
+{
+	static const struct {
+		const char *says;
+		int code;
+	} table[] = {
+		{"Unable to locate package", ERR_INVALID},	{"has no installation candidate", ERR_INVALID},
+		{"Failed to fetch", ERR_UNAVAILABLE},		{"Unable to fetch", ERR_UNAVAILABLE},
+		{"apt-get update", ERR_UNAVAILABLE},		{"Temporary failure", ERR_UNAVAILABLE},
+		{"Could not connect", ERR_UNAVAILABLE},
+	};
+
+	for (size_t i = 0; r == -ERR_INTERNAL && e && i < ARRAY_LEN(table); i++)
+		if (strstr(e->text, table[i].says))
+			return -(e->code = table[i].code);
+	return r;
+}
+
 static int run_mmdebstrap(const struct build *b, const struct str *sources, const struct str *options, struct err *e)
 {
 	struct str include = STR_INIT(RECIPE_MAX), suite = STR_INIT(SUITE_MAX + 16), extract = STR_INIT(4096);
@@ -306,7 +327,7 @@ static int run_mmdebstrap(const struct build *b, const struct str *sources, cons
 		else if (include.failed || apt.failed || extract.failed || customize.failed)
 			r = err_set(e, ERR_LIMIT, "the recipe is too long for one command line");
 		else
-			r = run(b, argv, env, in, NULL, on_bootstrap_line, e);
+			r = blame(run(b, argv, env, in, NULL, on_bootstrap_line, e), e);
 	}
 	str_deinit(&include);
 	str_deinit(&suite);
@@ -470,8 +491,7 @@ static int make(struct build *b, char ret_digest[HASH_TEXT], struct err *e)
 
 static int build_locked(struct build *b, struct build_result *ret, struct err *e)
 {
-	AUTO_CLOSE int lock = -1;
-	int r = place_enter(b->rq->state_dirfd, IMAGES_FOLDER, &b->place, &lock, e);
+	int r = place_enter(b->rq->state_dirfd, IMAGES_FOLDER, &b->place, &b->lock, e);
 
 	if (r < 0)
 		return r;
@@ -507,12 +527,13 @@ int image_build(const struct build_request *rq, struct build_result *ret, struct
 	struct build_result result = {0};
 	int r;
 
-	*b = (struct build){.rq = rq, .is_root = geteuid() == 0, .place = -1, .new_fd = -1, .tree_fd = -1,
+	*b = (struct build){.rq = rq, .is_root = geteuid() == 0, .place = -1, .lock = -1, .new_fd = -1, .tree_fd = -1,
 			    .manifest = STR_INIT(MANIFEST_MAX)};
 	r = build(b, &result, e);
 	sys_close(b->tree_fd);
 	sys_close(b->new_fd);
 	sys_close(b->place);
+	sys_close(b->lock);
 	str_deinit(&b->manifest);
 	if (r == 0)
 		*ret = result;

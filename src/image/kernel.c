@@ -43,7 +43,7 @@ struct package {
 /* A fetch on its way. */
 struct fetch {
 	struct package package;
-	int new_fd, work_fd;
+	int lock_fd, new_fd, work_fd;
 	struct progress *progress;
 	struct str manifest;
 };
@@ -219,6 +219,7 @@ static int run(struct fetch *f, const char *const *argv, int stdin_fd, int stdou
 	t.cwd_fd = f->work_fd;
 	t.stdin_fd = stdin_fd;
 	t.stdout_fd = stdout_fd;
+	t.lock_fd = f->lock_fd;
 	t.progress = f->progress;
 	return tool_run(&t, e);
 }
@@ -484,7 +485,7 @@ static int fetch(int place, struct fetch *f, struct err *e)
 int kernel_fetch(int state_dirfd, struct progress *progress, struct err *e)
 {
 	static const char *const programs[] = {"apt-cache", "apt-get", "dpkg-deb", "depmod"};
-	struct fetch f = {.new_fd = -1, .work_fd = -1, .progress = progress, .manifest = STR_INIT(MANIFEST_MAX)};
+	struct fetch f = {.lock_fd = -1, .new_fd = -1, .work_fd = -1, .progress = progress, .manifest = STR_INIT(MANIFEST_MAX)};
 	AUTO_CLOSE int place = -1, lock = -1;
 	int r = tool_need(programs, ARRAY_LEN(programs), e);
 
@@ -494,6 +495,7 @@ int kernel_fetch(int state_dirfd, struct progress *progress, struct err *e)
 		r = ask_apt(place, &f.package, progress, e);
 	if (r < 0 || is_current(state_dirfd, &f.package))
 		return r;
+	f.lock_fd = lock;
 	r = fetch(place, &f, e);
 	if (r < 0)
 		place_abandon(place);

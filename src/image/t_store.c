@@ -238,7 +238,7 @@ static void an_empty_state_says_what_to_do(void **unused)
 static void a_pointer_that_leads_out_is_refused(void **unused)
 {
 	static const char *const targets[] = {"/etc", "../images", "..", ".new", "other@0"};
-	char digest[HASH_TEXT];
+	char digest[HASH_TEXT], entry[PLACE_NAME_MAX];
 	struct err e = ERR_INIT;
 	int state = make_store(digest);
 
@@ -248,6 +248,8 @@ static void a_pointer_that_leads_out_is_refused(void **unused)
 		assert_int_equal(symlinkat(targets[i], state, "images/base"), 0);
 		if (try_open(state, "base", &e) != -ERR_INVALID)
 			fail_msg("%s: %s", targets[i], e.text);
+		if (i < 4)
+			assert_int_equal(place_read_pointer(state, "images/base", entry, &e), -ERR_INVALID);
 	}
 	assert_int_equal(sys_unlink(state, "images/base"), 0);
 	assert_int_equal(sys_write_file(state, "images/base", "no pointer"), 0);
@@ -306,7 +308,7 @@ static void a_changed_manifest_is_seen_at_opening(void **unused)
 
 static void verifying_finds_one_changed_byte(void **unused)
 {
-	char digest[HASH_TEXT], path[256], initrd[256];
+	char digest[HASH_TEXT], path[256], initrd[PLACE_NAME_MAX];
 	struct err e = ERR_INIT;
 	int state = make_store(digest);
 	ssize_t n;

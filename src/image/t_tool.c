@@ -1,6 +1,7 @@
 /* image/t_tool.c */
 #include "image/tool.h"
 #include <fcntl.h>
+#include <sched.h>
 #include "base/err.h"
 #include "base/str.h"
 #include "base/testing.h"
@@ -123,6 +124,75 @@ static void what_is_missing_is_named_with_its_package(void **state)
 	assert_non_null(strstr(e.text, "apt-get install"));
 }
 
+/* A tool that survives us keeps the store locked. */
+static void the_lock_is_handed_down(void **state)
+{
+	AUTO_CLOSE int cwd = sys_open("/tmp", O_RDONLY | O_DIRECTORY), lock = sys_memfd("lock", 0);
+	char script[64];
+	const char *const argv[] = {"sh", "-c", script, NULL};
+	struct tool t = TOOL_INIT;
+
+	T_UNUSED(state);
+	(void)snprintf(script, sizeof(script), "test -e /proc/self/fd/%d", lock);
+	t.argv = argv;
+	t.cwd_fd = cwd;
+	assert_int_equal(tool_run(&t, NULL), -ERR_INTERNAL);
+	t.lock_fd = lock;
+	assert_int_equal(tool_run(&t, NULL), 0);
+}
+
+/* Containers often have a root that may not make namespaces. */
+static bool unshare_is_refused(void)
+{
+	pid_t pid = fork();
+	int status;
+
+	if (pid == 0)
+		_exit(unshare(CLONE_NEWNS | CLONE_NEWPID) < 0);
+	return waitpid(pid, &status, 0) != pid || status != 0;
+}
+
+/* Runs until it is killed: a tool with a child that ignores every polite request. */
+[[gnu::noreturn]] static void run_for_ever(int held)
+{
+	static const char *const argv[] = {"sh", "-c", "(trap '' TERM HUP INT; echo >/proc/self/fd/$HELD; while :; do sleep 1000; done) & "
+							"wait", NULL};
+	char name[32];
+	const char *const env[] = {name, NULL};
+	struct tool t = TOOL_INIT;
+
+	(void)snprintf(name, sizeof(name), "HELD=%d", held);
+	t.argv = argv;
+	t.env = env;
+	t.cwd_fd = sys_open("/tmp", O_RDONLY | O_DIRECTORY);
+	t.lock_fd = held;
+	t.is_contained = true;
+	_exit(tool_run(&t, NULL) != 0);
+}
+
+static void what_is_contained_dies_with_us(void **state)
+{
+	int held[2];
+	char byte;
+	pid_t pid;
+
+	T_UNUSED(state);
+	if (geteuid() != 0 || unshare_is_refused())
+		skip();
+	assert_int_equal(sys_pipe(held), 0);
+	pid = fork();
+	if (pid == 0) {
+		sys_close(held[0]);
+		run_for_ever(held[1]);
+	}
+	sys_close(held[1]);
+	assert_int_equal(sys_read(held[0], &byte, 1), 1); /* it runs */
+	assert_int_equal(kill(pid, SIGKILL), 0);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(sys_read(held[0], &byte, 1), 0); /* comes when the last holder is gone */
+	sys_close(held[0]);
+}
+
 T_MAIN(T(runs_where_it_is_told_and_returns_output), T(speaks_one_language_and_finds_sbin), T(reads_the_given_input),
        T(failure_tells_what_was_said), T(endless_talk_is_harmless), T(every_line_is_seen),
-       T(what_is_missing_is_named_with_its_package))
+       T(what_is_missing_is_named_with_its_package), T(the_lock_is_handed_down), T(what_is_contained_dies_with_us))

@@ -3,11 +3,13 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
@@ -94,7 +96,8 @@ int tool_need(const char *const *programs, size_t n, struct err *e)
 		if (file)
 			continue;
 		str_addf(&names, "%s%s", names.len ? ", " : "", programs[i]);
-		str_addf(&install, " %s", package_of(programs[i]));
+		if (!strstr(str_text(&install), package_of(programs[i])))
+			str_addf(&install, " %s", package_of(programs[i]));
 	}
 	if (names.len)
 		r = err_set(e, ERR_UNSUPPORTED, "%s: not installed; run: apt-get install%s", str_text(&names),
@@ -122,6 +125,52 @@ static int null_fd(void)
 	return sys_open("/dev/null", O_RDWR);
 }
 
+static int reap(pid_t pid)
+{
+	int status, r;
+
+	do
+		r = waitpid(pid, &status, 0);
+	while (r < 0 && errno == EINTR);
+	return r < 0 ? -1 : status;
+}
+
+[[gnu::noreturn]] static void give_up(const char *what)
+{
+	(void)dprintf(STDERR_FILENO, "E: %s: %s\n", what, strerror(errno));
+	_exit(EXIT_NO_EXEC);
+}
+
+/* Wait for @pid and end as it did, as far as an exit status can tell. */
+[[gnu::noreturn]] static void end_like(pid_t pid)
+{
+	int status = reap(pid);
+
+	if (WIFSIGNALED(status))
+		(void)raise(WTERMSIG(status));
+	_exit(WIFEXITED(status) ? WEXITSTATUS(status) : EXIT_NO_EXEC);
+}
+
+/*
+ * The first process of a new process namespace goes on; we stay outside and wait for it.
+ * When the caller dies we are killed, then the first process is, and with it every other.
+ */
+static void contain(void)
+{
+	pid_t pid;
+
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || unshare(CLONE_NEWNS | CLONE_NEWPID) < 0 ||
+	    mount("none", "/", NULL, MS_REC | MS_PRIVATE, NULL) < 0)
+		give_up("get namespaces of its own");
+	pid = fork();
+	if (pid < 0)
+		give_up("fork");
+	if (pid > 0)
+		end_like(pid);
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+		give_up("mount /proc");
+}
+
 [[gnu::noreturn]] static void child(const struct tool *t, const char *file, pid_t parent, int out, int err)
 {
 	int in = t->stdin_fd >= 0 ? sys_dup(t->stdin_fd) : null_fd();
@@ -132,12 +181,16 @@ static int null_fd(void)
 		_exit(EXIT_NO_EXEC);
 	if (out < 0)
 		out = t->stdout_fd >= 0 ? sys_dup(t->stdout_fd) : null_fd();
-	if (in < 0 || out < 0 || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0 || fchdir(t->cwd_fd) < 0)
+	if (in < 0 || out < 0 || dup2(in, 0) < 0 || dup2(out, 1) < 0 || dup2(err, 2) < 0)
 		_exit(EXIT_NO_EXEC);
+	if (fchdir(t->cwd_fd) < 0 || (t->lock_fd >= 0 && sys_inherit(t->lock_fd) < 0))
+		give_up("enter the folder");
+	if (t->is_contained)
+		contain();
 	(void)umask(022);
 	set_env(t->env);
 	execv(file, (char *const *)(uintptr_t)t->argv);
-	_exit(EXIT_NO_EXEC);
+	give_up(file);
 }
 
 static int start(struct run *run, const char *file, struct err *e)
@@ -161,10 +214,10 @@ static int start(struct run *run, const char *file, struct err *e)
 	return r < 0 ? err_sys(e, r, "start %s", run->tool->argv[0]) : 0;
 }
 
-/* Remember the last line, but no later one in place of one that names an error. */
+/* Remember the last line, but the first that names an error: what follows are its consequences. */
 static void end_line(struct run *run)
 {
-	bool is_error = str_starts(run->line, "E:") || strcasestr(run->line, "error");
+	bool is_error = str_starts(run->line, "E:") || strstr(run->line, "rror: ");
 
 	run->line[run->line_n] = '\0';
 	run->line_n = 0;
@@ -172,7 +225,7 @@ static void end_line(struct run *run)
 		return;
 	if (run->tool->on_line)
 		run->tool->on_line(run->tool->progress, run->line);
-	if (run->last_is_error && !is_error)
+	if (run->last_is_error)
 		return;
 	memcpy(run->last, run->line, sizeof(run->last));
 	run->last_is_error = is_error;
@@ -219,16 +272,6 @@ static void watch(struct run *run)
 	}
 	if (run->line_n)
 		end_line(run);
-}
-
-static int reap(pid_t pid)
-{
-	int status, r;
-
-	do
-		r = waitpid(pid, &status, 0);
-	while (r < 0 && errno == EINTR);
-	return r < 0 ? -1 : status;
 }
 
 static bool is_full(int fd)

@@ -1,9 +1,10 @@
 /*
  * image/tool.h - run the distribution's programs (apt-get, mmdebstrap, mke2fs, ...):
  * always in a folder given by descriptor, so that no path of ours is ever an
- * argument; killed when we die; their complaints become our error.
+ * argument; ended when we die; their complaints become our error.
  */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 struct err;
 struct progress;
@@ -21,12 +22,15 @@ struct tool {
 	int stdin_fd;		 /* lent; -1: /dev/null */
 	int stdout_fd;		 /* lent; -1: /dev/null, or @output */
 	struct str *output;	 /* NULL, or where standard output goes */
+	int lock_fd;		 /* lent; -1, or held open by all it starts: a lock outlives us with them */
+	/* Root only: own mount and process namespaces. When we die, so does all it started and mounted. */
+	bool is_contained;
 	struct progress *progress; /* NULL, or kept alive meanwhile */
 	/* NULL, or called for every line of standard error, to tell the stage from it */
 	void (*on_line)(struct progress *p, const char *line);
 };
 
-#define TOOL_INIT {.cwd_fd = -1, .stdin_fd = -1, .stdout_fd = -1}
+#define TOOL_INIT {.cwd_fd = -1, .stdin_fd = -1, .stdout_fd = -1, .lock_fd = -1}
 
 /*
  * Run to the end. Return: 0 when it exited with 0; -ERR_UNSUPPORTED when it is not
