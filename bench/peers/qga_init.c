@@ -61,7 +61,7 @@ static void load_modules(void)
 /* devtmpfs offers no event to wait for before udev runs, so look until it is there. */
 static void wait_node(const char *path)
 {
-	const struct timespec ms = {.tv_nsec = 1000000};
+	const struct timespec ms = { .tv_nsec = 1000000 };
 
 	for (int waited = 0; access(path, F_OK) < 0; waited++) {
 		if (waited == NODE_WAIT_MS)
@@ -92,9 +92,9 @@ static void enter_root(void)
 
 int main(void)
 {
-	char *const argv[] = {"qemu-ga", "-m", "virtio-serial", "-p", "/dev/vport0p1",
-			      "-f", "/run/qga.pid", "-t", "/run", NULL};
-	char *const env[] = {"PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", NULL};
+	char *const argv[] = { "qemu-ga",      "-m", "virtio-serial", "-p", "/dev/vport0p1", "-f",
+			       "/run/qga.pid", "-t", "/run",          NULL };
+	char *const env[] = { "PATH=/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/root", NULL };
 
 	must_mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
 	int console = open("/dev/console", O_RDWR);
