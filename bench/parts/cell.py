@@ -27,7 +27,7 @@ class Cell:
     def ask(self, *fields):
         """A question to hotcell."""
         if self.absent:
-            raise Skip(self.absent)
+            raise Skip("no hotcell, see the top")
         return self.hotcell.probe.ask(*fields)
 
     def took_ms(self, *fields):

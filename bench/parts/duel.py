@@ -24,6 +24,7 @@ class Contestant:
         self.heavy = heavy  # takes part only in every heavy-th round
         self.failures = 0
         self.skipped = ""
+        self.also = []  # contestants that this one's samples fill
 
     def take(self, keep=True):
         if self.skipped:
@@ -55,6 +56,9 @@ def duel(contestants, rounds, seconds, warm=1):
     for _ in range(warm):
         for c in contestants:
             c.take(keep=False)
+    for c in contestants:
+        for other in c.also:
+            other.series.samples.clear()
     end = time.monotonic() + seconds
     for i in range(rounds):
         if i and time.monotonic() > end:

@@ -47,7 +47,7 @@ class Row:
             return "", ""
         aim = self.aim.describe(self.c.series.unit)
         figure = self.ratio() if self.aim.of_peer else (self.c.series.p(50) if len(self.c.series) else None)
-        return aim, self.aim.verdict(figure) if figure is not None else "not measured"
+        return aim, self.aim.verdict(figure) if figure is not None else ""
 
     def as_json(self):
         aim, verdict = self.judged()

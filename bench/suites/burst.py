@@ -31,6 +31,7 @@ def tables(cell):
     o = Contestant(f"hotcell, {N} at once: first output of the last", ours, "on one connection")
     b = Contestant(f"bwrap, {N} at once: first output of the last", theirs, "bwrap ... /bin/echo hi", peer=True)
     s = Contestant("hotcell, one alone: first output", one)
+    o.also, b.also = [ready, median], [peer_median]
     duel([o, b, s], *cell.scale(12, 15))
     notes = []
     if len(o.series) and len(s.series):

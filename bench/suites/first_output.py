@@ -15,7 +15,9 @@ class Fresh:
 
     def __init__(self, cell, wall):
         self.cell, self.wall, self.stages = cell, wall, {}
-        self.ready, self.removed = derived("until the create reply"), derived("removing it")
+        self.ready, self.removed = derived("  until the create reply"), derived("  removing it")
+        self.contestant = Contestant("hotcell, on an open connection", self.sample)
+        self.contestant.also = [self.ready, self.removed]
 
     def sample(self):
         if self.wall in self.cell.dead_walls:
@@ -23,7 +25,10 @@ class Fresh:
         got = self.cell.ask("fresh", self.wall, 0, *PROGRAM)
         for pair in got["stages"].split():
             name, _, us = pair.partition("=")
-            self.stages.setdefault(name, derived(f"  stage {name}")).series.add(int(us) / 1000)
+            if name not in self.stages:
+                self.stages[name] = derived(f"    stage {name}")
+                self.contestant.also.append(self.stages[name])
+            self.stages[name].series.add(int(us) / 1000)
         self.ready.series.add(float(got["ready_us"]) / 1000)
         self.removed.series.add(float(got["remove_us"]) / 1000)
         return float(got["first_us"]) / 1000
@@ -39,7 +44,7 @@ def command(cell, isolation):
 
     def sample():
         if cell.absent:
-            raise Skip(cell.absent)
+            raise Skip("no hotcell, see the top")
         return cell.hotcell.probe.first_output_ms(argv, timeout_ms=60000)
     return sample, " ".join(["hotcell", *argv[1:]])
 
@@ -59,7 +64,7 @@ def process(cell):
 
     by_bwrap = lambda: bwrap(tree, *PROGRAM)
     by_runsc = lambda: runsc_do(cell.peers, state, tree, *PROGRAM)
-    ours = Contestant("hotcell, on an open connection", fresh.sample)
+    ours = fresh.contestant
     ours_command = Contestant("hotcell, as a command", run, run_command)
     b = Contestant("bwrap", lambda: cell.probe.first_output_ms(by_bwrap()), shown(by_bwrap), peer=True)
     g = Contestant("gVisor", lambda: cell.probe.first_output_ms(by_runsc()), shown(by_runsc), peer=True, heavy=5)
@@ -85,7 +90,7 @@ def machine(cell):
         finally:
             guest.close()
 
-    ours = Contestant("hotcell, on an open connection", fresh.sample)
+    ours = fresh.contestant
     q = Contestant("qemu-guest-agent", peer, "start QEMU with the same kernel, guest-sync, guest-exec, "
                    "guest-exec-status", peer=True, heavy=2)
     duel([ours, q], *cell.scale(6, 45), warm=0)
