@@ -21,7 +21,7 @@ static int variable(const char *name, const char **ret, struct err *e)
 	return 0;
 }
 
-static int state_dir(char *ret, size_t size, struct err *e)
+int place_state(char *ret, size_t size, struct err *e)
 {
 	const char *state = NULL, *xdg = NULL, *home = NULL;
 	int r = variable("HOTCELL_STATE", &state, e);
@@ -34,13 +34,15 @@ static int state_dir(char *ret, size_t size, struct err *e)
 		return r;
 	if (state)
 		(void)snprintf(ret, size, "%s", state);
+	else if (geteuid() == 0)
+		(void)snprintf(ret, size, "/var/lib/hotcell");
 	else if (xdg)
 		(void)snprintf(ret, size, "%s/hotcell", xdg);
 	else if (home)
 		(void)snprintf(ret, size, "%s/.local/state/hotcell", home);
 	else
 		return err_set(e, ERR_UNSUPPORTED,
-			       "no place for sockets: set HOTCELL_RUN, XDG_RUNTIME_DIR or HOME");
+			       "no place for state and sockets: set HOTCELL_STATE, XDG_STATE_HOME or HOME");
 	return 0;
 }
 
@@ -61,7 +63,7 @@ static int run_dir_of_environment(char *ret, size_t size, struct err *e)
 	} else if (xdg) {
 		(void)snprintf(ret, size, "%s/hotcell", xdg);
 	} else {
-		r = state_dir(state, sizeof(state), e);
+		r = place_state(state, sizeof(state), e);
 		if (r == 0)
 			(void)snprintf(ret, size, "%s/run", state);
 	}

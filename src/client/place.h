@@ -22,6 +22,9 @@ struct place {
  */
 int place_find(const char *run_dir, struct place *ret, struct err *e);
 
+/* place_state() - the state directory: $HOTCELL_STATE, else the default. -ERR_INVALID, -ERR_UNSUPPORTED. */
+int place_state(char *ret, size_t size, struct err *e);
+
 /*
  * place_program() - find one of hotcell's programs
  *

@@ -1,0 +1,52 @@
+/* cli/create.c - hotcell create */
+#include "cli/create.h"
+#include "base/err.h"
+#include "base/str.h"
+#include "cli/cli.h"
+#include "client/conn.h"
+#include "sys/clock.h"
+#include "wire/gen/methods.h"
+
+int create_sandbox(struct conn *c, const struct rec_sandbox_create *rec, struct str *bytes,
+		   struct rec_sandbox_info *ret, struct err *e)
+{
+	struct rec_sandbox_create named = *rec;
+	char request[ID_TEXT];
+	struct id id;
+	int r;
+
+	if (rec->name.n && !id_name_ok(rec->name.p, rec->name.n))
+		return err_set(e, ERR_INVALID,
+			       "--name: \"%.*s\": 1 to 64 letters, digits, '_', '.' or '-', not starting "
+			       "with '.' or '-', and not shaped like an id",
+			       (int)rec->name.n, rec->name.p);
+	r = sys_random(&id, sizeof(id));
+	if (r < 0)
+		return err_sys(e, r, "random request id");
+	id_format(&id, request);
+	named.request_id = span_of(request);
+	return conn_call(c, METHOD_SANDBOX_CREATE, &named, bytes, ret, e);
+}
+
+int run_create(struct cli *c, const struct args *a, struct err *e)
+{
+	struct str bytes = STR_INIT(RECORD_MAX), out = STR_INIT(256);
+	struct rec_sandbox_info info;
+	char id[ID_TEXT];
+	int r = cli_connect(c, e);
+
+	if (r == 0)
+		r = cli_signals(c, e);
+	if (r == 0)
+		r = create_sandbox(c->conn, args_rec(a, &rec_sandbox_create_type), &bytes, &info, e);
+	if (r == 0 && c->json) {
+		r = cli_put_json(&rec_sandbox_info_type, &info, e);
+	} else if (r == 0) {
+		id_format(&info.id, id);
+		str_addf(&out, "%s\n", id);
+		r = cli_put(&out, e);
+	}
+	str_deinit(&bytes);
+	str_deinit(&out);
+	return r;
+}

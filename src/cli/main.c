@@ -1,0 +1,261 @@
+/* cli/main.c - verbs to functions, errors to sentences and exit status */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/err.h"
+#include "base/macro.h"
+#include "base/str.h"
+#include "cli/cli.h"
+#include "cli/signals.h"
+#include "client/conn.h"
+#include "sys/fd.h"
+
+enum { LINE_MAX_BYTES = 1048576, VERBS_MAX = 64 };
+
+static const struct rec_field common_fields[] = {
+	{.name = "json", .type = REC_BOOL, .offset = offsetof(struct common_options, json),
+	 .flag = "json", .doc = "Answer in JSON on standard output, errors too."},
+	{.name = "quiet", .type = REC_BOOL, .offset = offsetof(struct common_options, quiet),
+	 .flag = "quiet", .doc = "No notices and no progress."},
+	{.name = "help", .type = REC_BOOL, .offset = offsetof(struct common_options, help),
+	 .flag = "help", .doc = "Show this help."},
+};
+const struct rec_type common_type = {.name = "options", .fields = common_fields,
+				     .n_fields = ARRAY_LEN(common_fields),
+				     .size = sizeof(struct common_options)};
+
+/* ---- what verbs share ---- */
+
+int cli_connect(struct cli *c, struct err *e)
+{
+	return c->conn ? 0 : conn_open(NULL, &c->conn, e);
+}
+
+static void on_signal(void *arg, int signo)
+{
+	struct cli *c = arg;
+
+	if (signo == SIGINT || signo == SIGTERM || signo == SIGHUP || signo == SIGQUIT)
+		conn_cancel(c->conn);
+	else if (signo == SIGTSTP)
+		(void)kill(getpid(), SIGSTOP);
+}
+
+int cli_signals(struct cli *c, struct err *e)
+{
+	return c->signals ? 0 : signals_new(conn_loop(c->conn), on_signal, c, &c->signals, e);
+}
+
+void cli_default_signals(struct cli *c)
+{
+	signals_redirect(c->signals, on_signal, c);
+}
+
+int cli_put(const struct str *line, struct err *e)
+{
+	if (line->failed)
+		return err_set(e, ERR_LIMIT, "the answer is longer than %zu bytes", line->max);
+	if (fwrite(str_text(line), 1, line->len, stdout) != line->len || fflush(stdout) != 0)
+		return err_set(e, ERR_GONE, "standard output is closed or full");
+	return 0;
+}
+
+int cli_put_json(const struct rec_type *t, const void *rec, struct err *e)
+{
+	struct str line = STR_INIT(LINE_MAX_BYTES);
+	int r;
+
+	rec_json(t, rec, &line);
+	str_add(&line, "\n");
+	r = cli_put(&line, e);
+	str_deinit(&line);
+	return r;
+}
+
+void cli_note(const struct cli *c, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (c->quiet)
+		return;
+	va_start(ap, fmt);
+	(void)fputs("hotcell: ", stderr);
+	(void)vfprintf(stderr, fmt, ap);
+	(void)fputc('\n', stderr);
+	va_end(ap);
+}
+
+/* ---- errors ---- */
+
+static int exit_of(const struct verb *v, int code)
+{
+	static const int exits[] = ERR_CODE_EXITS;
+
+	if (v && v->error_status)
+		return v->error_status;
+	return code > 0 && (size_t)code < ARRAY_LEN(exits) ? exits[code] : 1;
+}
+
+static void print_error(const struct err *e, bool json)
+{
+	struct str line = STR_INIT(LINE_MAX_BYTES);
+
+	if (json) {
+		str_addf(&line, "{\"error\":\"%s\",\"message\":", err_code_name(e->code));
+		str_add_json(&line, e->text, strlen(e->text));
+		str_add(&line, "}\n");
+		(void)fputs(str_text(&line), stdout);
+		(void)fflush(stdout);
+	} else {
+		str_add(&line, "hotcell: ");
+		str_add_escaped(&line, e->text, strlen(e->text)); /* may quote a guest */
+		str_add(&line, "\n");
+		(void)fputs(str_text(&line), stderr);
+	}
+	str_deinit(&line);
+}
+
+int cli_fail(const struct err *e, bool json)
+{
+	print_error(e, json);
+	return exit_of(NULL, e->code);
+}
+
+/* ---- the program ---- */
+
+const struct verb *cli_verb(const char *name)
+{
+	for (const struct verb *v = cli_verbs; v->name; v++)
+		if (strcmp(v->name, name) == 0)
+			return v;
+	return NULL;
+}
+
+static int unknown_verb(const char *word, struct err *e)
+{
+	const char *names[VERBS_MAX + 1] = {NULL}, *near;
+	size_t n = 0;
+
+	for (const struct verb *v = cli_verbs; v->name && n < VERBS_MAX; v++)
+		names[n++] = v->name;
+	near = args_nearest(word, names);
+	if (near)
+		return err_set(e, ERR_INVALID, "\"%.60s\" is no command; did you mean '%s'?", word,
+			       near);
+	return err_set(e, ERR_INVALID, "\"%.60s\" is no command; 'hotcell help' lists them", word);
+}
+
+static int show_help(struct cli *c, const char *verb, struct err *e)
+{
+	const char *const words[] = {verb};
+	struct args a = {.operand = words, .n_operands = verb ? 1 : 0};
+
+	return run_help(c, &a, e);
+}
+
+static int run_verb(struct cli *c, int argc, const char *const *argv, struct err *e)
+{
+	const struct common_options *common;
+	struct args a;
+	int r = args_parse(c->verb, argc, argv, &a, e);
+
+	common = a.recs[0] ? args_rec(&a, &common_type) : NULL;
+	c->json |= common && common->json;
+	c->quiet |= common && common->quiet;
+	if (r == 0)
+		r = common->help ? show_help(c, c->verb->name, e) : c->verb->run(c, &a, e);
+	args_free(&a);
+	return r;
+}
+
+/* Words before the verb: --json, --quiet, --help, --version. Returns how many, or an error. */
+static int global_words(struct cli *c, int argc, char **argv, const char **ret_verb, struct err *e)
+{
+	int i = 1;
+
+	for (; i < argc && argv[i][0] == '-'; i++) {
+		if (strcmp(argv[i], "--json") == 0 || strcmp(argv[i], "-j") == 0)
+			c->json = true;
+		else if (strcmp(argv[i], "--quiet") == 0 || strcmp(argv[i], "-q") == 0)
+			c->quiet = true;
+		else if (strcmp(argv[i], "--version") == 0)
+			*ret_verb = "version";
+		else if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+			*ret_verb = "help";
+		else
+			return err_set(e, ERR_INVALID,
+				       "%.60s: not an option before the command; "
+				       "usage: hotcell COMMAND [OPTIONS] ...",
+				       argv[i]);
+	}
+	return i;
+}
+
+static int hooked(const struct cli *c, int argc, char **argv, int *ret_status)
+{
+	int (*hook)(int argc, char **argv) = NULL;
+
+	if (strcmp(c->verb->name, "image") == 0)
+		hook = c->hooks->image;
+	else if (strcmp(c->verb->name, "doctor") == 0)
+		hook = c->hooks->doctor;
+	if (!hook)
+		return -1;
+	*ret_status = hook(argc, argv);
+	return 0;
+}
+
+static int dispatch(struct cli *c, int argc, char **argv, int *ret_status, struct err *e)
+{
+	const char *name = NULL;
+	int at = global_words(c, argc, argv, &name, e), r;
+
+	if (at < 0)
+		return at;
+	if (!name && at < argc)
+		name = argv[at++];
+	if (!name)
+		return show_help(c, NULL, e);
+	c->verb = cli_verb(name);
+	if (!c->verb)
+		return unknown_verb(name, e);
+	if (!c->verb->foreign) {
+		r = run_verb(c, argc - at, (const char *const *)argv + at, e);
+		*ret_status = r;
+		return r < 0 ? r : 0;
+	}
+	if (hooked(c, argc - at + 1, argv + at - 1, ret_status) < 0)
+		return err_set(e, ERR_UNSUPPORTED, "'%s' is not part of this build", name);
+	return 0;
+}
+
+/* A program started without one of the first three descriptors would find our sockets there. */
+static void open_missing_descriptors(void)
+{
+	int fd;
+
+	do
+		fd = open("/dev/null", O_RDWR);
+	while (fd >= 0 && fd <= STDERR_FILENO);
+	(void)sys_close(fd);
+}
+
+int cli_main(int argc, char **argv, const struct cli_hooks *hooks)
+{
+	struct cli c = {.hooks = hooks};
+	struct err e = ERR_INIT;
+	int status = 0, r;
+
+	open_missing_descriptors();
+	(void)signal(SIGPIPE, SIG_IGN); /* a closed pipe is an error of the write */
+	r = dispatch(&c, argc, argv, &status, &e);
+	signals_free(c.signals);
+	conn_close(c.conn);
+	if (r < 0) {
+		print_error(&e, c.json);
+		status = exit_of(c.verb, e.code);
+	}
+	return status;
+}
