@@ -206,7 +206,7 @@ static struct null_step next_step(struct null_script *s, enum null_call call, co
 /* What a call that succeeds does, at the moment it completes. */
 static int do_start(struct machine *m, struct op *op, struct err *e)
 {
-	struct world *w;
+	struct world *w = NULL;
 	int r = world_new(m, &w, e);
 
 	(void)op;
