@@ -26,18 +26,22 @@ class Contestant:
         self.skipped = ""
         self.also = []  # contestants that this one's samples fill
 
+    def skip(self, why):
+        for c in (self, *self.also):
+            c.skipped = why
+
     def take(self, keep=True):
         if self.skipped:
             return
         try:
             value = self.sample()
         except Skip as e:
-            self.skipped = str(e)
+            self.skip(str(e))
             return
         except FAILED as e:
             self.failures += 1
             if not len(self.series) or self.failures >= FAILURES_MAX:
-                self.skipped = str(e) or type(e).__name__
+                self.skip(str(e) or type(e).__name__)
             return
         if keep:
             self.series.add(value)

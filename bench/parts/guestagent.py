@@ -7,12 +7,14 @@ import base64
 import json
 import os
 import select
+import shutil
 import socket
 import subprocess
 import time
 from pathlib import Path
 
 PROGRAM = "qemu-system-x86_64"
+NEEDED = {PROGRAM: "qemu-system-x86", "mke2fs": "e2fsprogs"}  # program: Debian package
 BOOT_S = 60
 REPLY_S = 60
 POLL_S = 0.005
@@ -22,6 +24,15 @@ MEMORY_MIB = 512
 
 class AgentError(RuntimeError):
     pass
+
+
+def find(program):
+    """Also where a user's PATH doesn't look."""
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+    found = shutil.which(program, path=path)
+    if not found:
+        raise AgentError(f"{program} is not installed: apt-get install {NEEDED[program]}")
+    return found
 
 
 class Agent:
@@ -104,7 +115,7 @@ class Agent:
 
 def command_line(files, disk, port_fd, tsc_khz):
     append = f"console=ttyS0 quiet panic=-1 reboot=t tsc_early_khz={tsc_khz} tsc=reliable mitigations=off"
-    return [PROGRAM, "-M", "microvm", "-accel", "tcg", "-cpu", "qemu64,+arat", "-m", str(MEMORY_MIB),
+    return [find(PROGRAM), "-M", "microvm", "-accel", "tcg", "-cpu", "qemu64,+arat", "-m", str(MEMORY_MIB),
             "-smp", "1", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
             "-serial", "stdio",
             "-chardev", f"socket,id=ga,fd={port_fd}", "-device", "virtio-serial-device",
@@ -121,7 +132,7 @@ class Guest:
 
     def __init__(self, files, scratch, tsc_khz):
         disk = Path(scratch) / "qga-layer.img"
-        subprocess.run(["mke2fs", "-q", "-t", "ext4", "-O", "^has_journal", str(disk), f"{LAYER_MIB}M"],
+        subprocess.run([find("mke2fs"), "-q", "-t", "ext4", "-O", "^has_journal", str(disk), f"{LAYER_MIB}M"],
                        check=True, stdout=subprocess.DEVNULL)
         self.console = Path(scratch) / "qga-console.log"
         ours, theirs = socket.socketpair()

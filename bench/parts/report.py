@@ -84,6 +84,7 @@ class Table:
         name = f"{c.name}{' (peer)' if c.peer else ''}"
         if not len(c.series):
             print(f"  {name:{width}} skip: {c.skipped or 'no sample'}")
+            return
         else:
             s, ratio = c.series.summary(), row.ratio()
             line = (f"  {name:{width}} {number(s['p50']):>8} {number(s['p90']):>8} {number(s['p99']):>8} "
