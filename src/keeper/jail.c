@@ -30,12 +30,13 @@ struct child {
 	const struct jail_spec *s;
 	int status;
 	int exec_fd;
+	const int *doors; /* CGROUP_DOORS of them */
 	struct jail_fd fds[JAIL_FDS_MAX];
 };
 
 static int close_foreign(struct child *c, struct err *e)
 {
-	int keep[JAIL_FDS_MAX * 2 + 4];
+	int keep[JAIL_FDS_MAX * 2 + CGROUP_DOORS + 4];
 	unsigned n = 0;
 	int r;
 
@@ -43,6 +44,8 @@ static int close_foreign(struct child *c, struct err *e)
 		keep[n++] = c->s->fds[i].from;
 	for (unsigned i = 0; i < c->s->n_lent; i++)
 		keep[n++] = c->s->lent[i];
+	for (unsigned i = 0; i < CGROUP_DOORS; i++)
+		keep[n++] = c->doors[i];
 	keep[n++] = c->s->exec_fd;
 	keep[n++] = c->s->seccomp_fd;
 	keep[n++] = c->status;
@@ -50,7 +53,19 @@ static int close_foreign(struct child *c, struct err *e)
 	return r < 0 ? err_sys(e, r, "close descriptors") : 0;
 }
 
-/* The parent says when ids are mapped and cgroups entered; if it dies instead, so do we. */
+static int enter_cgroups(struct child *c, struct err *e)
+{
+	for (unsigned i = 0; i < CGROUP_DOORS; i++) {
+		int r = c->doors[i] < 0 ? 0 : sys_write_full(c->doors[i], "0", 1);
+
+		if (r < 0)
+			return err_sys(e, r, "enter a cgroup");
+		(void)sys_close(c->doors[i]);
+	}
+	return 0;
+}
+
+/* The parent says when ids are mapped; if it dies instead, so do we. */
 static int await_parent(struct child *c, struct err *e)
 {
 	char go;
@@ -203,6 +218,8 @@ static int child_steps(struct child *c, struct err *e)
 		return err_sys(e, r, "ask for SIGKILL at the keeper's end");
 	r = close_foreign(c, e);
 	if (r == 0)
+		r = enter_cgroups(c, e);
+	if (r == 0)
 		r = await_parent(c, e);
 	if (r == 0)
 		r = become(0, 0, c->s->id_count > 1, e);
@@ -224,9 +241,9 @@ static int child_steps(struct child *c, struct err *e)
 	return r < 0 ? r : execute(c, e);
 }
 
-static _Noreturn void child_main(const struct jail_spec *s, int status)
+static _Noreturn void child_main(const struct jail_spec *s, int status, const int *doors)
 {
-	struct child c = {.s = s, .status = status, .exec_fd = s->exec_fd};
+	struct child c = {.s = s, .status = status, .exec_fd = s->exec_fd, .doors = doors};
 	struct err e = ERR_INIT;
 	sigset_t none;
 
@@ -252,15 +269,11 @@ static int explain_clone(int r, struct err *e)
 	return err_sys(e, r, "clone a process with namespaces of its own");
 }
 
-static int admit(const struct jail_spec *s, struct jail_child *c, bool born, struct err *e)
+static int admit(const struct jail_spec *s, struct jail_child *c, struct err *e)
 {
 	static const char go = 1;
-	int r = 0;
+	int r;
 
-	if (s->cgroup)
-		r = cgroup_enter(s->cgroup, c->pid, born);
-	if (r < 0)
-		return err_sys(e, r, "put %s into its cgroup", s->name);
 	r = sys_userns_map(c->pid, s->uid_base, s->gid_base, s->id_count);
 	if (r < 0)
 		return err_sys(e, r, "map the ids of %s", s->name);
@@ -271,29 +284,45 @@ static int admit(const struct jail_spec *s, struct jail_child *c, bool born, str
 	return r < 0 ? err_sys(e, r, "start %s", s->name) : 0;
 }
 
-int jail_start(const struct jail_spec *s, struct jail_child *ret, struct err *e)
+/* Both ends of the status socket, and the doors of the cgroup. */
+static int prepare(const struct jail_spec *s, int *ret_ours, int *ret_theirs, int doors[CGROUP_DOORS],
+		   struct err *e)
 {
-	struct jail_child c = JAIL_CHILD_INIT;
-	int group = s->cgroup ? cgroup_clone_fd(s->cgroup) : -1;
-	AUTO_CLOSE int theirs = -1;
-	int pair[2], r;
+	int pair[2], r = 0;
 
+	for (unsigned i = 0; i < CGROUP_DOORS; i++)
+		doors[i] = -1;
 	if (s->n_fds > JAIL_FDS_MAX || s->n_lent > JAIL_FDS_MAX)
 		return err_set(e, ERR_LIMIT, "%s: more than %d descriptors", s->name, JAIL_FDS_MAX);
 	r = sys_socketpair(pair);
 	if (r < 0)
 		return err_sys(e, r, "make a socket pair");
-	c.status_fd = pair[0];
-	theirs = pair[1];
-	r = sys_nonblock(theirs, false);
-	if (r < 0) {
-		jail_end(&c);
+	*ret_ours = pair[0];
+	*ret_theirs = pair[1];
+	r = sys_nonblock(pair[1], false);
+	if (r < 0)
 		return err_sys(e, r, "make a socket blocking");
+	if (s->cgroup)
+		r = cgroup_doors(s->cgroup, cgroup_clone_fd(s->cgroup) >= 0, doors);
+	return r < 0 ? err_sys(e, r, "open the cgroup of %s", s->name) : 0;
+}
+
+int jail_start(const struct jail_spec *s, struct jail_child *ret, struct err *e)
+{
+	struct jail_child c = JAIL_CHILD_INIT;
+	uint64_t flags = (s->namespaces & ~(uint64_t)CLONE_NEWCGROUP) | CLONE_NEWUSER;
+	AUTO_CLOSE int theirs = -1;
+	int doors[CGROUP_DOORS];
+	int r = prepare(s, &c.status_fd, &theirs, doors, e);
+
+	if (r == 0) {
+		r = c.pid = sys_clone(flags, s->cgroup ? cgroup_clone_fd(s->cgroup) : -1, &c.pidfd);
+		if (r == 0)
+			child_main(s, theirs, doors);
+		r = r < 0 ? explain_clone(r, e) : admit(s, &c, e);
 	}
-	r = c.pid = sys_clone((s->namespaces & ~(uint64_t)CLONE_NEWCGROUP) | CLONE_NEWUSER, group, &c.pidfd);
-	if (r == 0)
-		child_main(s, theirs);
-	r = r < 0 ? explain_clone(r, e) : admit(s, &c, group >= 0, e);
+	for (unsigned i = 0; i < CGROUP_DOORS; i++)
+		(void)sys_close(doors[i]);
 	if (r < 0) {
 		jail_end(&c);
 		return r;

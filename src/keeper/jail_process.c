@@ -426,6 +426,11 @@ struct process_shell *process_shell_free(struct process_shell *s)
 	return NULL;
 }
 
+int process_shell_pidfd(const struct process_shell *s)
+{
+	return s->child.pidfd;
+}
+
 /* A private view of the tree in which the owners on disk are the slot's ids. */
 static int shift_tree(int tree_fd, int userns_fd, int *ret, struct err *e)
 {

@@ -40,6 +40,7 @@ int process_probe(struct process_host *h, int folder_fd, uid_t uid_base, struct 
 int process_shell_new(struct process_host *h, uid_t uid_base, struct cgroup *cg,
 		      struct process_shell **ret, struct err *e);
 struct process_shell *process_shell_free(struct process_shell *s); /* kills what was not taken */
+int process_shell_pidfd(const struct process_shell *s);		   /* lent */
 
 struct process_go {
 	int tree_fd;	     /* the template's tree; lent */

@@ -2,7 +2,7 @@
  * keeper/keeper.h - the daemon's side of the keeper: closed verbs, descriptors, numbers
  *
  * The keeper (bin/hotcell-keeper) is the parent of every machine and outlives the
- * daemon. It listens on {run}/keeper.sock (loop/link.h with descriptors; only
+ * daemon. It listens on {run}/keeper/keeper.sock (loop/link.h with descriptors; only
  * root, its own uid and the daemon's uid may connect). Machines die when their
  * lease runs out; keeper_new() renews it every third of LEASE_MS.
  *
@@ -13,6 +13,7 @@
 #include <stdint.h>
 #include "base/err.h"
 #include "base/id.h"
+#include "base/list.h"
 #include "base/span.h"
 
 struct keeper;
@@ -45,6 +46,19 @@ int keeper_new(struct loop *l, const char *socket_path, const struct keeper_even
 	       struct keeper **ret, struct err *e);
 struct keeper *keeper_free(struct keeper *k); /* machines stay; pending calls complete with ERR_CANCELED */
 const struct keeper_host *keeper_host(const struct keeper *k);
+
+/*
+ * The end of one machine: @gone comes once, from the loop, with what the keeper
+ * recorded (exit, reason, last words of its console); also for one that had ended before.
+ * Not after keeper_unwatch() or `lost`.
+ */
+struct keeper_watch {
+	void (*gone)(struct keeper_watch *w, const struct rec_machine_info *m); /* m lent */
+	struct id id;
+	struct list link; /* private */
+};
+void keeper_watch(struct keeper *k, const struct id *id, struct keeper_watch *w);
+void keeper_unwatch(struct keeper_watch *w); /* zero-initialised or told already: fine */
 
 /* Embedded by the caller, lent until done. */
 struct keeper_call {

@@ -24,7 +24,7 @@
 #include "sys/fd.h"
 
 enum {
-	TREES_MAX = 6,
+	TREES_MAX = CGROUP_DOORS,
 	FILE_MAX = 4096,
 	MOUNTS_MAX = 1 << 20,
 	PERIOD_US = 100000,
@@ -533,17 +533,23 @@ int cgroup_clone_fd(const struct cgroup *c)
 	return has_v2(c) ? c->dirs[0] : -1;
 }
 
-int cgroup_enter(struct cgroup *c, pid_t pid, bool born)
+int cgroup_doors(struct cgroup *c, bool born, int ret[CGROUP_DOORS])
 {
-	for (unsigned i = 0; i < c->root->n; i++) {
-		int r;
+	int doors[CGROUP_DOORS], r = 0;
 
-		if (born && c->root->trees[i].version == 2)
-			continue;
-		r = write_u64(c->dirs[i], "cgroup.procs", (uint64_t)pid);
-		if (r < 0)
-			return r;
+	for (unsigned i = 0; i < CGROUP_DOORS; i++) {
+		bool needed = i < c->root->n && !(born && c->root->trees[i].version == 2);
+
+		doors[i] = -1;
+		if (needed && r >= 0)
+			r = doors[i] = sys_openat(c->dirs[i], "cgroup.procs", O_WRONLY, 0);
 	}
+	if (r < 0) {
+		for (unsigned i = 0; i < CGROUP_DOORS; i++)
+			(void)sys_close(doors[i]);
+		return r;
+	}
+	memcpy(ret, doors, sizeof(doors));
 	return 0;
 }
 
@@ -679,15 +685,19 @@ int cgroup_kill(struct cgroup *c)
 	return c->dirs[0] < 0 ? 0 : kill_group(c->root->trees[0].dir, c->name, 0);
 }
 
+/* Through the descriptor that is polled: reading it arms the next event. */
 int cgroup_is_populated(struct cgroup *c)
 {
-	uint64_t populated;
-	int r;
+	char text[128];
+	ssize_t n;
 
 	if (!has_v2(c))
 		return has_processes(c->dirs[0]);
-	r = read_key(c->dirs[0], "cgroup.events", "populated", &populated);
-	return r < 0 ? r : populated != 0;
+	n = sys_pread(c->events, text, sizeof(text) - 1, 0);
+	if (n < 0)
+		return (int)n;
+	text[n] = '\0';
+	return strstr(text, "populated 0") == NULL;
 }
 
 int cgroup_events_fd(struct cgroup *c)

@@ -55,8 +55,13 @@ struct cgroup *cgroup_free(struct cgroup *c);
 int cgroup_remove(struct cgroup *c);
 
 int cgroup_clone_fd(const struct cgroup *c); /* lent: for sys_clone(); -1: no v2 here */
-/* Put @pid (0: the caller) into the hierarchies that sys_clone() did not; all when not @born. */
-int cgroup_enter(struct cgroup *c, pid_t pid, bool born);
+/*
+ * Doors into the hierarchies that sys_clone() does not serve (all of them when not @born): the
+ * process that goes in writes "0" to each. It may have lost every right by then; and the
+ * milliseconds that v1 takes for a move are its own. CGROUP_DOORS descriptors, given, -1 where absent.
+ */
+enum { CGROUP_DOORS = 6 };
+int cgroup_doors(struct cgroup *c, bool born, int ret[CGROUP_DOORS]);
 int cgroup_set(struct cgroup *c, const struct cgroup_limits *l, unsigned *ret_failed); /* CGROUP-1; *ret_failed: CGROUP_* */
 int cgroup_usage(struct cgroup *c, struct cgroup_usage *ret);
 
