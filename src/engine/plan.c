@@ -32,10 +32,13 @@ static void turn_back(struct plan *p)
 
 static void keep_reason(struct plan *p, const struct err *why)
 {
-	if (!p->why.code) /* PLAN-5 */
-		p->why = *why;
+	if (p->why.code) /* PLAN-5 */
+		return;
+	p->why = *why;
 	if (!p->why.code)
 		p->why.code = ERR_INTERNAL;
+	if (p->ops->turning)
+		p->ops->turning(p, &p->why);
 }
 
 /* ---- forward ---- */

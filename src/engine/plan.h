@@ -41,6 +41,8 @@ struct plan_ops {
 	int (*begin)(struct plan *p, const struct step *s, struct err *e);
 	/* A step finished; @us: how long it took. */
 	void (*step_done)(struct plan *p, const struct step *s, uint64_t us);
+	/* The walk back is decided, for reason @why. Once; no plan_ call from inside. */
+	void (*turning)(struct plan *p, const struct err *why);
 	/* Forward to the end (@why NULL), or everything undone (@why: the reason). PLAN-4 */
 	void (*over)(struct plan *p, const struct err *why);
 };

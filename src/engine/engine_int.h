@@ -1,0 +1,77 @@
+/* engine/engine_int.h - the engine's insides. Private to engine/. Thread: the loop's. */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/list.h"
+#include "base/map.h"
+#include "engine/engine.h"
+#include "engine/event.h"
+#include "keeper/keeper.h"
+#include "loop/loop.h"
+#include "loop/work.h"
+#include "policy/policy.h"
+
+struct sandbox;
+
+enum { ENGINE_WALLS_MAX = 8 };
+
+enum engine_state {
+	ENGINE_STARTING, /* waits for the keeper, then for recovery */
+	ENGINE_SERVING,
+	ENGINE_OVER,	 /* `over` was or will be called */
+};
+
+struct engine {
+	const struct engine_config *config;
+	const struct engine_host *host;
+	struct engine_ops ops;
+	struct loop *loop;
+	struct store *store;
+	struct work_pool *pool;
+	struct keeper *keeper; /* NULL: none */
+	enum engine_state state;
+	struct loop_call ready_call, over_call;
+	struct err over_why; /* code 0: asked for */
+	uint64_t started_ns;
+
+	struct policy_limits limits;
+	struct policy_usage usage;
+	struct policy_wall walls[ENGINE_WALLS_MAX];
+	struct err wall_errors[ENGINE_WALLS_MAX];
+
+	struct list sandboxes;
+	struct map by_id, by_name, by_request;
+	uint64_t next_serial;
+	unsigned adopted;    /* taken over from the daemon before */
+	struct loop_timer recovery_timer;
+	unsigned recovering; /* plans and calls of the start that are not over yet */
+
+	struct list clients;
+	unsigned n_clients;
+	struct events *events;
+	struct keeper_list_call list_call;
+	struct list strays; /* machines without a record, being released */
+};
+
+/* Ring and, unless @level is NULL, log. @sb and @step may be NULL. */
+[[gnu::format(printf, 6, 7)]] void engine_emit(struct engine *g, const char *level,
+					       const char *type, struct sandbox *sb,
+					       const char *step, const char *fmt, ...);
+
+const struct driver *engine_driver(const struct engine *g, const char *name); /* NULL: none */
+const struct policy_wall *engine_wall(const struct engine *g, const char *driver);
+
+void engine_count_adopted(struct engine *g, uint64_t memory_mb);
+
+/* One thing of the start is settled; the last one makes the engine ready. */
+void engine_recovered(struct engine *g);
+
+/* Tell the owner, from the loop, to free us. @why NULL: asked for. */
+void engine_end(struct engine *g, const struct err *why);
+
+/* recover.c: records, then machines without one. */
+int recover_start(struct engine *g, struct err *e);
+void recover_drop(struct engine *g);
+
+/* serve.c */
+void serve_drop_all(struct engine *g);

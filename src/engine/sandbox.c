@@ -1,0 +1,743 @@
+/* engine/sandbox.c - the only writer of a sandbox's state */
+#include "engine/sandbox.h"
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/macro.h"
+#include "base/mem.h"
+#include "engine/engine_int.h"
+#include "engine/relay.h"
+#include "loop/link.h"
+#include "store/store.h"
+#include "wire/gen/events.h"
+#include "wire/gen/records.h"
+
+/* ---- states ---- */
+
+static const char *const state_names[] = {
+	[SANDBOX_NEW] = "new",		 [SANDBOX_CREATING] = "creating",
+	[SANDBOX_RUNNING] = "running",	 [SANDBOX_PAUSED] = "paused",
+	[SANDBOX_STOPPING] = "stopping", [SANDBOX_FAILED] = "failed",
+	[SANDBOX_GONE] = "gone",
+};
+
+#define TO(s) (1u << SANDBOX_##s)
+
+static const unsigned arrows[SANDBOX_STATE_N] = {
+	[SANDBOX_NEW] = TO(CREATING) | TO(STOPPING) | TO(FAILED) | TO(GONE),
+	[SANDBOX_CREATING] = TO(RUNNING) | TO(STOPPING),
+	[SANDBOX_RUNNING] = TO(PAUSED) | TO(STOPPING),
+	[SANDBOX_PAUSED] = TO(RUNNING) | TO(STOPPING),
+	[SANDBOX_STOPPING] = TO(FAILED) | TO(GONE),
+	[SANDBOX_FAILED] = TO(GONE),
+	[SANDBOX_GONE] = 0,
+};
+
+const char *sandbox_state_name(enum sandbox_state s)
+{
+	return state_names[s];
+}
+
+bool sandbox_arrow_exists(enum sandbox_state from, enum sandbox_state to)
+{
+	return arrows[from] & 1u << to;
+}
+
+void sandbox_set_state(struct sandbox *sb, enum sandbox_state to)
+{
+	assert(sandbox_arrow_exists(sb->state, to)); /* SANDBOX-1 */
+	sb->state = to;
+}
+
+static bool is_live(const struct sandbox *sb)
+{
+	return sb->state == SANDBOX_CREATING || sb->state == SANDBOX_RUNNING ||
+	       sb->state == SANDBOX_PAUSED;
+}
+
+int sandbox_check_running(const struct sandbox *sb, struct err *e)
+{
+	if (sb->state == SANDBOX_RUNNING && sb->link && link_is_up(sb->link))
+		return 0;
+	if (sb->state == SANDBOX_RUNNING)
+		return err_set(e, ERR_GONE, "sandbox %s has lost its agent and is ending",
+			       sb->id_text);
+	return err_set(e, ERR_CONFLICT, "sandbox %s is %s%s%s", sb->id_text,
+		       sandbox_state_name(sb->state), sb->reason.code ? ": " : "",
+		       sb->reason.code ? sb->reason.text : "");
+}
+
+/* ---- time ---- */
+
+uint64_t sandbox_deadline_ms(const struct sandbox *sb, uint64_t at_ns)
+{
+	struct loop *l = sb->engine->loop;
+	uint64_t now = loop_now(l);
+
+	if (!at_ns)
+		return 0;
+	return loop_unix_ms(l) + (at_ns > now ? (at_ns - now) / NS_PER_MS : 0);
+}
+
+static uint64_t loop_time_of(const struct sandbox *sb, uint64_t unix_ms)
+{
+	struct loop *l = sb->engine->loop;
+	uint64_t now_ms = loop_unix_ms(l);
+
+	if (!unix_ms)
+		return 0;
+	return loop_now(l) + (unix_ms > now_ms ? (unix_ms - now_ms) * NS_PER_MS : 1);
+}
+
+static uint64_t sooner(uint64_t a, uint64_t b)
+{
+	return !a ? b : !b ? a : MIN(a, b);
+}
+
+static void on_timer(struct loop_timer *t);
+
+/* A pause stops the idle clock; the absolute one runs on. */
+static void arm_timer(struct sandbox *sb)
+{
+	uint64_t at = 0;
+
+	if (sb->state == SANDBOX_FAILED)
+		at = sb->forget_at_ns;
+	else if (sb->state == SANDBOX_RUNNING)
+		at = sooner(sooner(sb->idle_at_ns, sb->end_at_ns), sb->grace_at_ns);
+	else if (sb->state == SANDBOX_PAUSED)
+		at = sooner(sb->end_at_ns, sb->grace_at_ns);
+	if (at)
+		loop_timer_set(sb->engine->loop, &sb->timer, at, on_timer);
+	else
+		loop_timer_cancel(sb->engine->loop, &sb->timer);
+}
+
+static void expire(struct sandbox *sb, const char *why)
+{
+	struct err e = ERR_INIT;
+
+	engine_emit(sb->engine, "info", EVENT_SANDBOX_EXPIRED, sb, NULL, "%s", why);
+	err_set(&e, ERR_TIMEOUT, "%s", why);
+	sandbox_remove(sb, &e);
+}
+
+static bool is_past(const struct sandbox *sb, uint64_t at_ns)
+{
+	return at_ns && loop_now(sb->engine->loop) >= at_ns;
+}
+
+static void on_timer(struct loop_timer *t)
+{
+	struct sandbox *sb = CONTAINER_OF(t, struct sandbox, timer);
+	struct err e = ERR_INIT;
+
+	if (sb->state == SANDBOX_FAILED) {
+		err_set(&e, ERR_GONE, "the failure was kept long enough");
+		sandbox_remove(sb, &e);
+	} else if (is_past(sb, sb->end_at_ns)) {
+		expire(sb, "its lifetime is over");
+	} else if (is_past(sb, sb->grace_at_ns)) {
+		expire(sb, "nobody holds it");
+	} else if (is_past(sb, sb->idle_at_ns) && list_empty(&sb->relays)) {
+		expire(sb, "nobody used it for its idle timeout");
+	} else {
+		if (is_past(sb, sb->idle_at_ns)) /* a call that goes on is use */
+			sandbox_touch(sb);
+		arm_timer(sb);
+	}
+}
+
+/* Written down only when it moved by a visible part: a restart loses no more than that. */
+static void save_idle(struct sandbox *sb)
+{
+	uint64_t now_ms = sandbox_deadline_ms(sb, sb->idle_at_ns);
+	uint64_t step = MAX(sb->verdict.idle_timeout_ms / 64, (uint64_t)1000);
+
+	if (now_ms >= sb->idle_saved_ms + step)
+		(void)sandbox_save(sb, NULL);
+}
+
+void sandbox_touch(struct sandbox *sb)
+{
+	if (!sb->verdict.idle_timeout_ms || sb->state != SANDBOX_RUNNING)
+		return;
+	sb->idle_at_ns = loop_now(sb->engine->loop) + sb->verdict.idle_timeout_ms * NS_PER_MS;
+	save_idle(sb); /* the timer stays: when it fires it looks again */
+}
+
+/* ---- store ---- */
+
+int sandbox_save(struct sandbox *sb, struct err *e)
+{
+	struct store_life life = {
+		.state = sandbox_state_name(sb->state),
+		.reason = sb->reason.text,
+		.idle_deadline_ms = sandbox_deadline_ms(sb, sb->idle_at_ns),
+		.generation = sb->generation,
+		.stages = {sb->stages, sb->stages_n},
+	};
+	int r = store_sandbox_update(sb->engine->store, &sb->id, &life, e);
+
+	if (r == 0)
+		sb->idle_saved_ms = life.idle_deadline_ms;
+	return r;
+}
+
+/* ---- the object ---- */
+
+static struct strv dup_list(struct strv v)
+{
+	return (struct strv){v.n ? mem_dup(v.p, v.n) : NULL, v.n};
+}
+
+/* Names are unique per tenant: the key is both, with a byte between that neither holds. */
+static size_t make_key(char key[SANDBOX_KEY], const char *tenant, struct span name)
+{
+	size_t n = strlen(tenant) + 1;
+
+	memcpy(key, tenant, n);
+	memcpy(key + n, name.p, name.n);
+	return n + name.n;
+}
+
+static struct sandbox *find_by(struct map *m, size_t offset, const char *tenant, struct span name)
+{
+	char key[SANDBOX_KEY];
+	struct map_node *node;
+
+	if (name.n == 0 || name.n >= SANDBOX_TEXT)
+		return NULL;
+	node = map_find(m, key, make_key(key, tenant, name));
+	return node ? (struct sandbox *)((char *)node - offset) : NULL;
+}
+
+static struct sandbox *find_name(struct engine *g, const char *tenant, struct span name)
+{
+	return find_by(&g->by_name, offsetof(struct sandbox, by_name), tenant, name);
+}
+
+static struct sandbox *find_request(struct engine *g, const char *tenant, struct span request)
+{
+	return find_by(&g->by_request, offsetof(struct sandbox, by_request), tenant, request);
+}
+
+struct sandbox *sandbox_find(struct engine *g, const char *tenant, struct span ref)
+{
+	struct map_node *node;
+	struct sandbox *sb;
+	struct id id;
+
+	if (id_parse(ref.p, ref.n, &id) < 0)
+		return find_name(g, tenant, ref);
+	node = map_find(&g->by_id, id.b, ID_BYTES);
+	sb = node ? CONTAINER_OF(node, struct sandbox, by_id) : NULL;
+	return sb && strcmp(sb->tenant, tenant) == 0 ? sb : NULL;
+}
+
+static struct sandbox *sandbox_new(struct engine *g, const struct id *id)
+{
+	struct sandbox *sb = mem_new(sizeof(*sb));
+
+	sb->engine = g;
+	sb->id = *id;
+	id_format(id, sb->id_text);
+	sb->serial = ++g->next_serial;
+	sb->image = (struct image)IMAGE_INIT;
+	sb->disk_fd = -1;
+	sb->fate = SANDBOX_FAILED;
+	sb->generation = 1;
+	list_init(&sb->waiters);
+	list_init(&sb->relays);
+	list_add_tail(&g->sandboxes, &sb->all);
+	map_add(&g->by_id, &sb->by_id, sb->id.b, ID_BYTES);
+	return sb;
+}
+
+static void index_names(struct sandbox *sb)
+{
+	struct engine *g = sb->engine;
+
+	if (sb->name[0])
+		map_add(&g->by_name, &sb->by_name, sb->name_key,
+			make_key(sb->name_key, sb->tenant, span_of(sb->name)));
+	if (sb->request_id[0])
+		map_add(&g->by_request, &sb->by_request, sb->request_key,
+			make_key(sb->request_key, sb->tenant, span_of(sb->request_id)));
+}
+
+void sandbox_forget(struct sandbox *sb)
+{
+	struct engine *g = sb->engine;
+
+	loop_timer_cancel(g->loop, &sb->timer);
+	loop_timer_cancel(g->loop, &sb->retry_timer);
+	loop_timer_cancel(g->loop, &sb->gone_timer);
+	plan_drop(&sb->plan);
+	map_del(&g->by_id, &sb->by_id);
+	map_del(&g->by_name, &sb->by_name);
+	map_del(&g->by_request, &sb->by_request);
+	list_del(&sb->all);
+	free((char *)sb->metadata.p);
+	free((char *)sb->unenforced.p);
+	free((char *)sb->env.p);
+	free(sb);
+}
+
+void sandbox_info(const struct sandbox *sb, struct rec_sandbox_info *ret)
+{
+	const struct driver *d = sb->driver;
+
+	*ret = (struct rec_sandbox_info){
+		.id = sb->id,
+		.name = span_of(sb->name),
+		.state = span_of(sandbox_state_name(sb->state)),
+		.wall = span_of(d ? d->wall(sb->engine->keeper) : ""),
+		.driver = span_of(d ? d->name : ""),
+		.template = span_of(sb->template),
+		.image = span_of(sb->image_digest),
+		.tenant = span_of(sb->tenant),
+		.owner = span_of(sb->owner),
+		.vcpus = sb->verdict.vcpus,
+		.memory_mb = sb->verdict.memory_mb,
+		.disk_mb = sb->verdict.disk_mb,
+		.pids_max = sb->verdict.pids_max,
+		.created_ms = sb->created_ms,
+		.idle_deadline_ms = sandbox_deadline_ms(sb, sb->idle_at_ns),
+		.deadline_ms = sandbox_deadline_ms(sb, sb->end_at_ns),
+		.reason = span_of(sb->reason.code ? sb->reason.text : ""),
+		.stages = {sb->stages, sb->stages_n},
+		.metadata = sb->metadata,
+		.unenforced = sb->unenforced,
+		.request_id = span_of(sb->request_id),
+		.ephemeral = sb->ephemeral,
+		.pid = sb->machine && d->pid ? (uint64_t)d->pid(sb->machine) : 0,
+	};
+}
+
+/* ---- those who wait ---- */
+
+static void waiter_drop(struct waiter *w)
+{
+	list_del(&w->link);
+	free(w);
+}
+
+/* The stream is answered for good: nobody listens to its last callbacks. */
+static void waiter_leave(struct waiter *w)
+{
+	static const struct stream_ops deaf = {0};
+
+	stream_accept(w->stream, &deaf, NULL);
+	waiter_drop(w);
+}
+
+static void waiter_reply(struct waiter *w, bool more)
+{
+	struct rec_sandbox_info info;
+
+	sandbox_info(w->sandbox, &info);
+	(void)stream_reply(w->stream, &rec_sandbox_info_type, &info, more, NULL, 0, NULL);
+}
+
+static void waiter_fail(struct waiter *w, const struct err *why)
+{
+	stream_fail(w->stream, why);
+	waiter_drop(w);
+}
+
+static bool is_held(const struct sandbox *sb)
+{
+	LIST_FOR_EACH(pos, &sb->waiters) {
+		const struct waiter *w = LIST_ENTRY(pos, struct waiter, link);
+
+		if (w->kind != WAIT_GONE)
+			return true;
+	}
+	return false;
+}
+
+/* An ephemeral sandbox that nobody holds lives on for a while: its client may be reconnecting. */
+static void watch_holders(struct sandbox *sb)
+{
+	bool is_alone = sb->ephemeral && !is_held(sb);
+
+	sb->grace_at_ns = is_alone
+				  ? loop_now(sb->engine->loop) + ENGINE_GRACE_MS * NS_PER_MS
+				  : 0;
+	arm_timer(sb);
+}
+
+static void waiter_end(struct stream *s, uint64_t offset)
+{
+	struct waiter *w = stream_arg(s);
+
+	(void)offset;
+	w->ended = true;
+}
+
+/* Withdrawn (reset), or the client is gone (its link is down). */
+static void waiter_closed(struct stream *s, const struct err *why)
+{
+	struct waiter *w = stream_arg(s);
+	struct sandbox *sb = w->sandbox;
+	bool was_withdrawn = why && link_is_up(stream_link(s)), was_gone = w->kind == WAIT_GONE;
+	struct err e = ERR_INIT;
+
+	waiter_drop(w);
+	if (was_gone || is_held(sb) || !is_live(sb))
+		return;
+	if (!sb->ephemeral && !(was_withdrawn && sb->state == SANDBOX_CREATING))
+		return;
+	err_set(&e, ERR_CANCELED, was_withdrawn ? "its client withdrew it" : "its client went away");
+	sandbox_remove(sb, &e);
+}
+
+void sandbox_wait(struct sandbox *sb, struct stream *s, enum waiter_kind kind)
+{
+	static const struct stream_ops ops = {.end = waiter_end, .closed = waiter_closed};
+	struct waiter *w = mem_new(sizeof(*w));
+	struct err e = ERR_INIT;
+
+	*w = (struct waiter){.sandbox = sb, .stream = s, .kind = kind};
+	list_add_tail(&sb->waiters, &w->link);
+	stream_accept(s, &ops, w);
+	if (kind == WAIT_GONE || sb->state == SANDBOX_CREATING)
+		return;
+	if (!is_live(sb)) {
+		if (sb->reason.code)
+			e = sb->reason;
+		else
+			err_set(&e, ERR_CONFLICT, "sandbox %s is %s", sb->id_text,
+				sandbox_state_name(sb->state));
+		waiter_fail(w, &e);
+	} else if (kind == WAIT_HOLD) {
+		waiter_reply(w, true);
+		watch_holders(sb);
+	} else {
+		waiter_reply(w, false);
+		waiter_leave(w);
+	}
+}
+
+static void tell_ready(struct sandbox *sb)
+{
+	LIST_FOR_EACH_SAFE(pos, &sb->waiters) {
+		struct waiter *w = LIST_ENTRY(pos, struct waiter, link);
+		bool holds = w->kind == WAIT_HOLD ||
+			     (w->kind == WAIT_READY && sb->ephemeral && !w->ended);
+
+		if (w->kind == WAIT_GONE)
+			continue;
+		waiter_reply(w, holds);
+		if (holds)
+			w->kind = WAIT_HOLD;
+		else
+			waiter_leave(w);
+	}
+	watch_holders(sb);
+}
+
+static void tell_over(struct sandbox *sb, const struct err *why)
+{
+	LIST_FOR_EACH_SAFE(pos, &sb->waiters) {
+		struct waiter *w = LIST_ENTRY(pos, struct waiter, link);
+
+		if (w->kind != WAIT_GONE) {
+			waiter_fail(w, why);
+		} else if (sb->state == SANDBOX_GONE) {
+			waiter_reply(w, false);
+			waiter_leave(w);
+		}
+	}
+}
+
+/* ---- birth ---- */
+
+static int replay(struct sandbox *sb, const struct rec_sandbox_create *rec, struct err *e)
+{
+	if (!span_is(rec->name, sb->name))
+		return err_set(e, ERR_CONFLICT,
+			       "request_id: was used before, for a sandbox of another name");
+	return 0;
+}
+
+/* A failed sandbox keeps its reason, not its name. */
+static int free_name(struct engine *g, const char *tenant, struct span name, struct err *e)
+{
+	struct sandbox *old = find_name(g, tenant, name);
+	struct err why = ERR_INIT;
+
+	if (old && old->state == SANDBOX_FAILED) {
+		err_set(&why, ERR_GONE, "its name was given to a new sandbox");
+		sandbox_remove(old, &why);
+		old = find_name(g, tenant, name);
+	}
+	if (!old)
+		return 0;
+	return err_set(e, ERR_CONFLICT, "name: %.*s is taken by sandbox %s", (int)name.n, name.p,
+		       old->id_text);
+}
+
+static int make_id(struct engine *g, struct id *ret, struct err *e)
+{
+	int r = g->host->random(g->host->arg, ret->b, sizeof(ret->b));
+
+	return r < 0 ? err_sys(e, r, "random id") : 0;
+}
+
+static void take_request(struct sandbox *sb, const struct policy_principal *who,
+			 const struct rec_sandbox_create *rec)
+{
+	span_copy(rec->name, sb->name, sizeof(sb->name));
+	span_copy(rec->template.n ? rec->template : span_of("base"), sb->template,
+		  sizeof(sb->template));
+	span_copy(rec->request_id, sb->request_id, sizeof(sb->request_id));
+	span_copy(span_of(who->tenant), sb->tenant, sizeof(sb->tenant));
+	span_copy(span_of(who->owner), sb->owner, sizeof(sb->owner));
+	sb->ephemeral = rec->ephemeral;
+	sb->metadata = dup_list(rec->metadata);
+	sb->unenforced = dup_list(rec->unenforced);
+	sb->env = dup_list(rec->env);
+	sb->created_ms = loop_unix_ms(sb->engine->loop);
+	index_names(sb);
+}
+
+int sandbox_create(struct engine *g, const struct policy_principal *who,
+		   const struct rec_sandbox_create *rec, struct sandbox **ret, struct err *e)
+{
+	struct sandbox *sb = find_request(g, who->tenant, rec->request_id);
+	struct policy_verdict verdict;
+	struct id id;
+	int r;
+
+	if (sb) {
+		*ret = sb;
+		return replay(sb, rec, e);
+	}
+	r = policy_create(who, rec, &g->limits, &g->usage, &verdict, e);
+	if (r == 0)
+		r = free_name(g, who->tenant, rec->name, e);
+	if (r == 0)
+		r = make_id(g, &id, e);
+	if (r < 0)
+		return r;
+	sb = sandbox_new(g, &id);
+	sb->verdict = verdict;
+	sb->driver = engine_driver(g, verdict.wall->driver);
+	take_request(sb, who, rec);
+	g->usage.sandboxes++;
+	sandbox_set_state(sb, SANDBOX_CREATING);
+	engine_emit(g, "info", EVENT_SANDBOX_CREATING, sb, NULL, "%s, template %s",
+		    verdict.wall->isolation, sb->template);
+	*ret = sb;
+	create_start(sb);
+	return 0;
+}
+
+/* ---- recovery ---- */
+
+static void take_row(struct sandbox *sb, const struct store_sandbox *row)
+{
+	const struct {
+		char *to;
+		const char *from;
+	} texts[] = {
+		{sb->name, row->name},	       {sb->tenant, row->tenant},
+		{sb->owner, row->owner},       {sb->request_id, row->request_id},
+		{sb->template, row->template}, {sb->image_digest, row->image},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+		span_copy(span_of(texts[i].from), texts[i].to, SANDBOX_TEXT);
+	sb->driver = engine_driver(sb->engine, row->driver);
+	sb->verdict = (struct policy_verdict){
+		.wall = engine_wall(sb->engine, row->driver),
+		.vcpus = row->vcpus,
+		.memory_mb = row->memory_mb,
+		.disk_mb = row->disk_mb,
+		.pids_max = row->pids_max,
+		.idle_timeout_ms = row->idle_timeout_ms,
+	};
+	sb->ephemeral = row->ephemeral;
+	sb->metadata = dup_list(row->metadata);
+	sb->unenforced = dup_list(row->unenforced);
+	sb->stages_n = MIN(row->stages.n, sizeof(sb->stages));
+	if (sb->stages_n)
+		memcpy(sb->stages, row->stages.p, sb->stages_n);
+	sb->created_ms = row->created_ms;
+	sb->idle_saved_ms = row->idle_deadline_ms;
+	sb->idle_at_ns = loop_time_of(sb, row->idle_deadline_ms);
+	sb->end_at_ns = loop_time_of(sb, row->deadline_ms);
+	sb->generation = row->generation + 1;
+	sb->is_recorded = true;
+	if (row->reason[0])
+		err_set(&sb->reason, ERR_GONE, "%s", row->reason);
+	index_names(sb);
+}
+
+static void keep_failure(struct sandbox *sb)
+{
+	sandbox_set_state(sb, SANDBOX_FAILED);
+	sb->forget_at_ns = loop_now(sb->engine->loop) + ENGINE_FAILED_MS * NS_PER_MS;
+	arm_timer(sb);
+}
+
+static enum sandbox_state state_of(const char *name)
+{
+	for (enum sandbox_state i = SANDBOX_NEW; i < SANDBOX_STATE_N; i++)
+		if (strcmp(name, state_names[i]) == 0)
+			return i;
+	return SANDBOX_STOPPING; /* an unknown word: clean up */
+}
+
+void sandbox_load(struct engine *g, const struct store_sandbox *row)
+{
+	struct sandbox *sb = sandbox_new(g, &row->id);
+
+	take_row(sb, row);
+	sb->loaded_state = state_of(row->state);
+}
+
+/* What a crash left half made or half removed is undone; what had failed stays a failure. */
+static void resume_undo(struct sandbox *sb, const struct err *why)
+{
+	sb->fate = why->code == ERR_CANCELED || sb->ephemeral ? SANDBOX_GONE : SANDBOX_FAILED;
+	sandbox_set_state(sb, SANDBOX_STOPPING);
+	create_resume_undo(sb, why);
+}
+
+void sandbox_resume(struct sandbox *sb, const struct err *machine_ended)
+{
+	bool was_running = sb->loaded_state == SANDBOX_RUNNING || sb->loaded_state == SANDBOX_PAUSED;
+	struct err why = ERR_INIT;
+
+	if (sb->loaded_state == SANDBOX_FAILED) {
+		keep_failure(sb);
+		return;
+	}
+	sb->engine->usage.sandboxes++;
+	sb->engine->recovering++;
+	sb->is_recovering = true;
+	if (was_running && machine_ended->code) {
+		resume_undo(sb, machine_ended);
+	} else if (was_running && !sb->driver) {
+		err_set(&why, ERR_UNSUPPORTED, "this daemon does not have its driver");
+		resume_undo(sb, &why);
+	} else if (was_running) {
+		sandbox_set_state(sb, SANDBOX_CREATING);
+		create_adopt(sb);
+	} else if (sb->reason.code) {
+		why = sb->reason;
+		resume_undo(sb, &why);
+	} else {
+		err_set(&why, ERR_CANCELED, "the daemon ended while it was being made or removed");
+		resume_undo(sb, &why);
+	}
+}
+
+/* ---- the end ---- */
+
+static void become_gone(struct sandbox *sb, const struct err *why)
+{
+	sandbox_set_state(sb, SANDBOX_GONE);
+	tell_over(sb, why);
+	engine_emit(sb->engine, "info", EVENT_SANDBOX_REMOVED, sb, NULL, "%s", why->text);
+	sandbox_forget(sb);
+}
+
+/* Only a record is left; a store that is full keeps it, and us, until it can write again. */
+static void forget_failed(struct sandbox *sb, const struct err *why)
+{
+	struct err e = ERR_INIT;
+
+	if (store_sandbox_remove(sb->engine->store, &sb->id, &e) == 0) {
+		become_gone(sb, why);
+		return;
+	}
+	engine_emit(sb->engine, "error", EVENT_SANDBOX_FAILED, sb, NULL, "%s", e.text);
+	sb->forget_at_ns = loop_now(sb->engine->loop) + ENGINE_STORE_RETRY_MS * NS_PER_MS;
+	arm_timer(sb);
+}
+
+void sandbox_remove(struct sandbox *sb, const struct err *why)
+{
+	if (sb->state == SANDBOX_FAILED) {
+		forget_failed(sb, why);
+		return;
+	}
+	sb->fate = SANDBOX_GONE;
+	plan_undo(&sb->plan, why);
+}
+
+void sandbox_break(struct sandbox *sb, const struct err *why)
+{
+	if (is_live(sb))
+		plan_undo(&sb->plan, why);
+}
+
+void sandbox_lost(struct sandbox *sb, const struct err *why)
+{
+	struct store_life life = {
+		.state = sandbox_state_name(SANDBOX_STOPPING),
+		.reason = why->text,
+		.generation = sb->generation,
+		.stages = {sb->stages, sb->stages_n},
+	};
+
+	if (sb->is_recorded && sb->state != SANDBOX_FAILED && sb->fate != SANDBOX_GONE)
+		(void)store_sandbox_update(sb->engine->store, &sb->id, &life, NULL);
+}
+
+static void settle_ready(struct sandbox *sb)
+{
+	struct engine *g = sb->engine;
+
+	if (sb->is_adopted) {
+		g->adopted++;
+		engine_emit(g, "info", EVENT_SANDBOX_ADOPTED, sb, NULL, "generation %llu",
+			    (unsigned long long)sb->generation);
+	} else {
+		engine_emit(g, "info", EVENT_SANDBOX_READY, sb, NULL, "%llu us",
+			    (unsigned long long)((loop_now(g->loop) - sb->plan_started_ns) / NS_PER_US));
+	}
+	tell_ready(sb);
+}
+
+static void settle_over(struct sandbox *sb, const struct err *why)
+{
+	bool failed = sb->fate == SANDBOX_FAILED;
+
+	if (failed)
+		engine_emit(sb->engine, "warn", EVENT_SANDBOX_FAILED, sb, NULL, "%s", why->text);
+	if (!failed || sb->ephemeral || !sb->is_recorded) { /* SANDBOX-3 */
+		become_gone(sb, why);
+		return;
+	}
+	keep_failure(sb);
+	tell_over(sb, why);
+}
+
+void sandbox_settle(struct sandbox *sb, const struct err *why)
+{
+	struct engine *g = sb->engine;
+	bool is_recovery = sb->is_recovering;
+
+	sb->is_recovering = false;
+	if (!why) {
+		settle_ready(sb);
+	} else {
+		g->usage.sandboxes--;
+		settle_over(sb, why);
+	}
+	if (is_recovery)
+		engine_recovered(g);
+}
+
+void sandbox_detach(struct sandbox *sb, const struct err *why)
+{
+	while (!list_empty(&sb->waiters))
+		waiter_fail(LIST_ENTRY(sb->waiters.next, struct waiter, link), why);
+	relay_end_all(&sb->relays, why);
+	create_drop(sb);
+}

@@ -1,0 +1,178 @@
+/*
+ * engine/sandbox.h - a sandbox: its states, its deadlines, those who wait for it
+ *
+ * Private to engine/. Thread: the loop's.
+ *
+ * SANDBOX-1 sandbox_set_state() is the only writer of `state`; it asserts the arrow.
+ * SANDBOX-2 Memory of a sandbox is freed by sandbox_forget() only, after its plan is
+ *	     over and nothing of it is left on the host.
+ * SANDBOX-3 An ephemeral sandbox leaves no failed record behind.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "base/err.h"
+#include "base/id.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "driver/driver.h"
+#include "engine/plan.h"
+#include "image/store.h"
+#include "keeper/keeper.h"
+#include "loop/work.h"
+#include "policy/policy.h"
+#include "wire/gen/limits.h"
+
+struct client;
+struct engine;
+struct link;
+struct rec_sandbox_create;
+struct rec_sandbox_info;
+struct store_sandbox;
+struct str;
+struct stream;
+
+/* In brackets: the calls that are legal there, besides info, list and remove, which always are. */
+enum sandbox_state {
+	SANDBOX_NEW,	  /* not yet known to anybody */
+	SANDBOX_CREATING, /* create or adopt plan runs forward [hold] */
+	SANDBOX_RUNNING,  /* [hold, every method of the guest] */
+	SANDBOX_PAUSED,	  /* [hold] */
+	SANDBOX_STOPPING, /* the plan walks backward, towards `fate` [] */
+	SANDBOX_FAILED,	  /* nothing is left but the reason, for a while [] */
+	SANDBOX_GONE,	  /* about to be freed */
+	SANDBOX_STATE_N,
+};
+
+enum { SANDBOX_TEXT = LIMIT_TEXT_SHORT + 1, SANDBOX_KEY = 2 * SANDBOX_TEXT, SANDBOX_STAGES = 1024 };
+
+struct sandbox {
+	struct engine *engine;
+	struct list all; /* in engine->sandboxes, oldest first */
+	uint64_t serial; /* grows; a list that is sent in pieces goes on behind it */
+	struct map_node by_id, by_name, by_request;
+
+	/* What was asked for and decided; constant after admission but for the sizes. */
+	struct id id;
+	char id_text[ID_TEXT];
+	char name[SANDBOX_TEXT], tenant[SANDBOX_TEXT], owner[SANDBOX_TEXT];
+	char request_id[SANDBOX_TEXT], template[SANDBOX_TEXT], image_digest[SANDBOX_TEXT];
+	char name_key[SANDBOX_KEY], request_key[SANDBOX_KEY];
+	const struct driver *driver;
+	struct policy_verdict verdict;
+	bool ephemeral;
+	struct strv metadata, unenforced, env; /* owned */
+
+	enum sandbox_state state;
+	enum sandbox_state loaded_state; /* as the daemon before left it */
+	enum sandbox_state fate; /* of SANDBOX_STOPPING: FAILED or GONE */
+	struct err reason;	 /* why it failed or is going; code 0: none */
+	uint64_t created_ms;	 /* unix */
+	uint64_t idle_at_ns, end_at_ns, grace_at_ns, forget_at_ns; /* loop time; 0: none */
+	uint64_t idle_saved_ms;	 /* the idle deadline as the store has it */
+	struct loop_timer timer, retry_timer, gone_timer;
+	struct list waiters;	 /* struct waiter: who wants to know, who holds */
+
+	/* What the plan has made so far. */
+	struct plan plan;
+	uint64_t plan_started_ns;
+	bool is_adopted, is_recorded;
+	bool is_recovering; /* counts in engine->recovering */
+	bool was_listed;    /* the keeper knows its machine */
+	struct err machine_ended; /* by what the keeper says; code 0: it runs */
+	uint64_t promised_mb;
+	struct image image;
+	int disk_fd;
+	struct machine *machine;
+	bool machine_is_foreign; /* of the daemon before: only the keeper knows it */
+	struct driver_req start_req, destroy_req;
+	struct keeper_call release_call;
+	struct link *link;
+	bool link_was_up; /* in this life of the link */
+	uint64_t generation;
+	struct stream *setup;
+	struct list relays;
+	struct work job; /* image or disk, one at a time */
+	struct err job_error;
+	uint64_t guest_boot_us;
+	char stages[SANDBOX_STAGES];
+	size_t stages_n;
+};
+
+enum waiter_kind { WAIT_READY, WAIT_GONE, WAIT_HOLD };
+
+/* A client's stream that waits for a sandbox or holds it. */
+struct waiter {
+	struct list link;
+	struct sandbox *sandbox;
+	struct stream *stream;
+	enum waiter_kind kind;
+	bool ended; /* the client sends no more: it won't hold */
+};
+
+const char *sandbox_state_name(enum sandbox_state s);
+bool sandbox_arrow_exists(enum sandbox_state from, enum sandbox_state to);
+
+/*
+ * sandbox_create() - admit, and start the create plan
+ * @rec:	decoded request
+ * @ret:	the sandbox, new or (same request id) the one of before
+ *
+ * Return: 0; what policy_create() says; -ERR_CONFLICT when the name is taken;
+ * -ERR_DENIED or -ERR_CONFLICT for a request id that belongs to something else.
+ */
+int sandbox_create(struct engine *g, const struct policy_principal *who,
+		   const struct rec_sandbox_create *rec, struct sandbox **ret, struct err *e);
+
+/* From the store, at start; nothing happens before sandbox_resume(). @row lent. */
+void sandbox_load(struct engine *g, const struct store_sandbox *row);
+
+/*
+ * sandbox_resume() - adopt a loaded sandbox, undo it, or remember its failure
+ * @machine_ended:	why its machine is no more; code 0: it runs, as far as anybody knows
+ */
+void sandbox_resume(struct sandbox *sb, const struct err *machine_ended);
+
+/* End it. @why is what others are told; ends in GONE. Legal in every state. */
+void sandbox_remove(struct sandbox *sb, const struct err *why);
+/* End it because something broke; ends in FAILED (or GONE when ephemeral). */
+void sandbox_break(struct sandbox *sb, const struct err *why);
+
+/* Its machine died with the keeper: write that down, for the next daemon to clean up. */
+void sandbox_lost(struct sandbox *sb, const struct err *why);
+
+/* Somebody used it. */
+void sandbox_touch(struct sandbox *sb);
+
+/* @s is accepted here and answered or failed when what it waits for happens. */
+void sandbox_wait(struct sandbox *sb, struct stream *s, enum waiter_kind kind);
+
+/* Fill @ret; texts point into @sb, the stages into it as well. Usage is left at 0. */
+void sandbox_info(const struct sandbox *sb, struct rec_sandbox_info *ret);
+
+/* By id or name, of a tenant. NULL: none. */
+struct sandbox *sandbox_find(struct engine *g, const char *tenant, struct span ref);
+
+/* -ERR_CONFLICT, saying the state and why, unless the guest can be called. */
+int sandbox_check_running(const struct sandbox *sb, struct err *e);
+
+/*
+ * engine_free(), in two steps: let go of everything outside without undoing it, then free.
+ * @why: what those who wait are told.
+ */
+void sandbox_detach(struct sandbox *sb, const struct err *why);
+void sandbox_forget(struct sandbox *sb);
+
+/* ---- for engine/create.c ---- */
+
+void sandbox_set_state(struct sandbox *sb, enum sandbox_state to);
+int sandbox_save(struct sandbox *sb, struct err *e); /* what changes: state, reason, deadlines */
+uint64_t sandbox_deadline_ms(const struct sandbox *sb, uint64_t at_ns); /* loop time to unix; 0: 0 */
+void sandbox_settle(struct sandbox *sb, const struct err *why); /* the plan is over */
+
+/* create.c: the plans, and what ends them from outside. */
+void create_start(struct sandbox *sb);	/* forward */
+void create_adopt(struct sandbox *sb);	/* forward, from a record */
+void create_resume_undo(struct sandbox *sb, const struct err *why); /* backward, from a record */
+void create_machine_gone(struct sandbox *sb, const struct err *why);
+void create_drop(struct sandbox *sb); /* forget what the plan holds in this process */

@@ -1,0 +1,197 @@
+/* engine/serve.c - connections of clients, and what is passed on to guests */
+#include "engine/serve.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/err.h"
+#include "base/macro.h"
+#include "base/mem.h"
+#include "engine/engine_int.h"
+#include "engine/relay.h"
+#include "engine/sandbox.h"
+#include "loop/link.h"
+#include "wire/gen/events.h"
+#include "wire/gen/methods.h"
+#include "wire/gen/records.h"
+
+enum { RECORD_STRUCT_MAX = 1024 }; /* bytes of the largest decoded request */
+
+static const char tenant_default[] = "default";
+
+/* ---- methods of the guest ---- */
+
+static struct span *sandbox_field(const struct rec_type *t, void *rec)
+{
+	for (size_t i = 0; i < t->n_fields; i++)
+		if (strcmp(t->fields[i].name, "sandbox") == 0)
+			return (struct span *)((char *)rec + t->fields[i].offset);
+	return NULL;
+}
+
+static int check_exec(struct client *c, struct sandbox *sb, const struct rec_exec_start *rec,
+		      struct err *e)
+{
+	int r = policy_exec(&c->who, sb->tenant, sb->owner, rec, e);
+
+	if (r < 0)
+		engine_emit(c->engine, "info", EVENT_EXEC_DENIED, sb, NULL, "%s", e->text);
+	return r;
+}
+
+static void guest_replied(void *arg, const struct method_info *m, const void *rec)
+{
+	struct sandbox *sb = arg;
+	const struct rec_exec_started *x = rec;
+
+	if (m->number == METHOD_EXEC_START)
+		engine_emit(sb->engine, "info", EVENT_EXEC_STARTED, sb, NULL, "session %llu, pid %llu",
+			    (unsigned long long)x->session, (unsigned long long)x->pid);
+}
+
+static void guest_broke(void *arg, const struct err *why)
+{
+	struct sandbox *sb = arg;
+
+	engine_emit(sb->engine, "warn", EVENT_LINK_BROKEN, sb, NULL, "%s", why->text);
+	sandbox_break(sb, why);
+}
+
+static void guest_call_over(void *arg)
+{
+	sandbox_touch(arg);
+}
+
+void serve_guest(struct client *c, struct stream *s, const struct method_info *m, void *rec)
+{
+	struct span *name = sandbox_field(m->request, rec);
+	struct sandbox *sb = name ? sandbox_find(c->engine, c->who.tenant, *name) : NULL;
+	struct relay_events ev = {guest_replied, guest_broke, guest_call_over, sb};
+	struct err e = ERR_INIT;
+
+	if (!sb)
+		err_set(&e, ERR_NOT_FOUND, "there is no sandbox %.*s", name ? (int)name->n : 0,
+			name && name->n ? name->p : "");
+	else if (sandbox_check_running(sb, &e) == 0 && m->number == METHOD_EXEC_START)
+		(void)check_exec(c, sb, rec, &e);
+	if (e.code) {
+		stream_fail(s, &e);
+		return;
+	}
+	*name = span_of(sb->id_text); /* whatever it was called, the guest knows its id */
+	sandbox_touch(sb);
+	relay_start(sb->link, m, rec, s, &ev, &sb->relays);
+}
+
+/* ---- requests ---- */
+
+static const struct verb *find_verb(unsigned method)
+{
+	for (const struct verb *v = serve_verbs; v->method; v++)
+		if (v->method == method)
+			return v;
+	return NULL;
+}
+
+static void answer(struct client *c, struct stream *s, const struct method_info *m,
+		   struct span payload, struct err *e)
+{
+	_Alignas(16) char rec[RECORD_STRUCT_MAX];
+	const struct verb *v = find_verb(m->number);
+
+	if (m->request->size > sizeof(rec))
+		err_set(e, ERR_INTERNAL, "%s is too large", m->request->name);
+	else if (rec_decode(m->request, payload.p, payload.n, rec, e) < 0)
+		return;
+	else if (v)
+		v->run(c, s, rec);
+	else
+		serve_guest(c, s, m, rec);
+}
+
+static bool is_ours(const struct method_info *m)
+{
+	return m && m->to & METHOD_TO_DAEMON && (find_verb(m->number) || m->to & METHOD_TO_GUEST);
+}
+
+static void on_request(struct link *k, struct stream *s, unsigned method, struct span payload,
+		       const int *fds, unsigned n_fds)
+{
+	struct client *c = link_arg(k);
+	const struct method_info *m = method_find(method);
+	struct err e = ERR_INIT;
+
+	(void)fds; /* clients' links carry no descriptors */
+	(void)n_fds;
+	if (c->is_refused)
+		err_set(&e, ERR_DENIED, "this daemon does not serve user %u", c->uid);
+	else if (c->engine->state != ENGINE_SERVING)
+		err_set(&e, ERR_UNAVAILABLE, "the daemon is %s",
+			c->engine->state == ENGINE_OVER ? "ending" : "starting");
+	else if (!is_ours(m))
+		err_set(&e, ERR_UNSUPPORTED, "the daemon has no method %u", method);
+	else
+		answer(c, s, m, payload, &e);
+	if (e.code)
+		stream_fail(s, &e);
+}
+
+/* ---- connections ---- */
+
+static void drop_client(struct client *c)
+{
+	while (!list_empty(&c->calls)) {
+		struct call *call = LIST_ENTRY(c->calls.next, struct call, link);
+
+		list_del(&call->link);
+		free(call);
+	}
+	link_free(c->conn);
+	list_del(&c->link);
+	c->engine->n_clients--;
+	free(c);
+}
+
+static void on_down(struct link *k, const struct err *why)
+{
+	(void)why; /* that clients come and go is no news */
+	drop_client(link_arg(k));
+}
+
+static bool is_served(const struct engine *g, unsigned uid)
+{
+	for (unsigned i = 0; i < g->config->n_uids; i++)
+		if (g->config->uids[i] == uid)
+			return true;
+	return false;
+}
+
+int engine_serve(struct engine *g, int fd, unsigned uid, struct err *e)
+{
+	static const struct link_ops ops = {.request = on_request, .down = on_down};
+	struct client *c;
+	int r;
+
+	if (g->n_clients >= ENGINE_CLIENTS_MAX) {
+		g->host->close_fd(g->host->arg, fd);
+		return err_set(e, ERR_LIMIT, "more than %d connections", ENGINE_CLIENTS_MAX);
+	}
+	c = mem_new(sizeof(*c));
+	*c = (struct client){.engine = g, .uid = uid, .is_refused = !is_served(g, uid)};
+	(void)snprintf(c->owner, sizeof(c->owner), "uid:%u", uid);
+	c->who = (struct policy_principal){tenant_default, c->owner};
+	list_init(&c->calls);
+	r = link_new(g->loop, fd, LINK_SOCKET, 0, &ops, c, &c->conn, e);
+	if (r < 0) {
+		free(c);
+		return r;
+	}
+	list_add_tail(&g->clients, &c->link);
+	g->n_clients++;
+	return 0;
+}
+
+void serve_drop_all(struct engine *g)
+{
+	while (!list_empty(&g->clients))
+		drop_client(LIST_ENTRY(g->clients.next, struct client, link));
+}
