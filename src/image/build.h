@@ -14,11 +14,11 @@ struct err;
 struct progress;
 
 struct build_request {
-	int state_dirfd;       /* lent */
-	int templates_dirfd;   /* lent; holds <name>.yaml */
-	const char *name;      /* of the template */
-	const char *init_path; /* hotcell-init, for the initramfs */
-	bool is_forced;	       /* also when nothing changed; asks apt for a newer kernel, too */
+	int state_dirfd;           /* lent */
+	int templates_dirfd;       /* lent; holds <name>.yaml */
+	const char *name;          /* of the template */
+	const char *init_path;     /* hotcell-init, for the initramfs */
+	bool is_forced;            /* also when nothing changed; asks apt for a newer kernel, too */
 	struct progress *progress; /* may be NULL */
 };
 

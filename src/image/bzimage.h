@@ -15,9 +15,9 @@ struct err;
 
 struct bzimage {
 	const unsigned char *payload; /* lent: points into the image */
-	size_t payload_bytes;	      /* what the unpacker must be fed, no more and no less */
+	size_t payload_bytes;         /* what the unpacker must be fed, no more and no less */
 	uint64_t unpacked_bytes;      /* what must come out */
-	const char *unpacker;	      /* program that reads -dc from stdin: "gzip", "xz", "lz4", "zstd" */
+	const char *unpacker; /* program that reads -dc from stdin: "gzip", "xz", "lz4", "zstd" */
 };
 
 /*

@@ -75,22 +75,29 @@ static int do_build(struct call *c, struct err *e)
 	if (r < 0)
 		return r;
 	if (templates < 0)
-		return err_sys(e, templates, "open the folder of templates %s", c->env->templates_dir);
+		return err_sys(e, templates, "open the folder of templates %s",
+			       c->env->templates_dir);
 	progress_begin(&progress);
-	r = image_build(&(struct build_request){.state_dirfd = c->state, .templates_dirfd = templates,
-						.name = c->ref ? c->ref : DEFAULT_TEMPLATE,
-						.init_path = c->env->init_path, .is_forced = c->is_forced,
-						.progress = &progress}, &result, e);
+	r = image_build(&(struct build_request){ .state_dirfd = c->state,
+						 .templates_dirfd = templates,
+						 .name = c->ref ? c->ref : DEFAULT_TEMPLATE,
+						 .init_path = c->env->init_path,
+						 .is_forced = c->is_forced,
+						 .progress = &progress },
+			&result, e);
 	progress_end(&progress);
 	if (r < 0)
 		return r;
 	ms = (sys_now_ns() - start) / NS_PER_MS;
 	if (c->is_json)
-		str_addf(&c->out, "{\"name\":\"%s\",\"digest\":\"%s\",\"built\":%s,\"ms\":%" PRIu64 "}\n",
-			 c->ref ? c->ref : DEFAULT_TEMPLATE, result.digest, result.is_new ? "true" : "false", ms);
+		str_addf(&c->out,
+			 "{\"name\":\"%s\",\"digest\":\"%s\",\"built\":%s,\"ms\":%" PRIu64 "}\n",
+			 c->ref ? c->ref : DEFAULT_TEMPLATE, result.digest,
+			 result.is_new ? "true" : "false", ms);
 	else
-		str_addf(&c->out, "%s@%.*s %s in %" PRIu64 ".%" PRIu64 " s\n", c->ref ? c->ref : DEFAULT_TEMPLATE,
-			 SHORT_DIGEST, result.digest, result.is_new ? "built" : "is up to date, checked", ms / 1000,
+		str_addf(&c->out, "%s@%.*s %s in %" PRIu64 ".%" PRIu64 " s\n",
+			 c->ref ? c->ref : DEFAULT_TEMPLATE, SHORT_DIGEST, result.digest,
+			 result.is_new ? "built" : "is up to date, checked", ms / 1000,
 			 ms % 1000 / 100);
 	return 0;
 }
@@ -103,12 +110,15 @@ static void add_info_json(struct str *s, const struct image_info *i)
 	add_key(s, "name", i->name);
 	str_add(s, ",");
 	add_key(s, "digest", i->digest);
-	str_addf(s, ",\"current\":%s,\"damaged\":%s", i->is_current ? "true" : "false", i->is_damaged ? "true" : "false");
+	str_addf(s, ",\"current\":%s,\"damaged\":%s", i->is_current ? "true" : "false",
+		 i->is_damaged ? "true" : "false");
 	if (!i->is_damaged)
-		str_addf(s, ",\"suite\":\"%s\",\"recipe\":\"%s\",\"built_unix_s\":%" PRIu64 ",\"root_bytes\":%" PRIu64
-			 ",\"packages\":%" PRIu64 ",\"vcpus\":%u,\"memory_mb\":%u,\"disk_mb\":%u", i->suite, i->recipe,
-			 i->built_unix_s, i->root_bytes, i->n_packages, i->defaults.vcpus, i->defaults.memory_mb,
-			 i->defaults.disk_mb);
+		str_addf(s,
+			 ",\"suite\":\"%s\",\"recipe\":\"%s\",\"built_unix_s\":%" PRIu64
+			 ",\"root_bytes\":%" PRIu64 ",\"packages\":%" PRIu64
+			 ",\"vcpus\":%u,\"memory_mb\":%u,\"disk_mb\":%u",
+			 i->suite, i->recipe, i->built_unix_s, i->root_bytes, i->n_packages,
+			 i->defaults.vcpus, i->defaults.memory_mb, i->defaults.disk_mb);
 }
 
 static void add_row(struct str *s, const struct image_info *i)
@@ -116,14 +126,14 @@ static void add_row(struct str *s, const struct image_info *i)
 	char size[UNIT_TEXT], built[TIME_TEXT];
 
 	if (i->is_damaged) {
-		str_addf(s, "%-20s %-14.*s damaged; run: hotcell image build --force %s\n", i->name, SHORT_DIGEST, i->digest,
-			 i->name);
+		str_addf(s, "%-20s %-14.*s damaged; run: hotcell image build --force %s\n", i->name,
+			 SHORT_DIGEST, i->digest, i->name);
 		return;
 	}
 	unit_format_bytes(i->root_bytes, size);
 	format_time(i->built_unix_s, built);
-	str_addf(s, "%-20s %-14.*s %-10s %8" PRIu64 "  %s%s\n", i->name, SHORT_DIGEST, i->digest, size, i->n_packages, built,
-		 i->is_current ? "" : "  (older build)");
+	str_addf(s, "%-20s %-14.*s %-10s %8" PRIu64 "  %s%s\n", i->name, SHORT_DIGEST, i->digest,
+		 size, i->n_packages, built, i->is_current ? "" : "  (older build)");
 }
 
 static int do_list(struct call *c, struct err *e)
@@ -139,7 +149,8 @@ static int do_list(struct call *c, struct err *e)
 	if (c->is_json)
 		str_add(&c->out, "[");
 	else if (n)
-		str_addf(&c->out, "%-20s %-14s %-10s %8s  %s\n", "NAME", "DIGEST", "SIZE", "PACKAGES", "BUILT");
+		str_addf(&c->out, "%-20s %-14s %-10s %8s  %s\n", "NAME", "DIGEST", "SIZE",
+			 "PACKAGES", "BUILT");
 	for (size_t i = 0; i < n; i++) {
 		if (!c->is_json) {
 			add_row(&c->out, &all[i]);
@@ -179,16 +190,18 @@ static void add_info_text(struct str *s, const struct image_info *i, const char 
 
 	unit_format_bytes(i->root_bytes, size);
 	format_time(i->built_unix_s, built);
-	str_addf(s, "name      %s\ndigest    %s\nsuite     %s\nkernel    %s\nsize      %s\nbuilt     %s\n", i->name, i->digest,
-		 i->suite, kernel, size, built);
-	str_addf(s, "defaults  %u vCPU, %u MiB memory, %u MiB disk\npackages  %" PRIu64 "\n", i->defaults.vcpus,
-		 i->defaults.memory_mb, i->defaults.disk_mb, i->n_packages);
+	str_addf(s,
+		 "name      %s\ndigest    %s\nsuite     %s\nkernel    %s\nsize      %s\nbuilt     "
+		 "%s\n",
+		 i->name, i->digest, i->suite, kernel, size, built);
+	str_addf(s, "defaults  %u vCPU, %u MiB memory, %u MiB disk\npackages  %" PRIu64 "\n",
+		 i->defaults.vcpus, i->defaults.memory_mb, i->defaults.disk_mb, i->n_packages);
 }
 
 static int do_info(struct call *c, struct err *e)
 {
 	struct kernel k = KERNEL_INIT;
-	struct manifest m = {0};
+	struct manifest m = { 0 };
 	struct image_info info;
 	const char *kernel;
 	int r = open_state(c, false, e);
@@ -224,7 +237,9 @@ static int do_verify(struct call *c, struct err *e)
 	if (r == 0)
 		r = image_verify(c->state, ref, e);
 	if (r == 0)
-		str_addf(&c->out, c->is_json ? "{\"name\":\"%s\",\"ok\":true}\n" : "%s: file system, tree, kernel and initramfs are as built\n",
+		str_addf(&c->out,
+			 c->is_json ? "{\"name\":\"%s\",\"ok\":true}\n"
+				    : "%s: file system, tree, kernel and initramfs are as built\n",
 			 ref);
 	return r;
 }
@@ -236,26 +251,33 @@ static int do_remove(struct call *c, struct err *e)
 	if (r == 0)
 		r = image_remove(c->state, c->ref, e);
 	if (r == 0)
-		str_addf(&c->out, c->is_json ? "{\"name\":\"%s\",\"removed\":true}\n" : "%s removed\n", c->ref);
+		str_addf(&c->out,
+			 c->is_json ? "{\"name\":\"%s\",\"removed\":true}\n" : "%s removed\n",
+			 c->ref);
 	return r;
 }
 
 /* ---- the table ---- */
 
 static const struct verb verbs[] = {
-	{"build", "build [NAME] [--force] [--json]",
-	 "Build the image of template NAME (default: base) unless it is up to date.\n"
-	 "  --force   build although nothing changed; takes new package versions and a newer kernel\n"
-	 "  --json    print the result as JSON\n",
-	 do_build, false, true, true},
-	{"list", "list [--json]", "List the images on this machine.\n", do_list, false, false, false},
-	{"info", "info NAME [--json]", "Show an image: digest, sizes, defaults, packages with versions.\n", do_info, true, true,
-	 false},
-	{"verify", "verify [NAME] [--json]",
-	 "Hash image (default: base), kernel and initramfs again and compare with what was built.\n", do_verify, false, true,
-	 false},
-	{"rm", "rm NAME [--json]", "Remove an image that no sandbox uses. NAME may be name@digest for an older build.\n",
-	 do_remove, true, true, false},
+	{ "build", "build [NAME] [--force] [--json]",
+	  "Build the image of template NAME (default: base) unless it is up to date.\n"
+	  "  --force   build although nothing changed; takes new package versions and a newer "
+	  "kernel\n"
+	  "  --json    print the result as JSON\n",
+	  do_build, false, true, true },
+	{ "list", "list [--json]", "List the images on this machine.\n", do_list, false, false,
+	  false },
+	{ "info", "info NAME [--json]",
+	  "Show an image: digest, sizes, defaults, packages with versions.\n", do_info, true, true,
+	  false },
+	{ "verify", "verify [NAME] [--json]",
+	  "Hash image (default: base), kernel and initramfs again and compare with what was "
+	  "built.\n",
+	  do_verify, false, true, false },
+	{ "rm", "rm NAME [--json]",
+	  "Remove an image that no sandbox uses. NAME may be name@digest for an older build.\n",
+	  do_remove, true, true, false },
 };
 
 static void print_help(const struct verb *only)
@@ -264,7 +286,8 @@ static void print_help(const struct verb *only)
 		printf("Usage: hotcell image VERB ...\n\nThe images sandboxes start from.\n\n");
 	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
 		if (!only || only == &verbs[i])
-			printf("%shotcell image %s\n%s\n", only ? "Usage: " : "", verbs[i].usage, verbs[i].help);
+			printf("%shotcell image %s\n%s\n", only ? "Usage: " : "", verbs[i].usage,
+			       verbs[i].help);
 }
 
 static int parse(int argc, char **argv, const struct verb *v, struct call *c, struct err *e)
@@ -279,15 +302,21 @@ static int parse(int argc, char **argv, const struct verb *v, struct call *c, st
 		} else if (!only_names && v->takes_force && !strcmp(argv[i], "--force")) {
 			c->is_forced = true;
 		} else if (!only_names && argv[i][0] == '-') {
-			return err_set(e, ERR_INVALID, "unknown option %.60s; usage: hotcell image %s", argv[i], v->usage);
+			return err_set(e, ERR_INVALID,
+				       "unknown option %.60s; usage: hotcell image %s", argv[i],
+				       v->usage);
 		} else if (!v->takes_ref || c->ref) {
-			return err_set(e, ERR_INVALID, "one argument too many: %.60s; usage: hotcell image %s", argv[i], v->usage);
+			return err_set(e, ERR_INVALID,
+				       "one argument too many: %.60s; usage: hotcell image %s",
+				       argv[i], v->usage);
 		} else {
 			c->ref = argv[i];
 		}
 	}
 	if (v->needs_ref && !c->ref)
-		return err_set(e, ERR_INVALID, "the name of an image is missing; usage: hotcell image %s", v->usage);
+		return err_set(e, ERR_INVALID,
+			       "the name of an image is missing; usage: hotcell image %s",
+			       v->usage);
 	return 0;
 }
 
@@ -299,9 +328,10 @@ static bool wants_help(int argc, char **argv)
 	return false;
 }
 
-static int run_verb(const struct verb *v, int argc, char **argv, const struct image_cmd_env *env, struct err *e)
+static int run_verb(const struct verb *v, int argc, char **argv, const struct image_cmd_env *env,
+		    struct err *e)
 {
-	struct call c = {.env = env, .state = -1, .out = STR_INIT(TEXT_MAX)};
+	struct call c = { .env = env, .state = -1, .out = STR_INIT(TEXT_MAX) };
 	int r = parse(argc, argv, v, &c, e);
 
 	if (r == 0)
@@ -325,7 +355,8 @@ int image_cmd(int argc, char **argv, const struct image_cmd_env *env, struct err
 		return 0;
 	}
 	if (!v)
-		return err_set(e, ERR_INVALID, "hotcell image needs one of build, list, info, verify, rm%s%.60s",
+		return err_set(e, ERR_INVALID,
+			       "hotcell image needs one of build, list, info, verify, rm%s%.60s",
 			       argc > 0 ? ", not " : "", argc > 0 ? argv[0] : "");
 	return run_verb(v, argc, argv, env, e);
 }

@@ -4,8 +4,8 @@ struct err;
 
 /* Where things are. All lent; init_path and templates are only needed to build. */
 struct image_cmd_env {
-	const char *state_dir;	   /* made when missing, by build */
-	const char *init_path;	   /* hotcell-init */
+	const char *state_dir;     /* made when missing, by build */
+	const char *init_path;     /* hotcell-init */
 	const char *templates_dir; /* holds <name>.yaml */
 };
 

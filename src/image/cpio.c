@@ -1,4 +1,5 @@
-/* image/cpio.c - the newc writer: a header of 13 eight-digit hex numbers, name and data padded to 4 */
+/* image/cpio.c - the newc writer: a header of 13 eight-digit hex numbers, name and data padded to 4
+ */
 #include "image/cpio.h"
 #include <errno.h>
 #include <stdbool.h>
@@ -52,9 +53,9 @@ static void put_header(struct cpio *c, const struct entry *en)
 	if (c->failed)
 		return;
 	/* magic, ino, mode, uid, gid, nlink, mtime, size, dev, rdev, name size, check */
-	(void)snprintf(h, sizeof(h), "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x", c->next_ino++,
-		       (unsigned)en->mode, 0, 0, links, 0, (unsigned)en->size, 0, 0, en->major, en->minor,
-		       (unsigned)strlen(en->name) + 1, 0);
+	(void)snprintf(h, sizeof(h), "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x",
+		       c->next_ino++, (unsigned)en->mode, 0, 0, links, 0, (unsigned)en->size, 0, 0,
+		       en->major, en->minor, (unsigned)strlen(en->name) + 1, 0);
 	put(c, h, HEADER_BYTES);
 	put(c, en->name, strlen(en->name) + 1);
 	pad(c, ALIGN);
@@ -62,17 +63,19 @@ static void put_header(struct cpio *c, const struct entry *en)
 
 void cpio_dir(struct cpio *c, const char *name, mode_t mode)
 {
-	put_header(c, &(struct entry){.name = name, .mode = S_IFDIR | mode});
+	put_header(c, &(struct entry){ .name = name, .mode = S_IFDIR | mode });
 }
 
 void cpio_char_node(struct cpio *c, const char *name, mode_t mode, uint32_t major, uint32_t minor)
 {
-	put_header(c, &(struct entry){.name = name, .mode = S_IFCHR | mode, .major = major, .minor = minor});
+	put_header(c,
+		   &(struct entry){
+			   .name = name, .mode = S_IFCHR | mode, .major = major, .minor = minor });
 }
 
 void cpio_mem(struct cpio *c, const char *name, mode_t mode, const void *p, size_t n)
 {
-	put_header(c, &(struct entry){.name = name, .mode = S_IFREG | mode, .size = n});
+	put_header(c, &(struct entry){ .name = name, .mode = S_IFREG | mode, .size = n });
 	put(c, p, n);
 	pad(c, ALIGN);
 }
@@ -106,7 +109,8 @@ void cpio_file(struct cpio *c, const char *name, mode_t mode, int fd)
 		c->failed = -errno;
 		return;
 	}
-	put_header(c, &(struct entry){.name = name, .mode = S_IFREG | mode, .size = (uint64_t)st.st_size});
+	put_header(c, &(struct entry){
+			      .name = name, .mode = S_IFREG | mode, .size = (uint64_t)st.st_size });
 	r = copy(c, fd, (uint64_t)st.st_size);
 	if (r < 0 && !c->failed)
 		c->failed = r;
@@ -115,7 +119,7 @@ void cpio_file(struct cpio *c, const char *name, mode_t mode, int fd)
 
 int cpio_end(struct cpio *c)
 {
-	put_header(c, &(struct entry){.name = "TRAILER!!!"});
+	put_header(c, &(struct entry){ .name = "TRAILER!!!" });
 	pad(c, END_ALIGN);
 	return c->failed;
 }

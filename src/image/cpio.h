@@ -15,13 +15,16 @@ enum { CPIO_NAME_MAX = 255 };
  * relative, without a leading '/', and folders come before what is in them.
  */
 struct cpio {
-	int fd; /* lent, written from its current offset */
+	int fd;     /* lent, written from its current offset */
 	int failed; /* negative errno */
 	uint32_t next_ino;
 	uint64_t at; /* bytes written */
 };
 
-#define CPIO_INIT(fd_) {.fd = (fd_), .next_ino = 1}
+#define CPIO_INIT(fd_)                                                                             \
+	{                                                                                          \
+		.fd = (fd_), .next_ino = 1                                                         \
+	}
 
 void cpio_dir(struct cpio *c, const char *name, mode_t mode);
 void cpio_mem(struct cpio *c, const char *name, mode_t mode, const void *p, size_t n);

@@ -36,7 +36,8 @@ int hash_end(struct hash *h, char ret[HASH_TEXT], struct err *e)
 
 	fail(h); /* frees it */
 	if (!ok)
-		return err_set(e, ERR_INTERNAL, "the cryptographic library refused to compute SHA-256");
+		return err_set(e, ERR_INTERNAL,
+			       "the cryptographic library refused to compute SHA-256");
 	for (int i = 0; i < HASH_BYTES; i++) {
 		ret[2 * i] = digits[sum[i] >> 4];
 		ret[2 * i + 1] = digits[sum[i] & 15];

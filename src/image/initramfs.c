@@ -30,15 +30,18 @@ static int check_init(int fd, const char *path, struct err *e)
 	Elf64_Ehdr eh;
 	Elf64_Phdr ph;
 
-	if (sys_pread(fd, &eh, sizeof(eh), 0) != sizeof(eh) || memcmp(eh.e_ident, ELFMAG, SELFMAG) != 0 ||
-	    eh.e_ident[EI_CLASS] != ELFCLASS64 || eh.e_machine != EM_X86_64 || eh.e_phentsize != sizeof(ph) ||
+	if (sys_pread(fd, &eh, sizeof(eh), 0) != sizeof(eh) ||
+	    memcmp(eh.e_ident, ELFMAG, SELFMAG) != 0 || eh.e_ident[EI_CLASS] != ELFCLASS64 ||
+	    eh.e_machine != EM_X86_64 || eh.e_phentsize != sizeof(ph) ||
 	    eh.e_phnum > PROGRAM_HEADERS_MAX)
 		return err_set(e, ERR_INVALID, "%s is not an x86-64 program", path);
 	for (unsigned i = 0; i < eh.e_phnum; i++) {
 		if (sys_pread(fd, &ph, sizeof(ph), eh.e_phoff + i * sizeof(ph)) != sizeof(ph))
 			return err_set(e, ERR_INVALID, "%s is cut off", path);
 		if (ph.p_type == PT_INTERP)
-			return err_set(e, ERR_INVALID, "%s is not statically linked; the guest could not start it", path);
+			return err_set(e, ERR_INVALID,
+				       "%s is not statically linked; the guest could not start it",
+				       path);
 	}
 	return 0;
 }
@@ -78,8 +81,8 @@ int initramfs_write(int fd, const struct kernel *k, int init_fd, struct err *e)
 	static const struct {
 		const char *name;
 		mode_t mode;
-	} dirs[] = {{"dev", 0755}, {"proc", 0555}, {"sys", 0555}, {"run", 0755},
-		    {"tmp", 01777}, {"newroot", 0755}, {"modules", 0755}};
+	} dirs[] = { { "dev", 0755 },  { "proc", 0555 },    { "sys", 0555 },    { "run", 0755 },
+		     { "tmp", 01777 }, { "newroot", 0755 }, { "modules", 0755 } };
 	struct cpio c = CPIO_INIT(fd);
 	int r;
 
@@ -102,7 +105,10 @@ struct initrd {
 	struct manifest_sum sum;
 };
 
-#define INITRD_INIT {.dir_fd = -1, .file_fd = -1}
+#define INITRD_INIT                                                                                \
+	{                                                                                          \
+		.dir_fd = -1, .file_fd = -1                                                        \
+	}
 
 static void initrd_close(struct initrd *i)
 {
@@ -129,7 +135,8 @@ static int open_parts(int place, const char *key, struct initrd *i, struct err *
 	if (fstat(i->file_fd, &st) < 0)
 		return err_sys(e, -errno, "look at the initramfs");
 	if ((uint64_t)st.st_size != i->sum.size)
-		return err_set(e, ERR_INVALID, "the initramfs is damaged: %jd bytes instead of %" PRIu64,
+		return err_set(e, ERR_INVALID,
+			       "the initramfs is damaged: %jd bytes instead of %" PRIu64,
 			       (intmax_t)st.st_size, i->sum.size);
 	return 0;
 }
@@ -147,7 +154,8 @@ static int open_current(int state_dirfd, const char *release, struct initrd *ret
 		r = open_parts(place, key, &i, e);
 	if (r < 0) {
 		initrd_close(&i);
-		return err_wrap(e, "the initramfs for %s (hotcell image build makes it anew)", release);
+		return err_wrap(e, "the initramfs for %s (hotcell image build makes it anew)",
+				release);
 	}
 	*ret = i;
 	return 0;
@@ -171,7 +179,9 @@ static int check_content(const struct initrd *i, struct err *e)
 	int r = hash_fd(i->file_fd, found, NULL, e);
 
 	if (r == 0 && strcmp(found, i->sum.hash) != 0)
-		r = err_set(e, ERR_INVALID, "the initramfs is damaged: its content changed; run: hotcell image build");
+		r = err_set(
+			e, ERR_INVALID,
+			"the initramfs is damaged: its content changed; run: hotcell image build");
 	return r;
 }
 
@@ -193,7 +203,8 @@ static void add_sources(struct str *s, const struct kernel *k, const char *init_
 	str_addf(s, "layout %d\nkernel %s\ninit %s\n", LAYOUT, k->manifest.hash, init_hash);
 }
 
-static int make(int place, const char *key, const struct kernel *k, int init_fd, struct str *manifest, struct err *e)
+static int make(int place, const char *key, const struct kernel *k, int init_fd,
+		struct str *manifest, struct err *e)
 {
 	AUTO_CLOSE int dir = -1, file = -1;
 	char hash[HASH_TEXT];
@@ -211,11 +222,15 @@ static int make(int place, const char *key, const struct kernel *k, int init_fd,
 	if (r < 0)
 		return r;
 	str_addf(manifest, INITRD_FILE " %s %" PRIu64 "\n", hash, bytes);
-	r = manifest->failed ? -ENOMEM : sys_replace_file(dir, MANIFEST_FILE, manifest->p, manifest->len, 0644);
-	return r < 0 ? err_sys(e, r, "write the manifest of the initramfs") : place_commit(place, key, e);
+	r = manifest->failed
+		    ? -ENOMEM
+		    : sys_replace_file(dir, MANIFEST_FILE, manifest->p, manifest->len, 0644);
+	return r < 0 ? err_sys(e, r, "write the manifest of the initramfs")
+		     : place_commit(place, key, e);
 }
 
-/* Point @release to @key and drop the entry it pointed to before: nothing but the pointer finds one. */
+/* Point @release to @key and drop the entry it pointed to before: nothing but the pointer finds
+ * one. */
 static int switch_to(int place, const char *release, const char *key, struct err *e)
 {
 	char old[PLACE_NAME_MAX];
@@ -227,7 +242,8 @@ static int switch_to(int place, const char *release, const char *key, struct err
 	return r;
 }
 
-static int ensure(int place, const struct kernel *k, int init_fd, struct str *manifest, struct err *e)
+static int ensure(int place, const struct kernel *k, int init_fd, struct str *manifest,
+		  struct err *e)
 {
 	struct initrd i = INITRD_INIT;
 	char hash[HASH_TEXT], key[HASH_TEXT];

@@ -4,9 +4,8 @@
  *
  *	/init				the given static program
  *	/modules/<x>.ko			those of the kernel's manifest
- *	/modules/order			their file names, one per line, to be loaded from first to last
- *	/dev/console			character device 5:1
- *	/dev /proc /sys /run /tmp /newroot
+ *	/modules/order			their file names, one per line, to be loaded from first to
+ *last /dev/console			character device 5:1 /dev /proc /sys /run /tmp /newroot
  *
  * One per kernel and program, kept as {state}/initrds/<key>/{initrd,manifest}
  * with <key> the hash of both; {state}/initrds/<release> points to the one in use.

@@ -28,7 +28,10 @@ struct kernel {
 	struct manifest manifest; /* owned */
 };
 
-#define KERNEL_INIT {.dir_fd = -1}
+#define KERNEL_INIT                                                                                \
+	{                                                                                          \
+		.dir_fd = -1                                                                       \
+	}
 
 /* Open the current kernel. -ERR_NOT_FOUND when none was fetched; -ERR_INVALID when damaged. */
 int kernel_open(int state_dirfd, struct kernel *ret, struct err *e);
@@ -38,7 +41,8 @@ void kernel_close(struct kernel *k);
 int kernel_open_file(const struct kernel *k, int *ret_fd, struct err *e);
 
 /* Open a module by a "module" line of the manifest; its size is checked. Given. */
-int kernel_open_module(const struct kernel *k, const struct manifest_line *line, int *ret_fd, struct err *e);
+int kernel_open_module(const struct kernel *k, const struct manifest_line *line, int *ret_fd,
+		       struct err *e);
 
 /* Hash everything again. -ERR_INVALID names the file that changed. */
 int kernel_verify(const struct kernel *k, struct err *e);

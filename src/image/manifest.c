@@ -67,19 +67,22 @@ static int check_kind(const char *text, size_t n, const char *kind, struct err *
 	size_t at = 0;
 	uint64_t format;
 
-	if (step(text, n, &at, &line) <= 0 || line.n_words != 2 || !str_starts(line.word[0], "hotcell-") ||
+	if (step(text, n, &at, &line) <= 0 || line.n_words != 2 ||
+	    !str_starts(line.word[0], "hotcell-") ||
 	    strcmp(line.word[0] + strlen("hotcell-"), kind) != 0 ||
 	    str_to_u64(line.word[1], 1, UINT32_MAX, &format) < 0)
 		return err_set(e, ERR_INVALID, "this is not the manifest of a %s", kind);
 	if (format != MANIFEST_FORMAT)
-		return err_set(e, ERR_UNSUPPORTED, "the manifest has format %s; this program reads format %d",
+		return err_set(e, ERR_UNSUPPORTED,
+			       "the manifest has format %s; this program reads format %d",
 			       line.word[1], MANIFEST_FORMAT);
 	return 0;
 }
 
-int manifest_parse(const char *text, size_t n, const char *kind, struct manifest *ret, struct err *e)
+int manifest_parse(const char *text, size_t n, const char *kind, struct manifest *ret,
+		   struct err *e)
 {
-	struct manifest m = {.n = n};
+	struct manifest m = { .n = n };
 	int r;
 
 	if (n > MANIFEST_MAX)
@@ -116,7 +119,7 @@ int manifest_load(int dirfd, const char *kind, struct manifest *ret, struct err 
 void manifest_deinit(struct manifest *m)
 {
 	free(m->text);
-	*m = (struct manifest){0};
+	*m = (struct manifest){ 0 };
 }
 
 bool manifest_next(const struct manifest *m, size_t *at, struct manifest_line *ret)
@@ -124,7 +127,8 @@ bool manifest_next(const struct manifest *m, size_t *at, struct manifest_line *r
 	return step(m->text, m->n, at, ret) > 0;
 }
 
-int manifest_find(const struct manifest *m, const char *key, size_t n_words, struct manifest_line *ret, struct err *e)
+int manifest_find(const struct manifest *m, const char *key, size_t n_words,
+		  struct manifest_line *ret, struct err *e)
 {
 	size_t at = 0;
 
@@ -137,7 +141,8 @@ int manifest_find(const struct manifest *m, const char *key, size_t n_words, str
 	return err_set(e, ERR_INVALID, "the manifest is damaged: no proper line \"%s\"", key);
 }
 
-int manifest_u64(const struct manifest *m, const char *key, uint64_t min, uint64_t max, uint64_t *ret, struct err *e)
+int manifest_u64(const struct manifest *m, const char *key, uint64_t min, uint64_t max,
+		 uint64_t *ret, struct err *e)
 {
 	struct manifest_line line;
 	int r = manifest_find(m, key, 2, &line, e);
@@ -145,7 +150,8 @@ int manifest_u64(const struct manifest *m, const char *key, uint64_t min, uint64
 	if (r < 0)
 		return r;
 	if (str_to_u64(line.word[1], min, max, ret) < 0)
-		return err_set(e, ERR_INVALID, "the manifest is damaged: \"%s %s\" is out of range", key, line.word[1]);
+		return err_set(e, ERR_INVALID, "the manifest is damaged: \"%s %s\" is out of range",
+			       key, line.word[1]);
 	return 0;
 }
 
@@ -158,7 +164,8 @@ int manifest_sum(const struct manifest *m, const char *key, struct manifest_sum 
 	if (r < 0)
 		return r;
 	if (!hash_text_ok(line.word[1]) || str_to_u64(line.word[2], 0, UINT64_MAX, &size) < 0)
-		return err_set(e, ERR_INVALID, "the manifest is damaged: \"%s\" has no hash and size", key);
+		return err_set(e, ERR_INVALID,
+			       "the manifest is damaged: \"%s\" has no hash and size", key);
 	memcpy(ret->hash, line.word[1], HASH_TEXT);
 	ret->size = size;
 	return 0;

@@ -19,8 +19,8 @@ struct err;
 struct str;
 
 enum {
-	MANIFEST_MAX = 1 << 18,	 /* bytes of the file */
-	MANIFEST_WORDS_MAX = 4,	 /* of a line, the key included */
+	MANIFEST_MAX = 1 << 18,  /* bytes of the file */
+	MANIFEST_WORDS_MAX = 4,  /* of a line, the key included */
 	MANIFEST_WORD_MAX = 256, /* bytes of a word, with NUL */
 	MANIFEST_FORMAT = 1,
 };
@@ -43,24 +43,28 @@ struct manifest_line {
  * -ERR_INVALID when it is damaged or of another kind; -ERR_UNSUPPORTED for a newer format.
  */
 int manifest_load(int dirfd, const char *kind, struct manifest *ret, struct err *e);
-int manifest_parse(const char *text, size_t n, const char *kind, struct manifest *ret, struct err *e);
+int manifest_parse(const char *text, size_t n, const char *kind, struct manifest *ret,
+		   struct err *e);
 void manifest_deinit(struct manifest *m);
 
 /* Walk the lines: *at starts at 0. False at the end. Every line was checked at loading. */
 bool manifest_next(const struct manifest *m, size_t *at, struct manifest_line *ret);
 
 /* The first line with @key, which must have exactly @n_words words. -ERR_INVALID otherwise. */
-int manifest_find(const struct manifest *m, const char *key, size_t n_words, struct manifest_line *ret, struct err *e);
+int manifest_find(const struct manifest *m, const char *key, size_t n_words,
+		  struct manifest_line *ret, struct err *e);
 
 /* A key followed by one number in [min, max]. */
-int manifest_u64(const struct manifest *m, const char *key, uint64_t min, uint64_t max, uint64_t *ret, struct err *e);
+int manifest_u64(const struct manifest *m, const char *key, uint64_t min, uint64_t max,
+		 uint64_t *ret, struct err *e);
 
 /* A key followed by a hash and a number: a file's content and size. */
 struct manifest_sum {
 	char hash[HASH_TEXT];
 	uint64_t size; /* bytes of a file, entries of a tree */
 };
-int manifest_sum(const struct manifest *m, const char *key, struct manifest_sum *ret, struct err *e);
+int manifest_sum(const struct manifest *m, const char *key, struct manifest_sum *ret,
+		 struct err *e);
 
 /* Begin a text to be written: the first line. */
 void manifest_begin(struct str *s, const char *kind);

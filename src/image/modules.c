@@ -53,7 +53,8 @@ static const char *find_by_name(const char *dep, const char *name, size_t *ret_n
 static const char *find_by_path(const char *dep, const char *path, size_t path_n)
 {
 	for (const char *line = *dep ? dep : NULL; line; line = next_line(line))
-		if (strcspn(line, ":\n") == path_n && line[path_n] == ':' && !memcmp(line, path, path_n))
+		if (strcspn(line, ":\n") == path_n && line[path_n] == ':' &&
+		    !memcmp(line, path, path_n))
 			return line;
 	return NULL;
 }
@@ -77,10 +78,13 @@ static bool is_listed(const struct module_list *list, const char *path, size_t n
 static int append(struct module_list *list, const char *path, size_t n, struct err *e)
 {
 	if (!n || n >= MODULES_PATH_MAX || list->n == MODULES_MAX)
-		return err_set(e, ERR_LIMIT, "the kernel's modules exceed %d files or %d bytes of path", MODULES_MAX,
-			       MODULES_PATH_MAX - 1);
+		return err_set(e, ERR_LIMIT,
+			       "the kernel's modules exceed %d files or %d bytes of path",
+			       MODULES_MAX, MODULES_PATH_MAX - 1);
 	if (path[0] == '/' || memmem(path, n, "..", 2))
-		return err_set(e, ERR_INVALID, "modules.dep names a file outside of its folder: %.*s", (int)n, path);
+		return err_set(e, ERR_INVALID,
+			       "modules.dep names a file outside of its folder: %.*s", (int)n,
+			       path);
 	memcpy(list->path[list->n], path, n);
 	list->path[list->n][n] = '\0';
 	list->n++;
@@ -88,7 +92,8 @@ static int append(struct module_list *list, const char *path, size_t n, struct e
 }
 
 /* Append what @line depends on, then its own module (path of @path_n bytes). */
-static int add(const char *dep, const char *line, size_t path_n, int depth, struct module_list *list, struct err *e)
+static int add(const char *dep, const char *line, size_t path_n, int depth,
+	       struct module_list *list, struct err *e)
 {
 	const char *at = line + path_n + 1;
 	const char *needed;
@@ -98,7 +103,8 @@ static int add(const char *dep, const char *line, size_t path_n, int depth, stru
 	if (is_listed(list, line, path_n))
 		return 0;
 	if (depth > MODULES_DEPTH_MAX)
-		return err_set(e, ERR_LIMIT, "modules.dep has a chain of more than %d dependencies, or a cycle",
+		return err_set(e, ERR_LIMIT,
+			       "modules.dep has a chain of more than %d dependencies, or a cycle",
 			       MODULES_DEPTH_MAX);
 	for (;; at += n) {
 		at += strspn(at, " \t");
@@ -107,7 +113,8 @@ static int add(const char *dep, const char *line, size_t path_n, int depth, stru
 			break;
 		needed = find_by_path(dep, at, n);
 		if (!needed)
-			return err_set(e, ERR_NOT_FOUND, "modules.dep has no line for %.*s", (int)n, at);
+			return err_set(e, ERR_NOT_FOUND, "modules.dep has no line for %.*s", (int)n,
+				       at);
 		r = add(dep, needed, n, depth + 1, list, e);
 		if (r < 0)
 			return r;
@@ -115,8 +122,8 @@ static int add(const char *dep, const char *line, size_t path_n, int depth, stru
 	return append(list, line, path_n, e);
 }
 
-int modules_order(const char *dep, const char *builtin, const struct module_wish *wish, size_t n_wish,
-		  struct module_list *ret, struct err *e)
+int modules_order(const char *dep, const char *builtin, const struct module_wish *wish,
+		  size_t n_wish, struct module_list *ret, struct err *e)
 {
 	const char *line;
 	size_t n;
@@ -128,7 +135,8 @@ int modules_order(const char *dep, const char *builtin, const struct module_wish
 		if (!line && (wish[i].may_lack || is_builtin(builtin, wish[i].name)))
 			continue;
 		if (!line)
-			return err_set(e, ERR_NOT_FOUND, "the kernel has no module %s", wish[i].name);
+			return err_set(e, ERR_NOT_FOUND, "the kernel has no module %s",
+				       wish[i].name);
 		r = add(dep, line, n, 0, ret, e);
 		if (r < 0)
 			return r;

@@ -8,15 +8,15 @@
 struct err;
 
 enum {
-	MODULES_MAX = 64,	    /* of one guest */
-	MODULES_PATH_MAX = 256,	    /* of one path below lib/modules/<release>, with NUL */
-	MODULES_DEPTH_MAX = 16,	    /* of a chain of dependencies */
+	MODULES_MAX = 64,           /* of one guest */
+	MODULES_PATH_MAX = 256,     /* of one path below lib/modules/<release>, with NUL */
+	MODULES_DEPTH_MAX = 16,     /* of a chain of dependencies */
 	MODULES_TEXT_MAX = 4 << 20, /* of modules.dep and modules.builtin */
 };
 
 struct module_wish {
 	const char *name; /* '-' and '_' are the same letter */
-	bool may_lack;	  /* the guest works without it */
+	bool may_lack;    /* the guest works without it */
 };
 
 /* Paths as modules.dep has them, dependencies first, each once. */
@@ -33,8 +33,9 @@ struct module_list {
  * Return: 0; -ERR_NOT_FOUND when the kernel lacks a module that may not be lacking;
  * -ERR_INVALID for paths that leave the folder; -ERR_LIMIT (also for a cycle).
  */
-int modules_order(const char *dep, const char *builtin, const struct module_wish *wish, size_t n_wish,
-		  struct module_list *ret, struct err *e);
+int modules_order(const char *dep, const char *builtin, const struct module_wish *wish,
+		  size_t n_wish, struct module_list *ret, struct err *e);
 
-/* The file name of a module path, without a compression suffix: "kernel/a/x-y.ko.xz" -> "x-y.ko". */
+/* The file name of a module path, without a compression suffix: "kernel/a/x-y.ko.xz" -> "x-y.ko".
+ */
 void modules_file_name(const char *path, char ret[MODULES_PATH_MAX]);

@@ -47,7 +47,8 @@ static int lock(int place_fd, const char *folder, int *ret_lock, struct err *e)
 		return err_sys(e, fd, "open the lock of %s in the state directory", folder);
 	r = sys_lock(fd);
 	if (r == -EAGAIN)
-		return err_set(e, ERR_CONFLICT, "another process is changing %s; try again when it is done", folder);
+		return err_set(e, ERR_CONFLICT,
+			       "another process is changing %s; try again when it is done", folder);
 	if (r < 0)
 		return err_sys(e, r, "lock %s in the state directory", folder);
 	*ret_lock = take_fd(&fd);
@@ -104,11 +105,14 @@ int place_commit(int place_fd, const char *name, struct err *e)
 	if (syncfs(place_fd) < 0)
 		return err_sys(e, -errno, "write %s to disk", name);
 	if (renameat2(place_fd, PLACE_NEW, place_fd, name, RENAME_NOREPLACE) == 0)
-		return fsync(place_fd) < 0 ? err_sys(e, -errno, "put %s into the state directory", name) : 0;
+		return fsync(place_fd) < 0
+			       ? err_sys(e, -errno, "put %s into the state directory", name)
+			       : 0;
 	if (errno != EEXIST)
 		return err_sys(e, -errno, "put %s into the state directory", name);
 	/* There is an older one: change places in one step, then remove it. */
-	if (renameat2(place_fd, PLACE_NEW, place_fd, name, RENAME_EXCHANGE) < 0 || fsync(place_fd) < 0)
+	if (renameat2(place_fd, PLACE_NEW, place_fd, name, RENAME_EXCHANGE) < 0 ||
+	    fsync(place_fd) < 0)
 		return err_sys(e, -errno, "replace %s in the state directory", name);
 	return remove_new(place_fd, e);
 }
@@ -133,7 +137,8 @@ int place_read_pointer(int place_fd, const char *name, char ret[PLACE_NAME_MAX],
 	if (n < 0)
 		return err_sys(e, -errno, "look up %s", name);
 	if (!n || (size_t)n == sizeof(text) || memchr(text, '/', (size_t)n) || text[0] == '.')
-		return err_set(e, ERR_INVALID, "the pointer %s in the state directory is damaged", name);
+		return err_set(e, ERR_INVALID, "the pointer %s in the state directory is damaged",
+			       name);
 	memcpy(ret, text, (size_t)n);
 	ret[n] = '\0';
 	return 0;

@@ -26,10 +26,12 @@ int place_open(int state_dirfd, const char *folder, int *ret_fd, struct err *e);
  */
 int place_enter(int state_dirfd, const char *folder, int *ret_fd, int *ret_lock, struct err *e);
 
-/* Make the folder ".new", mode 0755, and open it. Only between place_enter() and closing the lock. */
+/* Make the folder ".new", mode 0755, and open it. Only between place_enter() and closing the lock.
+ */
 int place_begin(int place_fd, int *ret_fd, struct err *e);
 
-/* Put everything in the file system of @place_fd on disk and rename ".new" to @name, which it may replace. */
+/* Put everything in the file system of @place_fd on disk and rename ".new" to @name, which it may
+ * replace. */
 int place_commit(int place_fd, const char *name, struct err *e);
 
 /* Remove ".new" after a failure; without it the next place_enter() does that. */

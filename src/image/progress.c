@@ -8,7 +8,8 @@
 
 void progress_begin(struct progress *p)
 {
-	*p = (struct progress){.start_ns = sys_now_ns(), .is_terminal = isatty(STDERR_FILENO) == 1};
+	*p = (struct progress){ .start_ns = sys_now_ns(),
+				.is_terminal = isatty(STDERR_FILENO) == 1 };
 }
 
 void progress_stage(struct progress *p, const char *stage)

@@ -15,7 +15,8 @@ struct progress {
 };
 
 void progress_begin(struct progress *p);
-/* @stage is copied; bytes that could steer a terminal are left out. NULL @p: nothing happens, everywhere. */
+/* @stage is copied; bytes that could steer a terminal are left out. NULL @p: nothing happens,
+ * everywhere. */
 void progress_stage(struct progress *p, const char *stage);
 /* Draw the line anew; call every PROGRESS_EVERY_MS or so. */
 void progress_tick(struct progress *p);

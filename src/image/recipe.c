@@ -25,7 +25,7 @@ struct key {
 	const char *name;
 	/* Called with the first event of the value as current event; consumes the value. */
 	int (*read)(struct reader *r, const struct key *key);
-	size_t offset; /* of the member in struct recipe */
+	size_t offset;     /* of the member in struct recipe */
 	uint64_t min, max; /* of numbers; max of texts: bytes with NUL */
 };
 
@@ -55,8 +55,8 @@ static const char *scalar(struct reader *r)
 {
 	const char *s = (const char *)r->event.data.scalar.value;
 
-	if (r->event.type != YAML_SCALAR_EVENT || r->event.data.scalar.tag || r->event.data.scalar.anchor ||
-	    strlen(s) != r->event.data.scalar.length)
+	if (r->event.type != YAML_SCALAR_EVENT || r->event.data.scalar.tag ||
+	    r->event.data.scalar.anchor || strlen(s) != r->event.data.scalar.length)
 		return NULL;
 	for (const char *c = s; *c; c++)
 		if ((unsigned char)*c < ' ' || *c == 0x7f)
@@ -72,10 +72,12 @@ static int read_number(struct reader *r, const struct key *key)
 	int bad = s ? str_to_u64(s, key->min, key->max, &v) : -EINVAL;
 
 	if (bad == -ERANGE)
-		return err_set(r->e, ERR_LIMIT, "line %zu: %s must be between %llu and %llu", line_of(r), key->name,
-			       (unsigned long long)key->min, (unsigned long long)key->max);
+		return err_set(r->e, ERR_LIMIT, "line %zu: %s must be between %llu and %llu",
+			       line_of(r), key->name, (unsigned long long)key->min,
+			       (unsigned long long)key->max);
 	if (bad < 0)
-		return err_set(r->e, ERR_INVALID, "line %zu: %s must be a whole number", line_of(r), key->name);
+		return err_set(r->e, ERR_INVALID, "line %zu: %s must be a whole number", line_of(r),
+			       key->name);
 	number = (uint32_t)v;
 	memcpy((char *)r->recipe + key->offset, &number, sizeof(number));
 	return 0;
@@ -86,10 +88,11 @@ static int read_text(struct reader *r, const struct key *key)
 	const char *s = scalar(r);
 
 	if (!s)
-		return err_set(r->e, ERR_INVALID, "line %zu: %s must be one line of text", line_of(r), key->name);
+		return err_set(r->e, ERR_INVALID, "line %zu: %s must be one line of text",
+			       line_of(r), key->name);
 	if (strlen(s) >= key->max)
-		return err_set(r->e, ERR_LIMIT, "line %zu: %s is longer than %llu bytes", line_of(r), key->name,
-			       (unsigned long long)key->max - 1);
+		return err_set(r->e, ERR_LIMIT, "line %zu: %s is longer than %llu bytes",
+			       line_of(r), key->name, (unsigned long long)key->max - 1);
 	memcpy((char *)r->recipe + key->offset, s, strlen(s) + 1);
 	return 0;
 }
@@ -101,7 +104,9 @@ static int read_name(struct reader *r, const struct key *key)
 	if (bad < 0)
 		return bad;
 	if (!recipe_name_ok(r->recipe->name))
-		return refuse(r, ERR_INVALID, "name must be a lower-case letter followed by letters, digits or '-'");
+		return refuse(
+			r, ERR_INVALID,
+			"name must be a lower-case letter followed by letters, digits or '-'");
 	return 0;
 }
 
@@ -121,11 +126,13 @@ static int add_package(struct reader *r)
 	if (!s || !is_package_ok(s))
 		return refuse(r, ERR_INVALID, "packages must be a list of package names");
 	if (strlen(s) >= RECIPE_PACKAGE_MAX || to->n_packages == RECIPE_PACKAGES_MAX)
-		return err_set(r->e, ERR_LIMIT, "line %zu: at most %d packages with names of at most %d bytes", line_of(r),
-			       RECIPE_PACKAGES_MAX, RECIPE_PACKAGE_MAX - 1);
+		return err_set(r->e, ERR_LIMIT,
+			       "line %zu: at most %d packages with names of at most %d bytes",
+			       line_of(r), RECIPE_PACKAGES_MAX, RECIPE_PACKAGE_MAX - 1);
 	for (size_t i = 0; i < to->n_packages; i++)
 		if (strcmp(to->package[i], s) == 0)
-			return err_set(r->e, ERR_INVALID, "line %zu: package %s is listed twice", line_of(r), s);
+			return err_set(r->e, ERR_INVALID, "line %zu: package %s is listed twice",
+				       line_of(r), s);
 	memcpy(to->package[to->n_packages++], s, strlen(s) + 1);
 	return 0;
 }
@@ -150,11 +157,12 @@ static int read_mapping(struct reader *r, const struct key *keys, size_t n_keys)
 static int read_defaults(struct reader *r, const struct key *key)
 {
 	static const struct key keys[] = {
-		{"vcpus", read_number, offsetof(struct recipe, defaults.vcpus), 1, RECIPE_VCPUS_MAX},
-		{"memory_mb", read_number, offsetof(struct recipe, defaults.memory_mb), RECIPE_MEMORY_MB_MIN,
-		 RECIPE_MEMORY_MB_MAX},
-		{"disk_mb", read_number, offsetof(struct recipe, defaults.disk_mb), RECIPE_DISK_MB_MIN,
-		 RECIPE_DISK_MB_MAX},
+		{ "vcpus", read_number, offsetof(struct recipe, defaults.vcpus), 1,
+		  RECIPE_VCPUS_MAX },
+		{ "memory_mb", read_number, offsetof(struct recipe, defaults.memory_mb),
+		  RECIPE_MEMORY_MB_MIN, RECIPE_MEMORY_MB_MAX },
+		{ "disk_mb", read_number, offsetof(struct recipe, defaults.disk_mb),
+		  RECIPE_DISK_MB_MIN, RECIPE_DISK_MB_MAX },
 	};
 
 	(void)key;
@@ -162,10 +170,10 @@ static int read_defaults(struct reader *r, const struct key *key)
 }
 
 static const struct key recipe_keys[] = {
-	{"name", read_name, offsetof(struct recipe, name), 0, RECIPE_NAME_MAX},
-	{"description", read_text, offsetof(struct recipe, description), 0, RECIPE_TEXT_MAX},
-	{"packages", read_packages, 0, 0, 0},
-	{"defaults", read_defaults, 0, 0, 0},
+	{ "name", read_name, offsetof(struct recipe, name), 0, RECIPE_NAME_MAX },
+	{ "description", read_text, offsetof(struct recipe, description), 0, RECIPE_TEXT_MAX },
+	{ "packages", read_packages, 0, 0, 0 },
+	{ "defaults", read_defaults, 0, 0, 0 },
 };
 
 static int read_entry(struct reader *r, const struct key *keys, size_t n_keys, uint32_t *seen)
@@ -177,12 +185,14 @@ static int read_entry(struct reader *r, const struct key *keys, size_t n_keys, u
 		if (strcmp(name, keys[i].name) != 0)
 			continue;
 		if (*seen & (1u << i))
-			return err_set(r->e, ERR_INVALID, "line %zu: key %s stands twice", line_of(r), name);
+			return err_set(r->e, ERR_INVALID, "line %zu: key %s stands twice",
+				       line_of(r), name);
 		*seen |= 1u << i;
 		bad = next(r);
 		return bad < 0 ? bad : keys[i].read(r, &keys[i]);
 	}
-	return err_set(r->e, ERR_INVALID, "line %zu: unknown key %.40s", line_of(r), name ? name : "(not a text)");
+	return err_set(r->e, ERR_INVALID, "line %zu: unknown key %.40s", line_of(r),
+		       name ? name : "(not a text)");
 }
 
 static int read_mapping(struct reader *r, const struct key *keys, size_t n_keys)
@@ -229,13 +239,13 @@ static int read_document(struct reader *r)
 int recipe_parse(const char *text, size_t n, struct recipe *ret, struct err *e)
 {
 	AUTO_FREE struct recipe *recipe = mem_new(sizeof(*recipe));
-	struct reader r = {.recipe = recipe, .e = e};
+	struct reader r = { .recipe = recipe, .e = e };
 	int bad;
 
 	if (n > RECIPE_MAX)
 		return err_set(e, ERR_LIMIT, "the recipe is larger than %d bytes", RECIPE_MAX);
-	recipe->defaults = (struct recipe_defaults){RECIPE_DEFAULT_VCPUS, RECIPE_DEFAULT_MEMORY_MB,
-						    RECIPE_DEFAULT_DISK_MB};
+	recipe->defaults = (struct recipe_defaults){ RECIPE_DEFAULT_VCPUS, RECIPE_DEFAULT_MEMORY_MB,
+						     RECIPE_DEFAULT_DISK_MB };
 	if (!yaml_parser_initialize(&r.yaml))
 		return err_set(e, ERR_LIMIT, "no memory to read the recipe");
 	yaml_parser_set_input_string(&r.yaml, (const unsigned char *)text, n);
@@ -245,7 +255,8 @@ int recipe_parse(const char *text, size_t n, struct recipe *ret, struct err *e)
 	if (bad < 0)
 		return bad;
 	if (!recipe->name[0] || !recipe->n_packages)
-		return err_set(e, ERR_INVALID, "the recipe lacks the key %s", recipe->name[0] ? "packages" : "name");
+		return err_set(e, ERR_INVALID, "the recipe lacks the key %s",
+			       recipe->name[0] ? "packages" : "name");
 	*ret = *recipe;
 	return 0;
 }
@@ -258,8 +269,9 @@ int recipe_load(int dirfd, const char *name, struct recipe *ret, struct err *e)
 	int r;
 
 	if (!recipe_name_ok(name))
-		return err_set(e, ERR_INVALID, "\"%.40s\" is no name of a template: [a-z][a-z0-9-]*, at most %d", name,
-			       RECIPE_NAME_MAX - 1);
+		return err_set(e, ERR_INVALID,
+			       "\"%.40s\" is no name of a template: [a-z][a-z0-9-]*, at most %d",
+			       name, RECIPE_NAME_MAX - 1);
 	(void)snprintf(file, sizeof(file), "%s.yaml", name);
 	n = sys_read_file(dirfd, file, text, RECIPE_MAX + 2);
 	if (n == -ENOENT)

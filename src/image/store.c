@@ -22,7 +22,7 @@ enum { REF_MAX = RECIPE_NAME_MAX + HASH_TEXT };
 /* A reference taken apart. */
 struct ref {
 	char name[RECIPE_NAME_MAX]; /* "" : any */
-	char digest[HASH_TEXT];	    /* "" : the newest; else the first digits */
+	char digest[HASH_TEXT];     /* "" : the newest; else the first digits */
 };
 
 /* Which entry of {state}/images a reference means. */
@@ -43,10 +43,11 @@ static int parse_ref(const char *text, struct ref *ret, struct err *e)
 {
 	const char *at = strchr(text, '@');
 	size_t name_n = at ? (size_t)(at - text) : strlen(text);
-	struct ref ref = {0};
+	struct ref ref = { 0 };
 
 	if (strlen(text) >= REF_MAX)
-		return err_set(e, ERR_INVALID, "the name of an image has at most %d bytes", REF_MAX - 1);
+		return err_set(e, ERR_INVALID, "the name of an image has at most %d bytes",
+			       REF_MAX - 1);
 	if (name_n < sizeof(ref.name))
 		memcpy(ref.name, text, name_n);
 	if (at && is_digest_prefix(at + 1))
@@ -57,7 +58,8 @@ static int parse_ref(const char *text, struct ref *ret, struct err *e)
 	}
 	if (at || !is_digest_prefix(text))
 		return err_set(e, ERR_INVALID,
-			       "an image is named by a name ([a-z][a-z0-9-]*), name@digest, or %d or more digits of a digest",
+			       "an image is named by a name ([a-z][a-z0-9-]*), name@digest, or %d "
+			       "or more digits of a digest",
 			       IMAGE_DIGEST_MIN);
 	ref.name[0] = '\0';
 	memcpy(ref.digest, text, strlen(text) + 1);
@@ -113,9 +115,12 @@ static int find_by_digest(int place, const struct ref *ref, struct found *ret, s
 		    !strncmp(all[i].digest, ref->digest, strlen(ref->digest)) && !hits++)
 			*ret = all[i];
 	if (hits > 1)
-		return err_set(e, ERR_CONFLICT, "%zu images begin with the digest %s; give more digits", hits, ref->digest);
+		return err_set(e, ERR_CONFLICT,
+			       "%zu images begin with the digest %s; give more digits", hits,
+			       ref->digest);
 	if (!hits)
-		return err_set(e, ERR_NOT_FOUND, "there is no image with the digest %s", ref->digest);
+		return err_set(e, ERR_NOT_FOUND, "there is no image with the digest %s",
+			       ref->digest);
 	return 0;
 }
 
@@ -125,12 +130,15 @@ static int find_by_name(int place, const char *name, struct found *ret, struct e
 	int r = place_read_pointer(place, name, entry, e);
 
 	if (r == -ERR_NOT_FOUND)
-		return err_set(e, ERR_NOT_FOUND, "there is no image %s; run: hotcell image build %s", name, name);
+		return err_set(e, ERR_NOT_FOUND,
+			       "there is no image %s; run: hotcell image build %s", name, name);
 	if (r < 0)
 		return r;
 	if (!parse_entry(entry, ret) || strcmp(ret->name, name) != 0)
-		return err_set(e, ERR_INVALID, "the pointer of image %s is damaged; run: hotcell image build --force %s",
-			       name, name);
+		return err_set(
+			e, ERR_INVALID,
+			"the pointer of image %s is damaged; run: hotcell image build --force %s",
+			name, name);
 	return 0;
 }
 
@@ -172,15 +180,16 @@ static int open_locked(int place, const struct found *f, int *ret_fd, struct err
 /* The manifest of an entry, sealed by the digest in the entry's name. */
 static int load_manifest(int dir_fd, const struct found *f, struct manifest *ret, struct err *e)
 {
-	struct manifest m = {0};
+	struct manifest m = { 0 };
 	int r = manifest_load(dir_fd, "image", &m, e);
 
 	if (r == 0 && strcmp(m.hash, f->digest) != 0)
 		r = err_set(e, ERR_INVALID, "its manifest changed");
 	if (r < 0) {
 		manifest_deinit(&m);
-		return err_wrap(e, "the image %s is damaged (hotcell image build --force %s makes it anew)", f->name,
-				f->name);
+		return err_wrap(
+			e, "the image %s is damaged (hotcell image build --force %s makes it anew)",
+			f->name, f->name);
 	}
 	*ret = m;
 	return 0;
@@ -193,9 +202,9 @@ static int read_defaults(const struct manifest *m, struct recipe_defaults *ret, 
 		uint64_t min, max;
 		uint32_t *to;
 	} table[] = {
-		{"vcpus", 1, RECIPE_VCPUS_MAX, &ret->vcpus},
-		{"memory_mb", RECIPE_MEMORY_MB_MIN, RECIPE_MEMORY_MB_MAX, &ret->memory_mb},
-		{"disk_mb", RECIPE_DISK_MB_MIN, RECIPE_DISK_MB_MAX, &ret->disk_mb},
+		{ "vcpus", 1, RECIPE_VCPUS_MAX, &ret->vcpus },
+		{ "memory_mb", RECIPE_MEMORY_MB_MIN, RECIPE_MEMORY_MB_MAX, &ret->memory_mb },
+		{ "disk_mb", RECIPE_DISK_MB_MIN, RECIPE_DISK_MB_MAX, &ret->disk_mb },
 	};
 	uint64_t v;
 	int r = 0;
@@ -223,7 +232,8 @@ static int open_root(struct image *i, const struct manifest *m, struct err *e)
 		return err_sys(e, -errno, "look at " IMAGE_ROOT " of the image %s", i->name);
 	if (!S_ISREG(st.st_mode) || (uint64_t)st.st_size != sum.size)
 		return err_set(e, ERR_INVALID,
-			       "the image %s is damaged: " IMAGE_ROOT " has %jd bytes instead of %" PRIu64
+			       "the image %s is damaged: " IMAGE_ROOT
+			       " has %jd bytes instead of %" PRIu64
 			       "; run: hotcell image build --force %s",
 			       i->name, (intmax_t)st.st_size, sum.size, i->name);
 	i->root_bytes = sum.size;
@@ -231,7 +241,8 @@ static int open_root(struct image *i, const struct manifest *m, struct err *e)
 }
 
 /* Everything in the image's own folder. */
-static int open_image(int state_dirfd, const char *ref, struct image *i, struct manifest *m, struct err *e)
+static int open_image(int state_dirfd, const char *ref, struct image *i, struct manifest *m,
+		      struct err *e)
 {
 	AUTO_CLOSE int place = -1;
 	struct found f;
@@ -253,7 +264,8 @@ static int open_image(int state_dirfd, const char *ref, struct image *i, struct 
 	if (r < 0)
 		return r;
 	i->tree_fd = sys_open_beneath(i->dir_fd, IMAGE_TREE, O_PATH | O_DIRECTORY, 0);
-	return i->tree_fd < 0 ? err_sys(e, i->tree_fd, "open the tree of the image %s", i->name) : 0;
+	return i->tree_fd < 0 ? err_sys(e, i->tree_fd, "open the tree of the image %s", i->name)
+			      : 0;
 }
 
 static int open_kernel(int state_dirfd, struct image *i, struct err *e)
@@ -273,7 +285,7 @@ static int open_kernel(int state_dirfd, struct image *i, struct err *e)
 int image_open(int state_dirfd, const char *ref, struct image *ret, struct err *e)
 {
 	struct image i = IMAGE_INIT;
-	struct manifest m = {0};
+	struct manifest m = { 0 };
 	int r = open_image(state_dirfd, ref, &i, &m, e);
 
 	manifest_deinit(&m);
@@ -289,7 +301,7 @@ int image_open(int state_dirfd, const char *ref, struct image *ret, struct err *
 
 void image_close(struct image *i)
 {
-	int *fds[] = {&i->root_fd, &i->tree_fd, &i->kernel_fd, &i->initrd_fd, &i->dir_fd};
+	int *fds[] = { &i->root_fd, &i->tree_fd, &i->kernel_fd, &i->initrd_fd, &i->dir_fd };
 
 	for (size_t n = 0; n < ARRAY_LEN(fds); n++)
 		*fds[n] = sys_close(*fds[n]);
@@ -306,8 +318,10 @@ static int verify_root(const struct image *i, const struct manifest *m, struct e
 	if (r == 0)
 		r = hash_fd(i->root_fd, found, NULL, e);
 	if (r == 0 && strcmp(found, sum.hash) != 0)
-		r = err_set(e, ERR_INVALID, "the image %s is damaged: " IMAGE_ROOT
-			    " changed; run: hotcell image build --force %s", i->name, i->name);
+		r = err_set(e, ERR_INVALID,
+			    "the image %s is damaged: " IMAGE_ROOT
+			    " changed; run: hotcell image build --force %s",
+			    i->name, i->name);
 	return r;
 }
 
@@ -323,10 +337,13 @@ static int verify_tree(const struct image *i, const struct manifest *m, struct e
 	if (r == 0)
 		r = tree_hash(fd, found, NULL, e);
 	if (r == -ERR_DENIED)
-		return err_wrap(e, "the tree of the image %s can only be verified by its owner", i->name);
+		return err_wrap(e, "the tree of the image %s can only be verified by its owner",
+				i->name);
 	if (r == 0 && strcmp(found, sum.hash) != 0)
-		r = err_set(e, ERR_INVALID, "the image %s is damaged: " IMAGE_TREE
-			    " changed; run: hotcell image build --force %s", i->name, i->name);
+		r = err_set(e, ERR_INVALID,
+			    "the image %s is damaged: " IMAGE_TREE
+			    " changed; run: hotcell image build --force %s",
+			    i->name, i->name);
 	return r;
 }
 
@@ -346,7 +363,7 @@ static int verify_kernel(int state_dirfd, struct err *e)
 int image_verify(int state_dirfd, const char *ref, struct err *e)
 {
 	struct image i = IMAGE_INIT;
-	struct manifest m = {0};
+	struct manifest m = { 0 };
 	int r = open_image(state_dirfd, ref, &i, &m, e);
 
 	if (r == 0)
@@ -407,7 +424,8 @@ static int read_info(const struct manifest *m, struct image_info *ret, struct er
 	r = manifest_find(m, "suite", 2, &line, e);
 	if (r < 0)
 		return r;
-	(void)snprintf(ret->suite, sizeof(ret->suite), "%.*s", KERNEL_RELEASE_MAX - 1, line.word[1]);
+	(void)snprintf(ret->suite, sizeof(ret->suite), "%.*s", KERNEL_RELEASE_MAX - 1,
+		       line.word[1]);
 	r = manifest_sum(m, IMAGE_ROOT, &sum, e);
 	if (r == 0)
 		r = manifest_u64(m, "built", 0, INT64_MAX, &ret->built_unix_s, e);
@@ -422,17 +440,18 @@ static int read_info(const struct manifest *m, struct image_info *ret, struct er
 	return 0;
 }
 
-static int load_info(int place, const struct found *f, struct image_info *ret, struct manifest *ret_manifest,
-		     struct err *e)
+static int load_info(int place, const struct found *f, struct image_info *ret,
+		     struct manifest *ret_manifest, struct err *e)
 {
 	AUTO_CLOSE int fd = sys_open_beneath(place, f->entry, O_RDONLY | O_DIRECTORY, 0);
 	char current[PLACE_NAME_MAX];
 	int r;
 
-	*ret = (struct image_info){0};
+	*ret = (struct image_info){ 0 };
 	memcpy(ret->name, f->name, sizeof(ret->name));
 	memcpy(ret->digest, f->digest, sizeof(ret->digest));
-	ret->is_current = place_read_pointer(place, f->name, current, NULL) == 0 && !strcmp(current, f->entry);
+	ret->is_current = place_read_pointer(place, f->name, current, NULL) == 0 &&
+			  !strcmp(current, f->entry);
 	if (fd < 0)
 		return err_sys(e, fd, "open the image %s", f->entry);
 	r = load_manifest(fd, f, ret_manifest, e);
@@ -468,7 +487,7 @@ int image_list(int state_dirfd, struct image_info **ret, size_t *ret_n, struct e
 		return r;
 	infos = mem_new((n + 1) * sizeof(*infos));
 	for (size_t i = 0; i < n; i++) {
-		struct manifest m = {0};
+		struct manifest m = { 0 };
 
 		r = load_info(place, &all[i], &infos[i], &m, NULL);
 		infos[i].is_damaged = r < 0;
@@ -480,11 +499,11 @@ int image_list(int state_dirfd, struct image_info **ret, size_t *ret_n, struct e
 	return 0;
 }
 
-int image_inspect(int state_dirfd, const char *ref, struct image_info *ret, struct manifest *ret_manifest,
-		  struct err *e)
+int image_inspect(int state_dirfd, const char *ref, struct image_info *ret,
+		  struct manifest *ret_manifest, struct err *e)
 {
 	AUTO_CLOSE int place = -1;
-	struct manifest m = {0};
+	struct manifest m = { 0 };
 	struct image_info info;
 	struct found f;
 	int r = place_open(state_dirfd, IMAGES_FOLDER, &place, e);

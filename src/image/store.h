@@ -41,7 +41,10 @@ struct image {
 	int initrd_fd; /* O_RDONLY */
 };
 
-#define IMAGE_INIT {.dir_fd = -1, .root_fd = -1, .tree_fd = -1, .kernel_fd = -1, .initrd_fd = -1}
+#define IMAGE_INIT                                                                                 \
+	{                                                                                          \
+		.dir_fd = -1, .root_fd = -1, .tree_fd = -1, .kernel_fd = -1, .initrd_fd = -1       \
+	}
 
 /*
  * image_open() - everything a driver needs to start a sandbox
@@ -57,7 +60,8 @@ void image_close(struct image *i);
 /* Hash image, tree, kernel and initramfs again. -ERR_INVALID names what changed. */
 int image_verify(int state_dirfd, const char *ref, struct err *e);
 
-/* Remove the build @ref names, and the name if it points there. -ERR_CONFLICT while it is open anywhere. */
+/* Remove the build @ref names, and the name if it points there. -ERR_CONFLICT while it is open
+ * anywhere. */
 int image_remove(int state_dirfd, const char *ref, struct err *e);
 
 struct image_info {
@@ -75,5 +79,5 @@ struct image_info {
 int image_list(int state_dirfd, struct image_info **ret, size_t *ret_n, struct err *e);
 
 /* One image's facts and its manifest (given). Works also when the kernel is missing. */
-int image_inspect(int state_dirfd, const char *ref, struct image_info *ret, struct manifest *ret_manifest,
-		  struct err *e);
+int image_inspect(int state_dirfd, const char *ref, struct image_info *ret,
+		  struct manifest *ret_manifest, struct err *e);

@@ -13,7 +13,8 @@ static void put(unsigned char *p, uint64_t v, int bytes)
 }
 
 /* A bzImage with @magic at the start of @payload_bytes and @unpacked at their end. */
-static void make_image(unsigned char *p, const char *magic, size_t magic_n, uint32_t payload_bytes, uint32_t unpacked)
+static void make_image(unsigned char *p, const char *magic, size_t magic_n, uint32_t payload_bytes,
+		       uint32_t unpacked)
 {
 	size_t at = (SECTS + 1) * 512 + PAYLOAD_AT;
 
@@ -34,10 +35,12 @@ static void finds_the_payload_of_every_packing(void **state)
 		const char *magic, *program;
 		size_t n, cut;
 	} table[] = {
-		{"\x1f\x8b", "gzip", 2, 0},
-		{"\xfd" "7zXZ\0", "xz", 6, 4},
-		{"\x02\x21\x4c\x18", "lz4", 4, 4},
-		{"\x28\xb5\x2f\xfd", "zstd", 4, 4},
+		{ "\x1f\x8b", "gzip", 2, 0 },
+		{ "\xfd"
+		  "7zXZ\0",
+		  "xz", 6, 4 },
+		{ "\x02\x21\x4c\x18", "lz4", 4, 4 },
+		{ "\x28\xb5\x2f\xfd", "zstd", 4, 4 },
 	};
 	unsigned char image[IMAGE_BYTES];
 	struct err e = ERR_INIT;
@@ -49,7 +52,8 @@ static void finds_the_payload_of_every_packing(void **state)
 		assert_int_equal(bzimage_parse(image, sizeof(image), &b, &e), 0);
 		assert_string_equal(b.unpacker, table[i].program);
 		assert_ptr_equal(b.payload, image + (SECTS + 1) * 512 + PAYLOAD_AT);
-		assert_int_equal(b.payload_bytes, 500 - table[i].cut); /* a program chokes on the appended size */
+		assert_int_equal(b.payload_bytes,
+				 500 - table[i].cut); /* a program chokes on the appended size */
 		assert_int_equal(b.unpacked_bytes, 12345);
 	}
 }
@@ -127,16 +131,25 @@ static void every_truncation_is_refused(void **state)
 	}
 }
 
-enum { PHDR_AT = sizeof(Elf64_Ehdr), NOTE_AT = PHDR_AT + 2 * sizeof(Elf64_Phdr), ELF_BYTES = NOTE_AT + 40 };
+enum {
+	PHDR_AT = sizeof(Elf64_Ehdr),
+	NOTE_AT = PHDR_AT + 2 * sizeof(Elf64_Phdr),
+	ELF_BYTES = NOTE_AT + 40
+};
 
 /* Program headers: a load segment, and notes: one of somebody else, then the PVH entry. */
 static void make_elf(unsigned char *p)
 {
-	Elf64_Ehdr eh = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, 1}, .e_type = ET_EXEC,
-			 .e_machine = EM_X86_64, .e_phoff = PHDR_AT, .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = 2};
-	Elf64_Phdr ph[2] = {{.p_type = PT_LOAD}, {.p_type = PT_NOTE, .p_offset = NOTE_AT, .p_filesz = 40}};
-	Elf64_Nhdr other = {.n_namesz = 4, .n_descsz = 3, .n_type = 1};
-	Elf64_Nhdr pvh = {.n_namesz = 4, .n_descsz = 4, .n_type = 18};
+	Elf64_Ehdr eh = { .e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, 1 },
+			  .e_type = ET_EXEC,
+			  .e_machine = EM_X86_64,
+			  .e_phoff = PHDR_AT,
+			  .e_phentsize = sizeof(Elf64_Phdr),
+			  .e_phnum = 2 };
+	Elf64_Phdr ph[2] = { { .p_type = PT_LOAD },
+			     { .p_type = PT_NOTE, .p_offset = NOTE_AT, .p_filesz = 40 } };
+	Elf64_Nhdr other = { .n_namesz = 4, .n_descsz = 3, .n_type = 1 };
+	Elf64_Nhdr pvh = { .n_namesz = 4, .n_descsz = 4, .n_type = 18 };
 
 	memset(p, 0, ELF_BYTES);
 	memcpy(p, &eh, sizeof(eh));
@@ -197,13 +210,14 @@ static void random_bytes_do_no_harm(void **state)
 		make_image(image, "\x1f\x8b", 2, 500, 1000);
 		put(image + 0x1f0 + r % 0x60, r >> 8, 4);
 		if (bzimage_parse(image, sizeof(image), &b, NULL) == 0)
-			assert_true(b.payload >= image && b.payload + b.payload_bytes <= image + sizeof(image));
+			assert_true(b.payload >= image &&
+				    b.payload + b.payload_bytes <= image + sizeof(image));
 		make_elf(elf);
 		elf[r % sizeof(elf)] = (unsigned char)(r >> 16);
 		(void)vmlinux_check(elf, sizeof(elf), NULL);
 	}
 }
 
-T_MAIN(T(finds_the_payload_of_every_packing), T(no_setup_sectors_means_four), T(says_what_it_cannot_unpack),
-       T(refuses_sizes_that_lie), T(every_truncation_is_refused), T(knows_a_kernel_with_a_pvh_entry),
-       T(a_bad_elf_is_refused), T(random_bytes_do_no_harm))
+T_MAIN(T(finds_the_payload_of_every_packing), T(no_setup_sectors_means_four),
+       T(says_what_it_cannot_unpack), T(refuses_sizes_that_lie), T(every_truncation_is_refused),
+       T(knows_a_kernel_with_a_pvh_entry), T(a_bad_elf_is_refused), T(random_bytes_do_no_harm))

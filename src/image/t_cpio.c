@@ -1,4 +1,5 @@
-/* image/t_cpio.c - what is written is read back by a reader of our own, and by cpio where it is installed */
+/* image/t_cpio.c - what is written is read back by a reader of our own, and by cpio where it is
+ * installed */
 #include "image/cpio.h"
 #include <fcntl.h>
 #include <sys/mman.h>
@@ -34,10 +35,15 @@ static bool read_entry(const unsigned char *p, size_t n, size_t *at, struct entr
 	assert_memory_equal(h, "070701", 6);
 	for (int i = 2; i <= 3; i++)
 		assert_int_equal(field(h, i), 0); /* root's */
-	assert_int_equal(field(h, 5), 0); /* no time */
+	assert_int_equal(field(h, 5), 0);         /* no time */
 	name_n = field(h, 11);
-	*ret = (struct entry){.name = (const char *)h + 110, .ino = field(h, 0), .mode = field(h, 1), .links = field(h, 4),
-			      .size = field(h, 6), .major = field(h, 9), .minor = field(h, 10)};
+	*ret = (struct entry){ .name = (const char *)h + 110,
+			       .ino = field(h, 0),
+			       .mode = field(h, 1),
+			       .links = field(h, 4),
+			       .size = field(h, 6),
+			       .major = field(h, 9),
+			       .minor = field(h, 10) };
 	assert_int_equal(ret->name[name_n - 1], '\0');
 	*at = (*at + 110 + name_n + 3) & ~(size_t)3;
 	ret->data = p + *at;
@@ -79,7 +85,8 @@ static void comes_back_as_written(void **state)
 	T_UNUSED(state);
 	for (size_t i = 0; i < 200001; i++)
 		content[i] = (unsigned char)(i * 7);
-	assert_int_equal(sys_write_full(file, content, 200001), 0); /* the offset stands at its end */
+	assert_int_equal(sys_write_full(file, content, 200001),
+			 0); /* the offset stands at its end */
 	write_example(out, file);
 	n = slurp(out, p);
 	assert_int_equal(n % 512, 0);
@@ -95,7 +102,8 @@ static void comes_back_as_written(void **state)
 	assert_string_equal(en.name, "init");
 	assert_int_equal(en.size, 200001);
 	assert_memory_equal(en.data, content, 200001);
-	assert_int_equal(en.ino, 3); /* every entry has one of its own, or they would be hard links */
+	assert_int_equal(en.ino,
+			 3); /* every entry has one of its own, or they would be hard links */
 	assert_true(read_entry(p, n, &at, &en));
 	assert_int_equal(en.size, 0);
 	assert_true(read_entry(p, n, &at, &en));
@@ -106,7 +114,8 @@ static void comes_back_as_written(void **state)
 static void is_the_same_every_time(void **state)
 {
 	AUTO_FREE unsigned char *a = malloc(MAX_BYTES), *b = malloc(MAX_BYTES);
-	AUTO_CLOSE int one = sys_memfd("1", 0), two = sys_memfd("2", 0), file = sys_memfd("file", 0);
+	AUTO_CLOSE int one = sys_memfd("1", 0), two = sys_memfd("2", 0),
+		       file = sys_memfd("file", 0);
 	size_t n;
 
 	T_UNUSED(state);
@@ -121,7 +130,7 @@ static void bad_names_are_refused(void **state)
 {
 	char longest[CPIO_NAME_MAX + 2];
 	AUTO_CLOSE int fd = sys_memfd("out", 0);
-	const char *const bad[] = {"", "/init", "a/../b", "..", longest};
+	const char *const bad[] = { "", "/init", "a/../b", "..", longest };
 
 	T_UNUSED(state);
 	memset(longest, 'a', sizeof(longest) - 1);
@@ -145,7 +154,8 @@ static void a_failed_write_is_reported_at_the_end(void **state)
 
 	T_UNUSED(state);
 	assert_int_equal(sys_write_full(file, "abc", 3), 0);
-	FOR_EACH_FAULT(nth, ENOSPC) {
+	FOR_EACH_FAULT(nth, ENOSPC)
+	{
 		AUTO_CLOSE int out = memfd_create("out", 0);
 		struct cpio c = CPIO_INIT(out);
 		bool failed;
@@ -175,8 +185,10 @@ static void cpio_reads_it(void **state)
 	f = popen(command, "r");
 	assert_non_null(f);
 	while (fgets(line, sizeof(line), f))
-		found += (strstr(line, "crw-------") && strstr(line, "dev/console") && strstr(line, "5,   1")) ||
-			 (strstr(line, "-rwxr-xr-x") && strstr(line, "init")) || (strstr(line, " 5 ") && strstr(line, "five"));
+		found += (strstr(line, "crw-------") && strstr(line, "dev/console") &&
+			  strstr(line, "5,   1")) ||
+			 (strstr(line, "-rwxr-xr-x") && strstr(line, "init")) ||
+			 (strstr(line, " 5 ") && strstr(line, "five"));
 	assert_int_equal(pclose(f), 0);
 	assert_int_equal(found, 3);
 	unlink(path);

@@ -7,9 +7,12 @@
 #include "sys/fault.h"
 #include "sys/fd.h"
 
-#define SUM "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" /* of nothing: FIPS 180-4 */
+#define SUM                                                                                        \
+	"e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855" /* of nothing: FIPS     \
+									      180-4 */
 
-static const char good[] = "hotcell-image 1\nname base\nroot " SUM " 42\npackage git 2.39\nvcpus 2\n";
+static const char good[] =
+	"hotcell-image 1\nname base\nroot " SUM " 42\npackage git 2.39\nvcpus 2\n";
 
 static int parse(const char *text, struct manifest *m, struct err *e)
 {
@@ -51,19 +54,19 @@ static void damage_is_seen(void **state)
 		const char *text;
 		int code;
 	} table[] = {
-		{"", ERR_INVALID},
-		{"hotcell-image", ERR_INVALID},
-		{"hotcell-image 1", ERR_INVALID},
-		{"hotcell-image x\n", ERR_INVALID},
-		{"hotcell-kernel 1\n", ERR_INVALID},
-		{"hotcell-image 2\n", ERR_UNSUPPORTED},
-		{"hotcell-image 1\nname base", ERR_INVALID},
-		{"hotcell-image 1\nname  base\n", ERR_INVALID},
-		{"hotcell-image 1\nname base \n", ERR_INVALID},
-		{"hotcell-image 1\n\n", ERR_INVALID},
-		{"hotcell-image 1\na b c d e\n", ERR_INVALID},
-		{"hotcell-image 1\nname \x1b[31m\n", ERR_INVALID},
-		{"hotcell-image 1\nname b\xc3\xa4\n", ERR_INVALID},
+		{ "", ERR_INVALID },
+		{ "hotcell-image", ERR_INVALID },
+		{ "hotcell-image 1", ERR_INVALID },
+		{ "hotcell-image x\n", ERR_INVALID },
+		{ "hotcell-kernel 1\n", ERR_INVALID },
+		{ "hotcell-image 2\n", ERR_UNSUPPORTED },
+		{ "hotcell-image 1\nname base", ERR_INVALID },
+		{ "hotcell-image 1\nname  base\n", ERR_INVALID },
+		{ "hotcell-image 1\nname base \n", ERR_INVALID },
+		{ "hotcell-image 1\n\n", ERR_INVALID },
+		{ "hotcell-image 1\na b c d e\n", ERR_INVALID },
+		{ "hotcell-image 1\nname \x1b[31m\n", ERR_INVALID },
+		{ "hotcell-image 1\nname b\xc3\xa4\n", ERR_INVALID },
 	};
 	struct manifest m;
 
@@ -71,8 +74,10 @@ static void damage_is_seen(void **state)
 	for (size_t i = 0; i < ARRAY_LEN(table); i++)
 		if (parse(table[i].text, &m, NULL) != -table[i].code)
 			fail_msg("accepted: %s", table[i].text);
-	assert_int_equal(manifest_parse("hotcell-image 1\nname a\0b\n", 25, "image", &m, NULL), -ERR_INVALID);
-	/* Cut at a line's end it is a manifest still: that is why its hash is part of the image's name. */
+	assert_int_equal(manifest_parse("hotcell-image 1\nname a\0b\n", 25, "image", &m, NULL),
+			 -ERR_INVALID);
+	/* Cut at a line's end it is a manifest still: that is why its hash is part of the image's
+	 * name. */
 	for (size_t n = 0; n < strlen(good); n++)
 		if (!n || good[n - 1] != '\n')
 			assert_int_equal(manifest_parse(good, n, "image", &m, NULL), -ERR_INVALID);
@@ -105,9 +110,11 @@ static void hashes_what_was_written(void **state)
 	assert_int_equal(hash_mem("", 0, hash, NULL), 0);
 	assert_string_equal(hash, SUM);
 	assert_int_equal(hash_mem("abc", 3, hash, NULL), 0);
-	assert_string_equal(hash, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+	assert_string_equal(hash,
+			    "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 	assert_int_equal(sys_write_full(fd, "abc", 3), 0);
-	FOR_EACH_FAULT(nth, EIO) {
+	FOR_EACH_FAULT(nth, EIO)
+	{
 		char other[HASH_TEXT] = "untouched";
 		int r = hash_fd(fd, other, &bytes, NULL);
 
@@ -134,7 +141,8 @@ static void loads_from_a_folder(void **state)
 	fd = sys_open(dir, O_RDONLY | O_DIRECTORY);
 	assert_int_equal(manifest_load(fd, "image", &m, &e), -ERR_NOT_FOUND);
 	assert_int_equal(sys_write_file(fd, MANIFEST_FILE, good), 0);
-	FOR_EACH_FAULT(nth, EIO) {
+	FOR_EACH_FAULT(nth, EIO)
+	{
 		int r = manifest_load(fd, "image", &m, &e);
 
 		assert_int_equal(r == 0, sys_fault_seen() < nth);
@@ -160,5 +168,5 @@ static void what_is_begun_can_be_read(void **state)
 	str_deinit(&s);
 }
 
-T_MAIN(T(reads_lines_numbers_and_sums), T(damage_is_seen), T(is_bounded), T(hashes_what_was_written),
-       T(loads_from_a_folder), T(what_is_begun_can_be_read))
+T_MAIN(T(reads_lines_numbers_and_sums), T(damage_is_seen), T(is_bounded),
+       T(hashes_what_was_written), T(loads_from_a_folder), T(what_is_begun_can_be_read))

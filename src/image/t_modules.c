@@ -3,28 +3,35 @@
 #include "base/err.h"
 #include "base/testing.h"
 
-static const char dep[] = "kernel/fs/overlayfs/overlay.ko:\n"
-			  "kernel/drivers/virtio/virtio.ko: kernel/drivers/virtio/virtio_ring.ko\n"
-			  "kernel/drivers/block/virtio_blk.ko: kernel/drivers/virtio/virtio.ko kernel/drivers/virtio/virtio_ring.ko\n"
-			  "kernel/drivers/virtio/virtio_ring.ko:\n"
-			  "kernel/drivers/char/hw_random/virtio-rng.ko.xz: kernel/drivers/virtio/virtio.ko\n"
-			  "kernel/a/not_virtio_blk.ko:\n";
+static const char dep[] =
+	"kernel/fs/overlayfs/overlay.ko:\n"
+	"kernel/drivers/virtio/virtio.ko: kernel/drivers/virtio/virtio_ring.ko\n"
+	"kernel/drivers/block/virtio_blk.ko: kernel/drivers/virtio/virtio.ko "
+	"kernel/drivers/virtio/virtio_ring.ko\n"
+	"kernel/drivers/virtio/virtio_ring.ko:\n"
+	"kernel/drivers/char/hw_random/virtio-rng.ko.xz: kernel/drivers/virtio/virtio.ko\n"
+	"kernel/a/not_virtio_blk.ko:\n";
 static const char builtin[] = "kernel/fs/ext4/ext4.ko\nkernel/lib/crc16.ko\n";
 
 static struct module_list list; /* large */
 
 static int order(const char *text, const char *name, struct err *e)
 {
-	return modules_order(text, builtin, &(struct module_wish){name, false}, 1, &list, e);
+	return modules_order(text, builtin, &(struct module_wish){ name, false }, 1, &list, e);
 }
 
 static void what_is_needed_comes_first_and_once(void **state)
 {
-	static const struct module_wish wishes[] = {{"virtio_blk", false}, {"overlay", false}, {"virtio_rng", true},
-						    {"ext4", false}, {"virtio_vanished", true}};
+	static const struct module_wish wishes[] = { { "virtio_blk", false },
+						     { "overlay", false },
+						     { "virtio_rng", true },
+						     { "ext4", false },
+						     { "virtio_vanished", true } };
 	static const char *const expected[] = {
-		"kernel/drivers/virtio/virtio_ring.ko",	 "kernel/drivers/virtio/virtio.ko",
-		"kernel/drivers/block/virtio_blk.ko",	 "kernel/fs/overlayfs/overlay.ko",
+		"kernel/drivers/virtio/virtio_ring.ko",
+		"kernel/drivers/virtio/virtio.ko",
+		"kernel/drivers/block/virtio_blk.ko",
+		"kernel/fs/overlayfs/overlay.ko",
 		"kernel/drivers/char/hw_random/virtio-rng.ko.xz",
 	};
 
@@ -39,7 +46,9 @@ static void what_is_needed_comes_first_and_once(void **state)
 static void the_order_follows_the_file(void **state)
 {
 	T_UNUSED(state);
-	assert_int_equal(order("a/virtio_ring.ko: a/virtio.ko\na/virtio.ko: a/x.ko\na/x.ko:\n", "virtio_ring", NULL), 0);
+	assert_int_equal(order("a/virtio_ring.ko: a/virtio.ko\na/virtio.ko: a/x.ko\na/x.ko:\n",
+			       "virtio_ring", NULL),
+			 0);
 	assert_int_equal(list.n, 3);
 	assert_string_equal(list.path[0], "a/x.ko");
 	assert_string_equal(list.path[1], "a/virtio.ko");
@@ -94,5 +103,6 @@ static void file_names_lose_folder_and_packing(void **state)
 	assert_string_equal(name, "overlay.ko");
 }
 
-T_MAIN(T(what_is_needed_comes_first_and_once), T(the_order_follows_the_file), T(what_is_lacking_is_named),
-       T(cycles_and_escapes_are_refused), T(too_many_modules_are_refused), T(file_names_lose_folder_and_packing))
+T_MAIN(T(what_is_needed_comes_first_and_once), T(the_order_follows_the_file),
+       T(what_is_lacking_is_named), T(cycles_and_escapes_are_refused),
+       T(too_many_modules_are_refused), T(file_names_lose_folder_and_packing))

@@ -15,8 +15,11 @@ static int parse(const char *text, struct err *e)
 static void reads_a_whole_recipe(void **state)
 {
 	T_UNUSED(state);
-	assert_int_equal(parse("name: base\ndescription: \"Debian, small\"\npackages: [python3, libstdc++6]\n"
-			       "defaults:\n  vcpus: 2\n  memory_mb: 1024\n  disk_mb: 4096\n", NULL), 0);
+	assert_int_equal(parse("name: base\ndescription: \"Debian, small\"\npackages: [python3, "
+			       "libstdc++6]\n"
+			       "defaults:\n  vcpus: 2\n  memory_mb: 1024\n  disk_mb: 4096\n",
+			       NULL),
+			 0);
 	assert_string_equal(recipe.name, "base");
 	assert_string_equal(recipe.description, "Debian, small");
 	assert_int_equal(recipe.n_packages, 2);
@@ -43,41 +46,51 @@ static void everything_else_is_refused(void **state)
 		int code;
 		const char *says;
 	} table[] = {
-		{"", ERR_INVALID, "empty"},
-		{"[]", ERR_INVALID, "keys with values"},
-		{"name: a\n", ERR_INVALID, "lacks the key packages"},
-		{"packages: [git]\n", ERR_INVALID, "lacks the key name"},
-		{"name: a\npackages: []\n", ERR_INVALID, "lacks the key packages"},
-		{"name: a\npackages: [git]\nwarm: [x]\n", ERR_INVALID, "line 3: unknown key warm"},
-		{"name: a\nname: b\npackages: [git]\n", ERR_INVALID, "line 2: key name stands twice"},
-		{"name: a\npackages: [git]\ndefaults:\n  memory: 4\n", ERR_INVALID, "line 4: unknown key memory"},
-		{"name: a\npackages: [git]\ndefaults: {vcpus: 0}\n", ERR_LIMIT, "vcpus must be between 1 and 32"},
-		{"name: a\npackages: [git]\ndefaults: {vcpus: 33}\n", ERR_LIMIT, "vcpus"},
-		{"name: a\npackages: [git]\ndefaults: {memory_mb: 127}\n", ERR_LIMIT, "memory_mb"},
-		{"name: a\npackages: [git]\ndefaults: {disk_mb: 99999999999999999999}\n", ERR_LIMIT, "disk_mb"},
-		{"name: a\npackages: [git]\ndefaults: {vcpus: two}\n", ERR_INVALID, "whole number"},
-		{"name: a\npackages: [git]\ndefaults: {vcpus: -1}\n", ERR_INVALID, "whole number"},
-		{"name: a\npackages: [git]\ndefaults: {vcpus: [1]}\n", ERR_INVALID, "whole number"},
-		{"name: ../a\npackages: [git]\n", ERR_INVALID, "lower-case letter"},
-		{"name: A\npackages: [git]\n", ERR_INVALID, "lower-case letter"},
-		{"name: [a]\npackages: [git]\n", ERR_INVALID, "one line of text"},
-		{"name: \"a\\0b\"\npackages: [git]\n", ERR_INVALID, "one line of text"},
-		{"name: a23456789012345678901234567890123\npackages: [git]\n", ERR_LIMIT, "longer than 32"},
-		{"name: a\npackages: git\n", ERR_INVALID, "list of package names"},
-		{"name: a\npackages: [git, [curl]]\n", ERR_INVALID, "list of package names"},
-		{"name: a\npackages: [--help]\n", ERR_INVALID, "list of package names"},
-		{"name: a\npackages: [\"git curl\"]\n", ERR_INVALID, "list of package names"},
-		{"name: a\npackages: [\"git,curl\"]\n", ERR_INVALID, "list of package names"},
-		{"name: a\npackages: [\"../x\"]\n", ERR_INVALID, "list of package names"},
-		{"name: a\npackages: [git, git]\n", ERR_INVALID, "git is listed twice"},
-		{"name: &x a\npackages: [git]\n", ERR_INVALID, "one line of text"},
-		{"name: a\ndescription: &x b\npackages: [*x]\n", ERR_INVALID, "one line of text"},
-		{"name: a\npackages: [git, *x]\n", ERR_INVALID, "aliases"},
-		{"name: !!str a\npackages: [git]\n", ERR_INVALID, "one line of text"},
-		{"name: a\npackages: [git]\n---\nname: b\n", ERR_INVALID, "second document"},
-		{"name: a\npackages: [git\n", ERR_INVALID, "line"},
-		{"? [a]\n: b\n", ERR_INVALID, "unknown key (not a text)"},
-		{"\tname: a\n", ERR_INVALID, "line"},
+		{ "", ERR_INVALID, "empty" },
+		{ "[]", ERR_INVALID, "keys with values" },
+		{ "name: a\n", ERR_INVALID, "lacks the key packages" },
+		{ "packages: [git]\n", ERR_INVALID, "lacks the key name" },
+		{ "name: a\npackages: []\n", ERR_INVALID, "lacks the key packages" },
+		{ "name: a\npackages: [git]\nwarm: [x]\n", ERR_INVALID,
+		  "line 3: unknown key warm" },
+		{ "name: a\nname: b\npackages: [git]\n", ERR_INVALID,
+		  "line 2: key name stands twice" },
+		{ "name: a\npackages: [git]\ndefaults:\n  memory: 4\n", ERR_INVALID,
+		  "line 4: unknown key memory" },
+		{ "name: a\npackages: [git]\ndefaults: {vcpus: 0}\n", ERR_LIMIT,
+		  "vcpus must be between 1 and 32" },
+		{ "name: a\npackages: [git]\ndefaults: {vcpus: 33}\n", ERR_LIMIT, "vcpus" },
+		{ "name: a\npackages: [git]\ndefaults: {memory_mb: 127}\n", ERR_LIMIT,
+		  "memory_mb" },
+		{ "name: a\npackages: [git]\ndefaults: {disk_mb: 99999999999999999999}\n",
+		  ERR_LIMIT, "disk_mb" },
+		{ "name: a\npackages: [git]\ndefaults: {vcpus: two}\n", ERR_INVALID,
+		  "whole number" },
+		{ "name: a\npackages: [git]\ndefaults: {vcpus: -1}\n", ERR_INVALID,
+		  "whole number" },
+		{ "name: a\npackages: [git]\ndefaults: {vcpus: [1]}\n", ERR_INVALID,
+		  "whole number" },
+		{ "name: ../a\npackages: [git]\n", ERR_INVALID, "lower-case letter" },
+		{ "name: A\npackages: [git]\n", ERR_INVALID, "lower-case letter" },
+		{ "name: [a]\npackages: [git]\n", ERR_INVALID, "one line of text" },
+		{ "name: \"a\\0b\"\npackages: [git]\n", ERR_INVALID, "one line of text" },
+		{ "name: a23456789012345678901234567890123\npackages: [git]\n", ERR_LIMIT,
+		  "longer than 32" },
+		{ "name: a\npackages: git\n", ERR_INVALID, "list of package names" },
+		{ "name: a\npackages: [git, [curl]]\n", ERR_INVALID, "list of package names" },
+		{ "name: a\npackages: [--help]\n", ERR_INVALID, "list of package names" },
+		{ "name: a\npackages: [\"git curl\"]\n", ERR_INVALID, "list of package names" },
+		{ "name: a\npackages: [\"git,curl\"]\n", ERR_INVALID, "list of package names" },
+		{ "name: a\npackages: [\"../x\"]\n", ERR_INVALID, "list of package names" },
+		{ "name: a\npackages: [git, git]\n", ERR_INVALID, "git is listed twice" },
+		{ "name: &x a\npackages: [git]\n", ERR_INVALID, "one line of text" },
+		{ "name: a\ndescription: &x b\npackages: [*x]\n", ERR_INVALID, "one line of text" },
+		{ "name: a\npackages: [git, *x]\n", ERR_INVALID, "aliases" },
+		{ "name: !!str a\npackages: [git]\n", ERR_INVALID, "one line of text" },
+		{ "name: a\npackages: [git]\n---\nname: b\n", ERR_INVALID, "second document" },
+		{ "name: a\npackages: [git\n", ERR_INVALID, "line" },
+		{ "? [a]\n: b\n", ERR_INVALID, "unknown key (not a text)" },
+		{ "\tname: a\n", ERR_INVALID, "line" },
 	};
 	struct recipe before;
 	struct err e;
@@ -109,7 +122,8 @@ static void has_limits(void **state)
 
 static void random_changes_do_no_harm(void **state)
 {
-	static const char good[] = "name: base\npackages: [python3, git]\ndefaults: {vcpus: 2, disk_mb: 4096}\n";
+	static const char good[] =
+		"name: base\npackages: [python3, git]\ndefaults: {vcpus: 2, disk_mb: 4096}\n";
 	uint64_t seed = 7;
 	char text[sizeof(good)];
 
@@ -165,5 +179,6 @@ static void the_default_template_is_good(void **state)
 	sys_close(fd);
 }
 
-T_MAIN(T(reads_a_whole_recipe), T(what_is_left_out_has_defaults), T(everything_else_is_refused), T(has_limits),
-       T(random_changes_do_no_harm), T(loads_by_name_only), T(the_default_template_is_good))
+T_MAIN(T(reads_a_whole_recipe), T(what_is_left_out_has_defaults), T(everything_else_is_refused),
+       T(has_limits), T(random_changes_do_no_harm), T(loads_by_name_only),
+       T(the_default_template_is_good))

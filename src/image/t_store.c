@@ -30,13 +30,15 @@ static int folder(int at, const char *path)
 }
 
 /* Write the file and add "<key> <hash> <bytes>[ <name>]" to the manifest. */
-static void add_file(int at, const char *path, const char *text, struct str *manifest, const char *key, const char *name)
+static void add_file(int at, const char *path, const char *text, struct str *manifest,
+		     const char *key, const char *name)
 {
 	char hash[HASH_TEXT];
 
 	assert_int_equal(sys_write_file(at, path, text), 0);
 	assert_int_equal(hash_mem(text, strlen(text), hash, NULL), 0);
-	str_addf(manifest, "%s %s %zu%s%s\n", key, hash, strlen(text), name ? " " : "", name ? name : "");
+	str_addf(manifest, "%s %s %zu%s%s\n", key, hash, strlen(text), name ? " " : "",
+		 name ? name : "");
 }
 
 static void make_kernel(int state)
@@ -63,9 +65,13 @@ static void make_init(const char *path, char mark, bool is_dynamic)
 		Elf64_Phdr ph;
 		char mark;
 	} elf = {
-		.eh = {.e_ident = {0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, 1}, .e_type = ET_EXEC, .e_machine = EM_X86_64,
-		       .e_phoff = sizeof(Elf64_Ehdr), .e_phentsize = sizeof(Elf64_Phdr), .e_phnum = 1},
-		.ph = {.p_type = is_dynamic ? PT_INTERP : PT_LOAD},
+		.eh = { .e_ident = { 0x7f, 'E', 'L', 'F', ELFCLASS64, ELFDATA2LSB, 1 },
+			.e_type = ET_EXEC,
+			.e_machine = EM_X86_64,
+			.e_phoff = sizeof(Elf64_Ehdr),
+			.e_phentsize = sizeof(Elf64_Phdr),
+			.e_phnum = 1 },
+		.ph = { .p_type = is_dynamic ? PT_INTERP : PT_LOAD },
 		.mark = mark,
 	};
 	AUTO_CLOSE int fd = sys_create(path, O_WRONLY | O_TRUNC, 0755);
@@ -88,8 +94,10 @@ static void make_image(int state, const char *name, uint64_t built, char ret[HAS
 	assert_int_equal(tree_hash(tree, hash, &entries, NULL), 0);
 	assert_int_equal(hash_mem(name, strlen(name), ret, NULL), 0);
 	manifest_begin(&m, "image");
-	str_addf(&m, "name %s\narch amd64\nsuite bookworm\nrecipe %s\nowners real\nvcpus 1\nmemory_mb 512\ndisk_mb 2048\n", name,
-		 ret);
+	str_addf(&m,
+		 "name %s\narch amd64\nsuite bookworm\nrecipe %s\nowners real\nvcpus 1\nmemory_mb "
+		 "512\ndisk_mb 2048\n",
+		 name, ret);
 	str_addf(&m, "built %" PRIu64 "\ntree %s %" PRIu64 "\n", built, hash, entries);
 	add_file(entry, IMAGE_ROOT, "the root file system", &m, IMAGE_ROOT, NULL);
 	str_add(&m, "package git 2.39\npackage curl 7.88\n");
@@ -198,16 +206,33 @@ static void opens_by_name_and_digest(void **unused)
 
 static void what_is_no_reference_is_refused(void **unused)
 {
-	static const char *const bad[] = {"", ".", "..", "../base", "base/", "/etc", "base/../base", "BASE", "base@", "base@xyz",
-					  "base@..", "@", "@0123456789ab", "base@0123", "0123", "a b", "base\n",
-					  "a234567890123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890"};
+	static const char *const bad[] = { "",
+					   ".",
+					   "..",
+					   "../base",
+					   "base/",
+					   "/etc",
+					   "base/../base",
+					   "BASE",
+					   "base@",
+					   "base@xyz",
+					   "base@..",
+					   "@",
+					   "@0123456789ab",
+					   "base@0123",
+					   "0123",
+					   "a b",
+					   "base\n",
+					   "a234567890123456789012345678901234567890123456789012345"
+					   "678901234567890123456789012345678901234567890" };
 	char digest[HASH_TEXT];
 	struct err e = ERR_INIT;
 	int state = make_store(digest);
 
 	T_UNUSED(unused);
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
-		if (try_open(state, bad[i], &e) != -ERR_INVALID || image_remove(state, bad[i], &e) != -ERR_INVALID)
+		if (try_open(state, bad[i], &e) != -ERR_INVALID ||
+		    image_remove(state, bad[i], &e) != -ERR_INVALID)
 			fail_msg("\"%s\": %s", bad[i], e.text);
 	assert_int_equal(try_open(state, "absent", &e), -ERR_NOT_FOUND);
 	assert_non_null(strstr(e.text, "hotcell image build absent"));
@@ -237,7 +262,7 @@ static void an_empty_state_says_what_to_do(void **unused)
 /* Pointers that lead elsewhere must not be followed. */
 static void a_pointer_that_leads_out_is_refused(void **unused)
 {
-	static const char *const targets[] = {"/etc", "../images", "..", ".new", "other@0"};
+	static const char *const targets[] = { "/etc", "../images", "..", ".new", "other@0" };
 	char digest[HASH_TEXT], entry[PLACE_NAME_MAX];
 	struct err e = ERR_INIT;
 	int state = make_store(digest);
@@ -249,7 +274,8 @@ static void a_pointer_that_leads_out_is_refused(void **unused)
 		if (try_open(state, "base", &e) != -ERR_INVALID)
 			fail_msg("%s: %s", targets[i], e.text);
 		if (i < 4)
-			assert_int_equal(place_read_pointer(state, "images/base", entry, &e), -ERR_INVALID);
+			assert_int_equal(place_read_pointer(state, "images/base", entry, &e),
+					 -ERR_INVALID);
 	}
 	assert_int_equal(sys_unlink(state, "images/base"), 0);
 	assert_int_equal(sys_write_file(state, "images/base", "no pointer"), 0);
@@ -354,7 +380,8 @@ static void an_open_image_cannot_be_removed(void **unused)
 	copy = sys_dup(i.dir_fd); /* as a sandbox would hold it */
 	image_close(&i);
 	assert_int_equal(image_remove(state, "base", &e), -ERR_CONFLICT);
-	assert_int_equal(try_open(state, "base", &e), 0); /* the refusal removed nothing, not even the name */
+	assert_int_equal(try_open(state, "base", &e),
+			 0); /* the refusal removed nothing, not even the name */
 	sys_close(copy);
 	assert_int_equal(image_remove(state, "base", &e), 0);
 	assert_int_equal(try_open(state, "base", &e), -ERR_NOT_FOUND);
@@ -392,7 +419,7 @@ static void a_damaged_image_is_listed_as_such(void **unused)
 {
 	char digest[HASH_TEXT];
 	struct image_info *all = NULL, info;
-	struct manifest m = {0};
+	struct manifest m = { 0 };
 	struct err e = ERR_INIT;
 	size_t n;
 	int state = make_store(digest);
@@ -483,7 +510,8 @@ static void the_initramfs_follows_its_program(void **unused)
 	assert_int_equal(ensure_initramfs(state, &e), 0);
 	assert_int_equal(place_read_pointer(place, RELEASE, after, &e), 0);
 	assert_string_not_equal(before, after);
-	assert_int_equal(count_entries(state, INITRDS_FOLDER), 3); /* lock, pointer, and only the new one */
+	assert_int_equal(count_entries(state, INITRDS_FOLDER),
+			 3); /* lock, pointer, and only the new one */
 	assert_int_equal(initramfs_verify(state, RELEASE, &e), 0);
 	make_init(path, 'c', true);
 	assert_int_equal(ensure_initramfs(state, &e), -ERR_INVALID);
@@ -519,12 +547,14 @@ static void no_failure_is_swallowed(void **unused)
 	int state = make_store(digest);
 
 	T_UNUSED(unused);
-	FOR_EACH_FAULT(nth, EIO) {
+	FOR_EACH_FAULT(nth, EIO)
+	{
 		int r = try_open(state, "base", NULL);
 
 		assert_int_equal(r == 0, sys_fault_seen() < nth);
 	}
-	FOR_EACH_FAULT(nth, EIO) {
+	FOR_EACH_FAULT(nth, EIO)
+	{
 		int r = image_verify(state, "base", NULL);
 
 		assert_int_equal(r == 0, sys_fault_seen() < nth);
@@ -542,7 +572,8 @@ static void a_failed_rebuild_leaves_a_whole_store(void **unused)
 
 	T_UNUSED(unused);
 	init_path(path);
-	FOR_EACH_FAULT(nth, ENOSPC) {
+	FOR_EACH_FAULT(nth, ENOSPC)
+	{
 		unsigned seen;
 		int r;
 
@@ -563,9 +594,12 @@ static void a_failed_rebuild_leaves_a_whole_store(void **unused)
 	unmake_store(state);
 }
 
-T_MAIN(T(opens_by_name_and_digest), T(what_is_no_reference_is_refused), T(an_empty_state_says_what_to_do),
-       T(a_pointer_that_leads_out_is_refused), T(a_file_that_is_a_link_is_refused), T(cut_off_files_are_seen_at_opening),
-       T(a_changed_manifest_is_seen_at_opening), T(verifying_finds_one_changed_byte), T(an_open_image_cannot_be_removed),
-       T(removing_an_older_build_keeps_the_name), T(a_damaged_image_is_listed_as_such),
-       T(what_an_interrupted_build_left_is_swept), T(committing_replaces_in_one_step), T(the_initramfs_follows_its_program),
-       T(a_damaged_initramfs_heals), T(no_failure_is_swallowed), T(a_failed_rebuild_leaves_a_whole_store))
+T_MAIN(T(opens_by_name_and_digest), T(what_is_no_reference_is_refused),
+       T(an_empty_state_says_what_to_do), T(a_pointer_that_leads_out_is_refused),
+       T(a_file_that_is_a_link_is_refused), T(cut_off_files_are_seen_at_opening),
+       T(a_changed_manifest_is_seen_at_opening), T(verifying_finds_one_changed_byte),
+       T(an_open_image_cannot_be_removed), T(removing_an_older_build_keeps_the_name),
+       T(a_damaged_image_is_listed_as_such), T(what_an_interrupted_build_left_is_swept),
+       T(committing_replaces_in_one_step), T(the_initramfs_follows_its_program),
+       T(a_damaged_initramfs_heals), T(no_failure_is_swallowed),
+       T(a_failed_rebuild_leaves_a_whole_store))

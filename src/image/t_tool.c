@@ -10,7 +10,7 @@
 
 static int sh(const char *script, struct str *output, int stdin_fd, struct err *e)
 {
-	const char *const argv[] = {"sh", "-c", script, NULL};
+	const char *const argv[] = { "sh", "-c", script, NULL };
 	AUTO_CLOSE int cwd = sys_open("/tmp", O_RDONLY | O_DIRECTORY);
 	struct tool t = TOOL_INIT;
 
@@ -36,7 +36,9 @@ static void speaks_one_language_and_finds_sbin(void **state)
 	struct str out = STR_INIT(TOOL_OUTPUT_MAX);
 
 	T_UNUSED(state);
-	assert_int_equal(sh("echo $LC_ALL; case :$PATH: in *:/usr/sbin:*) echo sbin;; esac; umask", &out, -1, NULL), 0);
+	assert_int_equal(sh("echo $LC_ALL; case :$PATH: in *:/usr/sbin:*) echo sbin;; esac; umask",
+			    &out, -1, NULL),
+			 0);
 	assert_string_equal(str_text(&out), "C.UTF-8\nsbin\n0022\n");
 	str_deinit(&out);
 }
@@ -59,7 +61,9 @@ static void failure_tells_what_was_said(void **state)
 	struct err e = ERR_INIT;
 
 	T_UNUSED(state);
-	assert_int_equal(sh("echo first >&2; echo 'E: no such thing' >&2; echo bye >&2; exit 3", NULL, -1, &e), -ERR_INTERNAL);
+	assert_int_equal(sh("echo first >&2; echo 'E: no such thing' >&2; echo bye >&2; exit 3",
+			    NULL, -1, &e),
+			 -ERR_INTERNAL);
 	assert_string_equal(e.text, "sh failed with exit status 3: E: no such thing");
 	assert_int_equal(sh("printf 'esc\\033[31m' >&2; exit 1", NULL, -1, &e), -ERR_INTERNAL);
 	assert_string_equal(e.text, "sh failed with exit status 1: esc\\x1b[31m");
@@ -75,8 +79,10 @@ static void endless_talk_is_harmless(void **state)
 	struct err e = ERR_INIT;
 
 	T_UNUSED(state);
-	assert_int_equal(sh("head -c 300000 /dev/zero | tr '\\0' x >&2; echo >&2; echo E: end >&2; exit 1", NULL, -1, &e),
-			 -ERR_INTERNAL);
+	assert_int_equal(
+		sh("head -c 300000 /dev/zero | tr '\\0' x >&2; echo >&2; echo E: end >&2; exit 1",
+		   NULL, -1, &e),
+		-ERR_INTERNAL);
 	assert_non_null(strstr(e.text, "E: end"));
 	assert_int_equal(sh("head -c 300000 /dev/zero | tr '\\0' x", &out, -1, &e), -ERR_LIMIT);
 	str_deinit(&out);
@@ -91,9 +97,9 @@ static void note_line(struct progress *p, const char *line)
 
 static void every_line_is_seen(void **state)
 {
-	static const char *const argv[] = {"sh", "-c", "printf 'a\\n\\nb\\rc' >&2", NULL};
+	static const char *const argv[] = { "sh", "-c", "printf 'a\\n\\nb\\rc' >&2", NULL };
 	AUTO_CLOSE int cwd = sys_open("/tmp", O_RDONLY | O_DIRECTORY);
-	struct progress p = {0};
+	struct progress p = { 0 };
 	struct tool t = TOOL_INIT;
 
 	T_UNUSED(state);
@@ -107,8 +113,9 @@ static void every_line_is_seen(void **state)
 
 static void what_is_missing_is_named_with_its_package(void **state)
 {
-	static const char *const argv[] = {"hotcell-no-such-program", NULL};
-	static const char *const programs[] = {"sh", "mke2fs-is-elsewhere", "hotcell-no-such-program"};
+	static const char *const argv[] = { "hotcell-no-such-program", NULL };
+	static const char *const programs[] = { "sh", "mke2fs-is-elsewhere",
+						"hotcell-no-such-program" };
 	AUTO_CLOSE int cwd = sys_open("/tmp", O_RDONLY | O_DIRECTORY);
 	struct err e = ERR_INIT;
 	struct tool t = TOOL_INIT;
@@ -129,7 +136,7 @@ static void the_lock_is_handed_down(void **state)
 {
 	AUTO_CLOSE int cwd = sys_open("/tmp", O_RDONLY | O_DIRECTORY), lock = sys_memfd("lock", 0);
 	char script[64];
-	const char *const argv[] = {"sh", "-c", script, NULL};
+	const char *const argv[] = { "sh", "-c", script, NULL };
 	struct tool t = TOOL_INIT;
 
 	T_UNUSED(state);
@@ -155,10 +162,14 @@ static bool unshare_is_refused(void)
 /* Runs until it is killed: a tool with a child that ignores every polite request. */
 [[gnu::noreturn]] static void run_for_ever(int held)
 {
-	static const char *const argv[] = {"sh", "-c", "(trap '' TERM HUP INT; echo >/proc/self/fd/$HELD; while :; do sleep 1000; done) & "
-							"wait", NULL};
+	static const char *const argv[] = {
+		"sh", "-c",
+		"(trap '' TERM HUP INT; echo >/proc/self/fd/$HELD; while :; do sleep 1000; done) & "
+		"wait",
+		NULL
+	};
 	char name[32];
-	const char *const env[] = {name, NULL};
+	const char *const env[] = { name, NULL };
 	struct tool t = TOOL_INIT;
 
 	(void)snprintf(name, sizeof(name), "HELD=%d", held);
@@ -193,6 +204,7 @@ static void what_is_contained_dies_with_us(void **state)
 	sys_close(held[0]);
 }
 
-T_MAIN(T(runs_where_it_is_told_and_returns_output), T(speaks_one_language_and_finds_sbin), T(reads_the_given_input),
-       T(failure_tells_what_was_said), T(endless_talk_is_harmless), T(every_line_is_seen),
-       T(what_is_missing_is_named_with_its_package), T(the_lock_is_handed_down), T(what_is_contained_dies_with_us))
+T_MAIN(T(runs_where_it_is_told_and_returns_output), T(speaks_one_language_and_finds_sbin),
+       T(reads_the_given_input), T(failure_tells_what_was_said), T(endless_talk_is_harmless),
+       T(every_line_is_seen), T(what_is_missing_is_named_with_its_package),
+       T(the_lock_is_handed_down), T(what_is_contained_dies_with_us))

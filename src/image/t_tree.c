@@ -76,7 +76,8 @@ static void add_file(struct hash *h, int fd, const char *path)
 	int n;
 
 	assert_int_equal(fstatat(fd, path, &st, 0), 0);
-	n = snprintf(head, sizeof(head), "%o %u %u %jd 0:0", st.st_mode, st.st_uid, st.st_gid, (intmax_t)st.st_size);
+	n = snprintf(head, sizeof(head), "%o %u %u %jd 0:0", st.st_mode, st.st_uid, st.st_gid,
+		     (intmax_t)st.st_size);
 	hash_add(h, path, strlen(path) + 1);
 	hash_add(h, head, (size_t)n + 1);
 	hash_add(h, path, strlen(path)); /* the content is the name */
@@ -191,12 +192,14 @@ static void no_failure_is_swallowed(void **state)
 	int fd = make();
 
 	T_UNUSED(state);
-	FOR_EACH_FAULT(nth, EIO) {
+	FOR_EACH_FAULT(nth, EIO)
+	{
 		int r = tree_hash(fd, hash, NULL, NULL);
 
 		assert_int_equal(r == 0, sys_fault_seen() < nth);
 	}
-	FOR_EACH_FAULT(nth, EACCES) {
+	FOR_EACH_FAULT(nth, EACCES)
+	{
 		int r = tree_disarm(fd, NULL);
 
 		assert_int_equal(r, sys_fault_seen() < nth ? 0 : -ERR_DENIED);

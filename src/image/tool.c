@@ -36,11 +36,11 @@ enum {
 static const struct {
 	const char *program, *package;
 } packages[] = {
-	{"apt-get", "apt"},	     {"apt-cache", "apt"},   {"apt-config", "apt"},
-	{"dpkg-deb", "dpkg"},	     {"depmod", "kmod"},     {"gzip", "gzip"},
-	{"xz", "xz-utils"},	     {"lz4", "lz4"},	     {"zstd", "zstd"},
-	{"mmdebstrap", "mmdebstrap"}, {"mke2fs", "e2fsprogs"}, {"newuidmap", "uidmap"},
-	{"fakeroot", "fakeroot"},    {"tar", "tar"},	     {"sh", "dash"},
+	{ "apt-get", "apt" },           { "apt-cache", "apt" },    { "apt-config", "apt" },
+	{ "dpkg-deb", "dpkg" },         { "depmod", "kmod" },      { "gzip", "gzip" },
+	{ "xz", "xz-utils" },           { "lz4", "lz4" },          { "zstd", "zstd" },
+	{ "mmdebstrap", "mmdebstrap" }, { "mke2fs", "e2fsprogs" }, { "newuidmap", "uidmap" },
+	{ "fakeroot", "fakeroot" },     { "tar", "tar" },          { "sh", "dash" },
 };
 
 /* What a running child is seen through. */
@@ -48,7 +48,8 @@ struct run {
 	const struct tool *tool;
 	pid_t pid;
 	int out_fd, err_fd; /* our ends; -1 once they ended */
-	char line[LINE_MAX_BYTES], last[LINE_MAX_BYTES]; /* of standard error: being read, worth telling */
+	char line[LINE_MAX_BYTES],
+		last[LINE_MAX_BYTES]; /* of standard error: being read, worth telling */
 	size_t line_n;
 	bool last_is_error;
 };
@@ -58,7 +59,10 @@ static char *search_path(void)
 	const char *path = getenv("PATH");
 	char *ret;
 
-	return asprintf(&ret, "%s%s", path && *path ? path : "/usr/local/bin:/usr/bin:/bin", SBIN) < 0 ? NULL : ret;
+	return asprintf(&ret, "%s%s", path && *path ? path : "/usr/local/bin:/usr/bin:/bin", SBIN) <
+			       0
+		       ? NULL
+		       : ret;
 }
 
 /* Where the program is, or NULL. */
@@ -67,7 +71,8 @@ static char *find_program(const char *name)
 	AUTO_FREE char *path = search_path();
 	char *save = NULL, *file;
 
-	for (char *dir = path ? strtok_r(path, ":", &save) : NULL; dir; dir = strtok_r(NULL, ":", &save)) {
+	for (char *dir = path ? strtok_r(path, ":", &save) : NULL; dir;
+	     dir = strtok_r(NULL, ":", &save)) {
 		if (asprintf(&file, "%s/%s", dir, name) < 0)
 			return NULL;
 		if (access(file, X_OK) == 0)
@@ -100,14 +105,15 @@ int tool_need(const char *const *programs, size_t n, struct err *e)
 			str_addf(&install, " %s", package_of(programs[i]));
 	}
 	if (names.len)
-		r = err_set(e, ERR_UNSUPPORTED, "%s: not installed; run: apt-get install%s", str_text(&names),
-			    str_text(&install));
+		r = err_set(e, ERR_UNSUPPORTED, "%s: not installed; run: apt-get install%s",
+			    str_text(&names), str_text(&install));
 	str_deinit(&names);
 	str_deinit(&install);
 	return r;
 }
 
-/* The child's environment: ours, then these, then the tool's; a later NAME replaces an earlier one. */
+/* The child's environment: ours, then these, then the tool's; a later NAME replaces an earlier one.
+ */
 static void set_env(const char *const *env)
 {
 	AUTO_FREE char *path = search_path();
@@ -167,11 +173,13 @@ static void contain(void)
 		give_up("fork");
 	if (pid > 0)
 		end_like(pid);
-	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ||
+	    mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		give_up("mount /proc");
 }
 
-[[gnu::noreturn]] static void child(const struct tool *t, const char *file, pid_t parent, int out, int err)
+[[gnu::noreturn]] static void child(const struct tool *t, const char *file, pid_t parent, int out,
+				    int err)
 {
 	int in = t->stdin_fd >= 0 ? sys_dup(t->stdin_fd) : null_fd();
 
@@ -195,7 +203,7 @@ static void contain(void)
 
 static int start(struct run *run, const char *file, struct err *e)
 {
-	int out[2] = {-1, -1}, err[2] = {-1, -1};
+	int out[2] = { -1, -1 }, err[2] = { -1, -1 };
 	pid_t parent = getpid();
 	int r = sys_pipe(err);
 
@@ -258,12 +266,12 @@ static void drain(struct run *run, int *fd)
 
 static void watch(struct run *run)
 {
-	int *fds[] = {&run->err_fd, &run->out_fd};
+	int *fds[] = { &run->err_fd, &run->out_fd };
 	struct pollfd p[ARRAY_LEN(fds)];
 
 	while (run->err_fd >= 0 || run->out_fd >= 0) {
 		for (size_t i = 0; i < ARRAY_LEN(fds); i++)
-			p[i] = (struct pollfd){.fd = *fds[i], .events = POLLIN};
+			p[i] = (struct pollfd){ .fd = *fds[i], .events = POLLIN };
 		(void)poll(p, ARRAY_LEN(fds), PROGRESS_EVERY_MS);
 		for (size_t i = 0; i < ARRAY_LEN(fds); i++)
 			if (p[i].revents)
@@ -289,20 +297,22 @@ static int complain(const struct run *run, int status, struct err *e)
 
 	str_add_escaped(&said, run->last, strlen(run->last));
 	if (is_full(run->tool->cwd_fd))
-		r = err_set(e, ERR_LIMIT, "the disk with the state directory is full; free some space and run it again");
+		r = err_set(e, ERR_LIMIT,
+			    "the disk with the state directory is full; free some space and run it "
+			    "again");
 	else if (WIFSIGNALED(status))
-		r = err_set(e, ERR_INTERNAL, "%s was killed by signal %d (%s)", name, WTERMSIG(status),
-			    strsignal(WTERMSIG(status)));
+		r = err_set(e, ERR_INTERNAL, "%s was killed by signal %d (%s)", name,
+			    WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else
-		r = err_set(e, ERR_INTERNAL, "%s failed with exit status %d: %s", name, WEXITSTATUS(status),
-			    said.len ? str_text(&said) : "it did not say why");
+		r = err_set(e, ERR_INTERNAL, "%s failed with exit status %d: %s", name,
+			    WEXITSTATUS(status), said.len ? str_text(&said) : "it did not say why");
 	str_deinit(&said);
 	return r;
 }
 
 int tool_run(const struct tool *t, struct err *e)
 {
-	struct run run = {.tool = t, .out_fd = -1, .err_fd = -1};
+	struct run run = { .tool = t, .out_fd = -1, .err_fd = -1 };
 	AUTO_FREE char *file = find_program(t->argv[0]);
 	int r, status;
 
@@ -319,6 +329,7 @@ int tool_run(const struct tool *t, struct err *e)
 	if (status != 0)
 		return complain(&run, status, e);
 	if (t->output && t->output->failed)
-		return err_set(e, ERR_LIMIT, "%s wrote more than %d bytes", t->argv[0], TOOL_OUTPUT_MAX);
+		return err_set(e, ERR_LIMIT, "%s wrote more than %d bytes", t->argv[0],
+			       TOOL_OUTPUT_MAX);
 	return 0;
 }

@@ -16,21 +16,26 @@ enum {
 };
 
 struct tool {
-	const char *const *argv; /* NULL-terminated; argv[0] is looked up in PATH and the sbin folders */
-	const char *const *env;	 /* NULL-terminated NAME=value on top of ours; may be NULL */
-	int cwd_fd;		 /* lent */
-	int stdin_fd;		 /* lent; -1: /dev/null */
-	int stdout_fd;		 /* lent; -1: /dev/null, or @output */
-	struct str *output;	 /* NULL, or where standard output goes */
-	int lock_fd;		 /* lent; -1, or held open by all it starts: a lock outlives us with them */
-	/* Root only: own mount and process namespaces. When we die, so does all it started and mounted. */
+	const char *const
+		*argv; /* NULL-terminated; argv[0] is looked up in PATH and the sbin folders */
+	const char *const *env; /* NULL-terminated NAME=value on top of ours; may be NULL */
+	int cwd_fd;             /* lent */
+	int stdin_fd;           /* lent; -1: /dev/null */
+	int stdout_fd;          /* lent; -1: /dev/null, or @output */
+	struct str *output;     /* NULL, or where standard output goes */
+	int lock_fd; /* lent; -1, or held open by all it starts: a lock outlives us with them */
+	/* Root only: own mount and process namespaces. When we die, so does all it started and
+	 * mounted. */
 	bool is_contained;
 	struct progress *progress; /* NULL, or kept alive meanwhile */
 	/* NULL, or called for every line of standard error, to tell the stage from it */
 	void (*on_line)(struct progress *p, const char *line);
 };
 
-#define TOOL_INIT {.cwd_fd = -1, .stdin_fd = -1, .stdout_fd = -1, .lock_fd = -1}
+#define TOOL_INIT                                                                                  \
+	{                                                                                          \
+		.cwd_fd = -1, .stdin_fd = -1, .stdout_fd = -1, .lock_fd = -1                       \
+	}
 
 /*
  * Run to the end. Return: 0 when it exited with 0; -ERR_UNSUPPORTED when it is not

@@ -104,7 +104,8 @@ static int enter(struct walk *w, int dirfd, const char *name)
 	int r;
 
 	if (w->depth == TREE_DEPTH_MAX)
-		return err_set(w->e, ERR_LIMIT, "the tree is deeper than %d folders", TREE_DEPTH_MAX);
+		return err_set(w->e, ERR_LIMIT, "the tree is deeper than %d folders",
+			       TREE_DEPTH_MAX);
 	fd = sys_open_beneath(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
 	if (fd < 0)
 		return err_sys(w->e, fd, "open %s", w->path);
@@ -116,19 +117,23 @@ static int enter(struct walk *w, int dirfd, const char *name)
 
 static int visit(struct walk *w, int dirfd, const char *name)
 {
-	struct entry en = {.path = w->path, .name = name, .dirfd = dirfd};
+	struct entry en = { .path = w->path, .name = name, .dirfd = dirfd };
 	size_t path_n = w->path_n;
-	int n = snprintf(w->path + path_n, sizeof(w->path) - path_n, "%s%s", path_n ? "/" : "", name);
+	int n = snprintf(w->path + path_n, sizeof(w->path) - path_n, "%s%s", path_n ? "/" : "",
+			 name);
 	int r;
 
 	if (n < 0 || (size_t)n >= sizeof(w->path) - path_n || ++w->entries > TREE_ENTRIES_MAX)
-		return err_set(w->e, ERR_LIMIT, "the tree has more than %d entries or a path of more than %d bytes",
+		return err_set(w->e, ERR_LIMIT,
+			       "the tree has more than %d entries or a path of more than %d bytes",
 			       TREE_ENTRIES_MAX, TREE_PATH_MAX - 1);
 	w->path_n += (size_t)n;
-	if (statx(dirfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &en.st) < 0)
+	if (statx(dirfd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_BASIC_STATS, &en.st) <
+	    0)
 		return err_sys(w->e, -errno, "look at %s", w->path);
 	if (en.st.stx_attributes & STATX_ATTR_MOUNT_ROOT)
-		return err_set(w->e, ERR_CONFLICT, "%s is a mount of something else; unmount it first", w->path);
+		return err_set(w->e, ERR_CONFLICT,
+			       "%s is a mount of something else; unmount it first", w->path);
 	r = w->visit(w->arg, &en, w->e);
 	if (r == 0 && S_ISDIR(en.st.stx_mode))
 		r = enter(w, dirfd, name);
@@ -139,7 +144,7 @@ static int visit(struct walk *w, int dirfd, const char *name)
 
 static int walk_dir(struct walk *w, int dirfd)
 {
-	struct names names = {0};
+	struct names names = { 0 };
 	int r = names_read(dirfd, &names);
 
 	if (r < 0)
@@ -155,7 +160,7 @@ static int walk(int tree_fd, visit_fn fn, void *arg, uint64_t *ret_entries, stru
 	AUTO_FREE struct walk *w = mem_new(sizeof(*w));
 	int r;
 
-	*w = (struct walk){.visit = fn, .arg = arg, .e = e};
+	*w = (struct walk){ .visit = fn, .arg = arg, .e = e };
 	r = walk_dir(w, tree_fd);
 	if (r == 0 && ret_entries)
 		*ret_entries = w->entries;
@@ -176,7 +181,7 @@ static int measure_one(void *arg, const struct entry *en, struct err *e)
 
 int tree_measure(int tree_fd, struct tree_size *ret, struct err *e)
 {
-	struct tree_size size = {0};
+	struct tree_size size = { 0 };
 	int r = walk(tree_fd, measure_one, &size, &size.entries, e);
 
 	if (r == 0)
@@ -186,7 +191,8 @@ int tree_measure(int tree_fd, struct tree_size *ret, struct err *e)
 
 static int disarm_file(const struct entry *en, struct err *e)
 {
-	AUTO_CLOSE int fd = sys_open_beneath(en->dirfd, en->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+	AUTO_CLOSE int fd =
+		sys_open_beneath(en->dirfd, en->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
 
 	if (fd < 0)
 		return err_sys(e, fd, "open %s", en->path);
@@ -230,7 +236,8 @@ static int hash_link(struct hash *h, const struct entry *en, struct err *e)
 
 static int hash_content(struct hash *h, const struct entry *en, struct err *e)
 {
-	AUTO_CLOSE int fd = sys_open_beneath(en->dirfd, en->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+	AUTO_CLOSE int fd =
+		sys_open_beneath(en->dirfd, en->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
 	int r;
 
 	if (fd < 0)
@@ -244,9 +251,10 @@ static int hash_one(void *arg, const struct entry *en, struct err *e)
 	struct hash *h = arg;
 	bool is_file = S_ISREG(en->st.stx_mode);
 	char head[128];
-	int n = snprintf(head, sizeof(head), "%o %u %u %" PRIu64 " %u:%u", (unsigned)en->st.stx_mode,
-			 en->st.stx_uid, en->st.stx_gid, is_file ? (uint64_t)en->st.stx_size : 0,
-			 en->st.stx_rdev_major, en->st.stx_rdev_minor);
+	int n = snprintf(head, sizeof(head), "%o %u %u %" PRIu64 " %u:%u",
+			 (unsigned)en->st.stx_mode, en->st.stx_uid, en->st.stx_gid,
+			 is_file ? (uint64_t)en->st.stx_size : 0, en->st.stx_rdev_major,
+			 en->st.stx_rdev_minor);
 
 	/* Every part ends in NUL or has its length in front: no two trees give the same bytes. */
 	hash_add(h, en->path, strlen(en->path) + 1);

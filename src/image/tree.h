@@ -30,5 +30,6 @@ int tree_measure(int tree_fd, struct tree_size *ret, struct err *e);
  */
 int tree_disarm(int tree_fd, struct err *e);
 
-/* One hash over names, types, modes, owners, sizes, link texts and contents, in sorted order; not times. */
+/* One hash over names, types, modes, owners, sizes, link texts and contents, in sorted order; not
+ * times. */
 int tree_hash(int tree_fd, char ret[HASH_TEXT], uint64_t *ret_entries, struct err *e);
