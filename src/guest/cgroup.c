@@ -1,0 +1,157 @@
+/* guest/cgroup.c - one cgroup per session */
+#include "guest/cgroup.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/err.h"
+#include "base/mem.h"
+#include "sys/fd.h"
+
+enum {
+	FILE_MAX = 8192,
+	MOVE_ROUNDS = 8, /* a fork bomb outruns us; then it is killed instead */
+};
+
+static const char background[] = "background";
+
+int cgroups_init(struct cgroups *all, int root_fd)
+{
+	int r;
+
+	*all = (struct cgroups){.root_fd = root_fd};
+	if (root_fd < 0)
+		return 0;
+	r = faccessat(root_fd, "cgroup.kill", W_OK, 0) < 0 ? -errno : 0;
+	if (r == 0)
+		r = sys_mkdir(root_fd, background, 0755);
+	if (r < 0)
+		all->root_fd = sys_close(all->root_fd);
+	return r;
+}
+
+static void drop(struct cgroups *all, struct cgroup *cg)
+{
+	(void)sys_close(cg->fd);
+	(void)unlinkat(all->root_fd, cg->name, AT_REMOVEDIR);
+	free(cg);
+}
+
+void cgroups_deinit(struct cgroups *all)
+{
+	while (all->n_spare)
+		drop(all, all->spare[--all->n_spare]);
+	if (all->root_fd >= 0)
+		(void)unlinkat(all->root_fd, background, AT_REMOVEDIR);
+	all->root_fd = sys_close(all->root_fd);
+}
+
+/* The number behind @key in a file of "key number" lines; 0 when it is not there. */
+static uint64_t number_in(int dirfd, const char *file, const char *key)
+{
+	char text[FILE_MAX];
+	size_t n = strlen(key);
+
+	if (sys_read_file(dirfd, file, text, sizeof(text)) < 0)
+		return 0;
+	for (const char *line = text; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (strncmp(line, key, n) == 0 && line[n] == ' ')
+			return strtoull(line + n, NULL, 10);
+	}
+	return 0;
+}
+
+static uint64_t cpu_us(const struct cgroup *cg)
+{
+	return number_in(cg->fd, "cpu.stat", "usage_usec");
+}
+
+int cgroup_take(struct cgroups *all, struct cgroup **ret, struct err *e)
+{
+	struct cgroup *cg;
+	int r;
+
+	*ret = NULL;
+	if (all->root_fd < 0)
+		return 0;
+	if (all->n_spare) {
+		*ret = all->spare[--all->n_spare];
+		return 0;
+	}
+	cg = mem_new(sizeof(*cg));
+	(void)snprintf(cg->name, sizeof(cg->name), "s%" PRIu64, all->next++);
+	r = sys_mkdir(all->root_fd, cg->name, 0755);
+	if (r == 0)
+		r = cg->fd = sys_open_beneath(all->root_fd, cg->name, O_RDONLY | O_DIRECTORY, 0);
+	if (r < 0) {
+		free(cg);
+		return err_sys(e, r, "make a cgroup for the program");
+	}
+	*ret = cg;
+	return 0;
+}
+
+/* Move what is in @cg to the background; returns false when something is still there. */
+static bool move_out(const struct cgroups *all, const struct cgroup *cg)
+{
+	char pids[FILE_MAX];
+	ssize_t n = sys_read_file(cg->fd, "cgroup.procs", pids, sizeof(pids));
+
+	if (n == 0)
+		return true;
+	for (char *line = strtok(n > 0 ? pids : NULL, "\n"); line; line = strtok(NULL, "\n")) {
+		AUTO_CLOSE int fd = sys_openat(all->root_fd, "background/cgroup.procs", O_WRONLY, 0);
+
+		if (fd >= 0)
+			(void)sys_write(fd, line, strlen(line));
+	}
+	return false;
+}
+
+void cgroup_give(struct cgroups *all, struct cgroup *cg)
+{
+	bool empty = false;
+
+	if (!cg)
+		return;
+	for (int i = 0; i < MOVE_ROUNDS && !empty; i++)
+		empty = move_out(all, cg);
+	if (!empty) {
+		(void)cgroup_kill(cg);
+		drop(all, cg); /* the kernel keeps it until the dead are gone */
+		return;
+	}
+	if (all->n_spare == CGROUP_SPARE_MAX) {
+		drop(all, cg);
+		return;
+	}
+	cg->cpu_base_us = cpu_us(cg);
+	all->spare[all->n_spare++] = cg;
+}
+
+int cgroup_kill(const struct cgroup *cg)
+{
+	AUTO_CLOSE int fd = sys_openat(cg->fd, "cgroup.kill", O_WRONLY, 0);
+
+	return fd < 0 ? fd : sys_write_full(fd, "1", 1);
+}
+
+uint64_t cgroup_cpu_us(const struct cgroup *cg)
+{
+	return cpu_us(cg) - cg->cpu_base_us;
+}
+
+uint64_t cgroups_oom_kills(const struct cgroups *all)
+{
+	return all->root_fd < 0 ? 0 : number_in(all->root_fd, "memory.events", "oom_kill");
+}
+
+bool cgroups_background_empty(const struct cgroups *all)
+{
+	return all->root_fd < 0 ||
+	       number_in(all->root_fd, "background/cgroup.events", "populated") == 0;
+}

@@ -1,0 +1,43 @@
+/*
+ * guest/cgroup.h - one cgroup per session, so that a whole process tree can be
+ * killed whatever it did to hide. Version 2 only; controllers are not needed.
+ *
+ * CGROUP-1 A session's cgroup holds no process of an earlier session: what a
+ *	    session leaves running moves to the cgroup "background".
+ */
+#pragma once
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct err;
+
+enum { CGROUP_SPARE_MAX = 8 };
+
+struct cgroup {
+	int fd; /* of its directory; clone3(CLONE_INTO_CGROUP) takes it */
+	char name[24];
+	uint64_t cpu_base_us; /* used by earlier sessions */
+};
+
+struct cgroups {
+	int root_fd; /* owned; -1: this host gives us none */
+	uint64_t next;
+	struct cgroup *spare[CGROUP_SPARE_MAX]; /* making one costs more than the program it holds */
+	size_t n_spare;
+};
+
+/* @root_fd: directory of a cgroup that is ours alone, given; -1: none. -errno (and no cgroups). */
+int cgroups_init(struct cgroups *all, int root_fd);
+void cgroups_deinit(struct cgroups *all);
+
+int cgroup_take(struct cgroups *all, struct cgroup **ret, struct err *e); /* NULL: no cgroups here */
+void cgroup_give(struct cgroups *all, struct cgroup *cg); /* back; NULL: fine */
+int cgroup_kill(const struct cgroup *cg);		  /* every process in it, at once; -errno */
+uint64_t cgroup_cpu_us(const struct cgroup *cg);	  /* since cgroup_take() */
+
+/* Processes the kernel killed for memory in all sessions so far; 0 where nobody counts. */
+uint64_t cgroups_oom_kills(const struct cgroups *all);
+
+/* Nothing of ended sessions runs any more (or nobody can tell). */
+bool cgroups_background_empty(const struct cgroups *all);

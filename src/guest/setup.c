@@ -1,0 +1,166 @@
+/* guest/setup.c - guest.setup: clock, randomness, identity, before anything else */
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/random.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/utsname.h>
+#include <time.h>
+#include <unistd.h>
+#include "base/err.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "guest/agent.h"
+#include "loop/link.h"
+#include "sys/clock.h"
+#include "sys/fd.h"
+#include "wire/gen/limits.h"
+#include "wire/gen/records.h"
+
+enum { SEED_MAX = 64 };
+
+static int set_clock(uint64_t unix_ns, struct err *e)
+{
+	struct timespec ts = {(time_t)(unix_ns / NS_PER_S), (long)(unix_ns % NS_PER_S)};
+
+	return clock_settime(CLOCK_REALTIME, &ts) < 0 ? err_sys(e, -errno, "set the clock") : 0;
+}
+
+/* Mix the host's bytes in, count them, and make the generator use them at once. */
+static int reseed(struct span seed, struct err *e)
+{
+	struct {
+		struct rand_pool_info info;
+		unsigned char bytes[SEED_MAX];
+	} pool = {.info = {.entropy_count = (int)(seed.n * 8), .buf_size = (int)seed.n}};
+	AUTO_CLOSE int fd = sys_open("/dev/urandom", O_RDONLY);
+	int r = 0;
+
+	if (fd < 0)
+		return err_sys(e, fd, "/dev/urandom");
+	memcpy(pool.info.buf, seed.p, seed.n);
+	if (ioctl(fd, RNDADDENTROPY, &pool.info) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
+		r = err_sys(e, -errno, "reseed the random pool");
+	explicit_bzero(&pool, sizeof(pool));
+	return r;
+}
+
+static int set_machine_id(const struct id *id, struct err *e)
+{
+	static const char path[] = "/etc/machine-id";
+	char text[ID_TEXT + 1];
+	AUTO_CLOSE int fd = -1;
+	int r = sys_unlink(AT_FDCWD, path);
+
+	id_format(id, text);
+	(void)strcat(text, "\n");
+	/* The workload may have put anything there, a pipe or a link: only a new file will do. */
+	if (r == 0)
+		r = fd = sys_openat(AT_FDCWD, path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, 0444);
+	if (r >= 0)
+		r = sys_write_full(fd, text, strlen(text));
+	return r < 0 && r != -ENOENT ? err_sys(e, r, "write %s", path) : 0;
+}
+
+static int set_pids_max(const struct agent *a, uint64_t max, struct err *e)
+{
+	char text[32];
+	int r;
+
+	(void)snprintf(text, sizeof(text), "%llu", (unsigned long long)max);
+	if (a->cgroups.root_fd < 0)
+		return err_set(e, ERR_UNSUPPORTED, "pids_max: no cgroups in this guest");
+	r = sys_write_file(a->cgroups.root_fd, "pids.max", text);
+	return r < 0 ? err_sys(e, r, "limit the processes of the workload") : 0;
+}
+
+static int take_env(struct agent *a, struct strv env, struct err *e)
+{
+	struct env check;
+	int r;
+
+	env_init(&check);
+	r = env_add_all(&check, env, e);
+	env_deinit(&check);
+	if (r < 0)
+		return r;
+	free(a->env);
+	a->env = env.n ? mem_dup(env.p, env.n) : NULL;
+	a->env_len = env.n;
+	return 0;
+}
+
+static int set_hostname(struct span name, struct err *e)
+{
+	return sethostname(name.p, name.n) < 0 ? err_sys(e, -errno, "set the host name") : 0;
+}
+
+/* A machine's kernel is ours alone; of a process sandbox only the names are. */
+static int set_machine(struct agent *a, const struct rec_guest_setup *rq, bool *ret_seeded,
+		       struct err *e)
+{
+	int r = 0;
+
+	if (rq->time_ns)
+		r = set_clock(rq->time_ns, e);
+	if (r == 0 && rq->seed.n) {
+		r = reseed(rq->seed, e);
+		*ret_seeded = r == 0;
+	}
+	if (r == 0 && rq->pids_max)
+		r = set_pids_max(a, rq->pids_max, e);
+	return r;
+}
+
+static void read_boot_id(const struct agent *a, char ret[LIMIT_TEXT_SHORT + 1])
+{
+	if (sys_read_file(a->c.proc_fd, "sys/kernel/random/boot_id", ret, LIMIT_TEXT_SHORT) < 0)
+		ret[0] = '\0';
+	ret[strcspn(ret, "\n")] = '\0';
+}
+
+/* Time from kernel start until now; the daemon asks once, right after boot. */
+static uint64_t uptime_us(void)
+{
+	struct timespec ts = {0};
+
+	(void)clock_gettime(CLOCK_BOOTTIME, &ts);
+	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
+}
+
+void guest_setup_call(struct agent *a, struct stream *s, const void *rec)
+{
+	const struct rec_guest_setup *rq = rec;
+	char boot_id[LIMIT_TEXT_SHORT + 1];
+	struct err e = ERR_INIT;
+	struct utsname u = {0};
+	bool seeded = false;
+	int r = take_env(a, rq->env, &e);
+
+	if (r == 0 && a->c.is_machine)
+		r = set_machine(a, rq, &seeded, &e);
+	if (r == 0 && rq->hostname.n)
+		r = set_hostname(rq->hostname, &e);
+	if (r == 0 && !id_is_zero(&rq->machine_id))
+		r = set_machine_id(&rq->machine_id, &e);
+	if (r < 0) {
+		stream_fail(s, &e);
+		return;
+	}
+	span_copy(rq->user, a->default_user, sizeof(a->default_user));
+	(void)uname(&u);
+	read_boot_id(a, boot_id);
+	struct rec_guest_ready ready = {
+		.agent = span_of(HOTCELL_VERSION),
+		.kernel = (struct span){u.release, strnlen(u.release, LIMIT_TEXT_SHORT)},
+		.time_ns = sys_unix_ns(),
+		.boot_id = span_of(boot_id),
+		.seeded = seeded,
+		.hostname = span_of(u.nodename),
+		.boot_us = a->c.is_machine ? uptime_us() : 0,
+		.wall = span_of(a->c.is_machine ? "vm" : "process"),
+	};
+	agent_answer(s, &rec_guest_ready_type, &ready, 0, NULL);
+}

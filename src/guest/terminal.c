@@ -1,0 +1,46 @@
+/* guest/terminal.c - pseudo terminals */
+#include "guest/terminal.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include "base/err.h"
+#include "sys/fd.h"
+
+enum { ROWS = 24, COLS = 80, TTY_GROUP = 5 };
+
+int terminal_resize(int master, unsigned rows, unsigned cols, struct err *e)
+{
+	struct winsize ws = {
+		.ws_row = (unsigned short)(rows ? rows : ROWS),
+		.ws_col = (unsigned short)(cols ? cols : COLS),
+	};
+
+	return ioctl(master, TIOCSWINSZ, &ws) < 0 ? err_sys(e, -errno, "resize the terminal") : 0;
+}
+
+int terminal_open(uid_t owner, unsigned rows, unsigned cols, int *ret_master, int *ret_slave,
+		  struct err *e)
+{
+	/* The instance that the workload sees, whichever way /dev/ptmx points. */
+	AUTO_CLOSE int master = sys_open("/dev/pts/ptmx", O_RDWR | O_NOCTTY);
+	AUTO_CLOSE int slave = -1;
+	int unlock = 0, r;
+
+	if (master < 0)
+		return err_sys(e, master, "open a terminal (/dev/pts/ptmx)");
+	if (ioctl(master, TIOCSPTLCK, &unlock) < 0)
+		return err_sys(e, -errno, "unlock the terminal");
+	slave = ioctl(master, TIOCGPTPEER, O_RDWR | O_NOCTTY | O_CLOEXEC);
+	if (slave < 0)
+		return err_sys(e, -errno, "open the terminal's other side");
+	if (fchown(slave, owner, TTY_GROUP) < 0 || fchmod(slave, 0620) < 0)
+		return err_sys(e, -errno, "give the terminal to its user");
+	r = terminal_resize(master, rows, cols, e);
+	if (r < 0)
+		return r;
+	*ret_master = take_fd(&master);
+	*ret_slave = take_fd(&slave);
+	return 0;
+}
