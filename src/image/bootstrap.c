@@ -156,10 +156,10 @@ static int find_apt_options(const struct build *b, struct str *ret, struct err *
 	return r;
 }
 
-/* mmdebstrap says "I: extracting archives..." */
+/* mmdebstrap says "I: extracting archives...", and prints the hooks it runs. */
 static void on_bootstrap_line(struct progress *p, const char *line)
 {
-	if (str_starts(line, "I: "))
+	if (str_starts(line, "I: ") && !strstr(line, "-hook"))
 		progress_stage(p, line + 3);
 }
 
