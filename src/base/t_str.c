@@ -78,7 +78,8 @@ static void escapes_what_terminals_obey(void **state)
 	check_escaped("a\nb\tc\\d\r", 8, "a\\nb\\tc\\\\d\\x0d");
 	check_escaped("\x1b[31m", 5, "\\x1b[31m");
 	check_escaped("\0\x7f", 2, "\\x00\\x7f");
-	check_escaped("gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80", 15, "gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80");
+	check_escaped("gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80", 15,
+		      "gr\xc3\xbc\xc3\x9f \xe2\x82\xac \xf0\x9f\x98\x80");
 	check_escaped("\xc2\x9b" "31m", 5, "\\xc2\\x9b31m"); /* CSI in one byte, as UTF-8 */
 	check_escaped("\xc2\xa0", 2, "\xc2\xa0");
 	check_escaped("\xff\xfe", 2, "\\xff\\xfe");

@@ -151,7 +151,7 @@ static inline int t_after(void **state)
 	int main(void)                                                                             \
 	{                                                                                          \
 		const struct CMUnitTest tests[] = {__VA_ARGS__};                                   \
-                                                                                                   \
+												   \
 		return cmocka_run_group_tests(tests, NULL, NULL) ? 1 : 0;                          \
 	}
 

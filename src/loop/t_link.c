@@ -739,7 +739,8 @@ static void misbehave(enum where where, enum deed deed, bool at_opener)
 	settle(p);
 	if (p->a.k && c.s && !c.closed && !(deed == RESET_STREAM && at_opener && c.replies && where == AT_REPLY))
 		(void)stream_send(c.s, bytes, sizeof(bytes));
-	if (p->b.k && r->s && !r->closed && !(deed == RESET_STREAM && !at_opener && where == AT_REQUEST) && p->b.n_calls)
+	if (p->b.k && p->b.n_calls && r->s && !r->closed &&
+	    !(deed == RESET_STREAM && !at_opener && where == AT_REQUEST))
 		(void)stream_send(r->s, bytes, sizeof(bytes));
 	turns(p->l, 200);
 	if (p->a.k && c.s && link_streams(p->a.k))
@@ -1002,7 +1003,8 @@ static void broken_rules_end_the_link(void **state)
 		{ "an offset that wraps", { DATA_FRAME(UINT64_MAX - 3, 10) } },
 		{ "an offset that wraps later", { DATA_FRAME(0, 10), DATA_FRAME(UINT64_MAX, 10) } },
 		{ "bytes behind the end", { { .type = FRAME_END, .stream = 1 }, DATA_FRAME(0, 1) } },
-		{ "an end before the last byte", { DATA_FRAME(0, 10), { .type = FRAME_END, .stream = 1, .offset = 9 } } },
+		{ "an end before the last byte",
+		  { DATA_FRAME(0, 10), { .type = FRAME_END, .stream = 1, .offset = 9 } } },
 		{ "an end twice", { { .type = FRAME_END, .stream = 1 }, { .type = FRAME_END, .stream = 1 } } },
 		{ "credit for bytes never sent", { { .type = FRAME_WINDOW, .stream = 1, .offset = 1 } } },
 		{ "credit without end", { { .type = FRAME_WINDOW, .stream = 1, .offset = UINT64_MAX } } },
@@ -1159,7 +1161,8 @@ static void failing_system_calls_leave_nothing_behind(void **state)
 
 			p->raw = -1;
 			if (loop_new(true, &p->l) == 0 && sys_socketpair(fds) == 0) {
-				(void)link_new(p->l, fds[0], LINK_INITIATOR | LINK_FDS, 9, &link_ops, &p->a, &p->a.k, &e);
+				(void)link_new(p->l, fds[0], LINK_INITIATOR | LINK_FDS, 9, &link_ops, &p->a,
+					       &p->a.k, &e);
 				(void)link_new(p->l, fds[1], LINK_FDS, 0, &link_ops, &p->b, &p->b.k, &e);
 				turns(p->l, 5);
 				if (p->a.k && link_is_up(p->a.k))

@@ -179,8 +179,10 @@ static void pads_outlast_any_frame(void **state)
 		struct frame_parser fp;
 		struct seen s = { 0 };
 		struct frame f = { .type = (uint8_t)(1 + t_random(&seed) % 6), .stream = 1 + (uint32_t)t_random(&seed),
-				   .len = i ? (uint32_t)(t_random(&seed) % (FRAME_PAYLOAD_MAX + 1)) : FRAME_PAYLOAD_MAX };
+				   .len = FRAME_PAYLOAD_MAX };
 
+		if (i)
+			f.len = (uint32_t)(t_random(&seed) % (FRAME_PAYLOAD_MAX + 1));
 		frame_put(head, &f);
 		frame_parser_init(&fp, false);
 		feed(&fp, head, i ? t_random(&seed) % (FRAME_HEAD + 1) : FRAME_HEAD, &s);
