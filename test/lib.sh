@@ -1,0 +1,287 @@
+# shellcheck shell=sh
+# test/lib.sh - what black-box test scripts share; see test/README.md
+#
+# A script sources this file, defines functions named test_..., and ends with
+# `run_tests`. Each test runs in a process of its own, with a time limit, under
+# `set -eu`, and everything it started or made is gone afterwards or it fails.
+
+TOP=$(cd "$(dirname "$0")/.." && pwd)
+BUILD=${HOTCELL_BUILD:-$TOP/build}
+TEMPLATE_STATE=${HOTCELL_TEST_STATE:-$BUILD/test-state}
+TEST_SECONDS=${TEST_SECONDS:-120}
+PATH=$BUILD/src/bin:$PATH
+export TOP BUILD TEMPLATE_STATE PATH
+unset HOTCELL_STATE HOTCELL_RUN
+SKIPPED=77
+
+# ---- saying what happened ----
+
+# skip REASON - this test can't run here
+skip() {
+	echo "skip: $*"
+	exit $SKIPPED
+}
+
+# fail WORDS - this test found something wrong
+fail() {
+	echo "failed: $*"
+	exit 1
+}
+
+# same WANT GOT [WHAT] - two texts are equal
+same() {
+	[ "$1" = "$2" ] || fail "${3:-text}: wanted \"$1\", got \"$2\""
+}
+
+# contains TEXT PART - PART stands in TEXT
+contains() {
+	case $1 in
+	*"$2"*) ;;
+	*) fail "\"$2\" is not in \"$1\"" ;;
+	esac
+}
+
+# status WANT COMMAND... - the command ends with this exit status; its output goes to $OUT and $ERR
+status() {
+	want=$1
+	shift
+	OUT=$SCRATCH/out ERR=$SCRATCH/err
+	got=0
+	"$@" >"$OUT" 2>"$ERR" || got=$?
+	[ "$got" = "$want" ] || fail "exit status $got, wanted $want: $*
+$(tail -n 20 "$OUT" "$ERR")"
+}
+
+# eventually SECONDS COMMAND... - the command succeeds within that time (asked ten times a second)
+eventually() {
+	tries=$(($1 * 10))
+	shift
+	until "$@" >/dev/null 2>&1; do
+		tries=$((tries - 1))
+		[ $tries -gt 0 ] || fail "never came true: $*"
+		sleep 0.1
+	done
+}
+
+# scratch - a new directory that goes away with the test
+scratch() {
+	mktemp -d "$SCRATCH/XXXXXX"
+}
+
+need_root() {
+	[ "$(id -u)" -eq 0 ] || skip "needs root"
+}
+
+need_program() {
+	command -v "$1" >/dev/null || skip "needs the program $1"
+}
+
+# json FILE EXPRESSION - a value of a JSON document, by a Python expression on `d`
+json() {
+	python3 -c 'import json, sys
+d = json.load(open(sys.argv[1]))
+v = eval(sys.argv[2])
+print(v if isinstance(v, str) else json.dumps(v))' "$1" "$2"
+}
+
+# ---- a host of our own ----
+
+# template - build the template `base` once; the state directory it is in is kept between runs
+template() {
+	mkdir -p "$TEMPLATE_STATE"
+	(
+		flock 9
+		HOTCELL_STATE=$TEMPLATE_STATE HOTCELL_RUN=$SCRATCH/no-run hotcell image build base >"$SCRATCH/template.log" 2>&1
+	) 9>"$TEMPLATE_STATE/.test-lock" || {
+		tail -n 15 "$SCRATCH/template.log"
+		fail "hotcell image build base"
+	}
+}
+
+# host - a daemon's directories of our own, templates lent from $TEMPLATE_STATE; the first call starts the daemon
+host() {
+	template
+	export HOTCELL_STATE="$SCRATCH/state" HOTCELL_RUN="$SCRATCH/run"
+	mkdir -p "$HOTCELL_STATE" "$HOTCELL_RUN"
+	chmod 755 "$SCRATCH" "$HOTCELL_STATE" "$HOTCELL_RUN"
+	for part in images kernels initrds closures; do
+		mkdir -p "$TEMPLATE_STATE/$part"
+		ln -s "$TEMPLATE_STATE/$part" "$HOTCELL_STATE/$part"
+	done
+	traces >"$SCRATCH/traces.before"
+}
+
+# Processes of our host: each carries HOTCELL_RUN in its environment, or descends from one that does.
+host_pids() {
+	for dir in /proc/[0-9]*; do
+		pid=${dir#/proc/}
+		[ "$pid" != $$ ] || continue
+		case $(readlink "$dir/exe" 2>/dev/null) in
+		"$BUILD"/src/bin/hotcelld* | "$BUILD"/src/bin/hotcell-keeper*)
+			if tr '\0' '\n' 2>/dev/null <"$dir/environ" | grep -qxF "HOTCELL_RUN=$SCRATCH/run"; then
+				echo "$pid"
+				descendants "$pid"
+			fi
+			;;
+		esac
+	done | sort -un
+}
+
+descendants() {
+	for child in $(cat "/proc/$1/task"/*/children 2>/dev/null); do
+		echo "$child"
+		descendants "$child"
+	done
+}
+
+# pid_of hotcelld|hotcell-keeper - of our host; empty when there is none
+pid_of() {
+	for pid in $(host_pids); do
+		case $(readlink "/proc/$pid/exe" 2>/dev/null) in
+		*/"$1") echo "$pid"; return ;;
+		esac
+	done
+}
+
+# is_dead PID - gone, or only a name in the process table
+is_dead() {
+	[ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null || [ ! -d "/proc/$1" ]
+}
+
+all_dead() {
+	for one; do
+		is_dead "$one" || return 1
+	done
+}
+
+# host_end - end daemon, keeper and what they hold, by pid
+host_end() {
+	pids=$(host_pids)
+	[ -n "$pids" ] || return 0
+	# shellcheck disable=SC2086 # a list of numbers
+	kill -KILL $pids 2>/dev/null || true
+	tries=100
+	# shellcheck disable=SC2086
+	until all_dead $pids; do
+		tries=$((tries - 1))
+		[ $tries -gt 0 ] || { echo "would not die: $pids"; return 1; }
+		sleep 0.1
+	done
+}
+
+# traces - what sandboxes could leave on this machine: control groups and mounts of our host, files, records
+traces() {
+	find /sys/fs/cgroup -type d -name 'hotcell*' 2>/dev/null | while read -r group; do
+		[ -z "$(host_of_group "$group")" ] || echo "cgroup $group"
+	done
+	grep -F "$SCRATCH" /proc/self/mountinfo | sed 's/^[^ ]* [^ ]* [^ ]* [^ ]* \([^ ]*\).*/mount \1/' || true
+	for dir in "$SCRATCH/state/sandboxes" "$SCRATCH/state/keeper" "$SCRATCH/run/machines"; do
+		[ ! -d "$dir" ] || find "$dir" -mindepth 1 | sed 's/^/file /'
+	done
+}
+
+# Our keeper's pid, if this control group belongs to it.
+host_of_group() {
+	for pid in $(cat "$SCRATCH/keeper.pids" 2>/dev/null); do
+		case $1 in
+		*hotcell*"$pid"*) echo "$pid" ;;
+		esac
+	done
+}
+
+# no_traces - every sandbox is gone; so must be all it used. Keeper and daemon may stay.
+no_traces() {
+	status 0 hotcell list --json
+	same 0 "$(json "$OUT" 'len(d)')" "sandboxes left"
+	for name in hotcelld hotcell-keeper; do
+		for child in $(descendants "$(pid_of $name)"); do
+			case $(readlink "/proc/$child/exe" 2>/dev/null) in
+			*/hotcelld | */hotcell-keeper | */hotcell | '') ;;
+			*) fail "left behind: process $child $(tr '\0' ' ' <"/proc/$child/cmdline" 2>/dev/null)" ;;
+			esac
+		done
+	done
+	traces >"$SCRATCH/traces.after"
+	diff "$SCRATCH/traces.before" "$SCRATCH/traces.after" || fail "something was left behind (above)"
+}
+
+# fds PID - how many descriptors it has open
+fds() {
+	find "/proc/$1/fd" -mindepth 1 2>/dev/null | wc -l
+}
+
+# rss_kib PID - private memory of a process
+rss_kib() {
+	awk '/^(Private_Clean|Private_Dirty):/ { sum += $2 } END { print sum + 0 }' "/proc/$1/smaps_rollup"
+}
+
+# ---- running the tests of a script ----
+
+# Whatever happened: nothing of the test stays. A leak after a success is a failure.
+cleanup() {
+	result=$?
+	trap - EXIT
+	set +e
+	if [ -n "${HOTCELL_RUN:-}" ]; then
+		if [ $result -ne 0 ] && [ $result -ne $SKIPPED ]; then
+			for log in "$HOTCELL_RUN"/*.log; do
+				[ ! -s "$log" ] || { echo "-- the end of ${log##*/}"; tail -n 20 "$log"; }
+			done
+		fi
+		host_end || result=1
+		awk -v dir="$SCRATCH" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r at; do
+			echo "left mounted: $at"
+			umount -l "$at"
+		done
+	fi
+	case $SCRATCH in
+	/tmp/hotcell-test.*) rm -rf "$SCRATCH" ;;
+	esac
+	exit $result
+}
+
+run_one() {
+	SCRATCH=$(mktemp -d /tmp/hotcell-test.XXXXXX) || exit 1
+	trap cleanup EXIT
+	trap 'exit 1' INT TERM HUP
+	set -eu
+	if command -v setup >/dev/null; then
+		setup
+	fi
+	"$1"
+}
+
+# run_tests - every test_... of this script in order, or those named by the arguments of the script
+run_tests() {
+	if [ "${HOTCELL_ONE_TEST:-}" ]; then
+		run_one "$HOTCELL_ONE_TEST"
+		exit
+	fi
+	passed=0 failed=0 skipped=0
+	log=$(mktemp /tmp/hotcell-log.XXXXXX) || exit 1
+	trap 'rm -f "$log"' EXIT
+	for name in $(sed -n 's/^\(test_[a-z0-9_]*\)().*/\1/p' "$0"); do
+		case " ${TESTS:-$name} " in
+		*" $name "*) ;;
+		*) continue ;;
+		esac
+		start=$(date +%s%N)
+		result=0
+		HOTCELL_ONE_TEST=$name timeout -k 10 "$TEST_SECONDS" sh "$0" >"$log" 2>&1 </dev/null || result=$?
+		took=$((($(date +%s%N) - start) / 1000000))
+		took=$(printf '%d.%03d' $((took / 1000)) $((took % 1000)))
+		case $result in
+		0) passed=$((passed + 1)); echo "  ok    $name ($took s)" ;;
+		"$SKIPPED") skipped=$((skipped + 1)); echo "  skip  $name: $(sed -n 's/^skip: //p' "$log" | tail -n 1)" ;;
+		*)
+			failed=$((failed + 1))
+			echo "  FAIL  $name ($took s)"
+			[ $result -ne 124 ] || echo "        not done after $TEST_SECONDS s"
+			sed 's/^/        /' "$log" | tail -n 40
+			;;
+		esac
+	done
+	echo "$passed passed, $failed failed, $skipped skipped"
+	[ $failed -eq 0 ]
+	exit
+}
