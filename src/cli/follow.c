@@ -160,6 +160,8 @@ static void on_ended(struct exec *x, const struct err *why)
 	struct follow *f = exec_arg(x);
 	struct follow_result *r = f->result;
 
+	if (why)
+		drain(f); /* what came before the error */
 	if (!why) {
 		r->exit = *exec_exit(x);
 		span_copy(r->exit.reason, r->reason, sizeof(r->reason));

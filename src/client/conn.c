@@ -42,6 +42,7 @@ struct conn {
 };
 
 static void attempt(struct conn *c);
+static void revive(struct conn *c);
 
 /* ---- state ---- */
 
@@ -60,8 +61,10 @@ static void on_tell(struct loop_call *call)
 	struct conn *c = CONTAINER_OF(call, struct conn, tell);
 	struct list turn;
 
+	if (c->state == CONN_DOWN && !list_empty(&c->watches))
+		revive(c); /* asked for while the link was going down */
 	if (c->state != CONN_UP && c->state != CONN_FAILED)
-		return; /* lost again: they hear of the next outcome */
+		return; /* they hear of the next outcome */
 	list_take(&c->watches, &turn);
 	while (!list_empty(&turn)) {
 		struct conn_watch *w = LIST_ENTRY(turn.next, struct conn_watch, link);

@@ -174,6 +174,7 @@ static void advance(struct exec *x)
 		x->chunk.left = get_u32(head) >> 8;
 		drop_out(x, CHUNK_HEAD);
 		if (x->chunk.tag < EXEC_STDOUT || x->chunk.tag > EXEC_EXIT) {
+			x->chunk.left = 0; /* nothing of it is shown */
 			fail(x, ERR_INVALID, "the guest sent output of an unknown kind");
 			return;
 		}

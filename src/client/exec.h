@@ -41,7 +41,10 @@ struct exec_ops {
 	void (*readable)(struct exec *x);
 	void (*writable)(struct exec *x); /* exec_write() takes more than before; NULL: fine */
 	void (*lost)(struct exec *x, const struct err *why); /* trying again; NULL: fine */
-	/* The last one. @why NULL: all output was taken and exec_exit() is valid. */
+	/*
+	 * The last one. @why NULL: all output was taken and exec_exit() is valid. Otherwise
+	 * exec_peek() still shows what came before the error.
+	 */
 	void (*ended)(struct exec *x, const struct err *why);
 };
 
