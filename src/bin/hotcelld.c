@@ -1,0 +1,580 @@
+/*
+ * bin/hotcelld.c - the daemon: directories, lock, keeper, privileges, then the engine's loop
+ *
+ * Started as root it prepares what only root can, starts the keeper, and becomes
+ * UID_BASE for good, before it reads a byte of any client or guest. Machines
+ * are the keeper's children: they stay when this process ends.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <grp.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include "base/err.h"
+#include "base/macro.h"
+#include "base/str.h"
+#include "base/unit.h"
+#include "client/place.h"
+#include "driver/driver.h"
+#include "engine/engine.h"
+#include "image/disk.h"
+#include "image/store.h"
+#include "loop/loop.h"
+#include "store/store.h"
+#include "sys/clock.h"
+#include "sys/fd.h"
+#include "sys/sock.h"
+
+enum {
+	UID_BASE = 0x70000000,
+	KEEPER_START_MS = 30000,
+	OOM_SCORE = -900, /* after the machines, before the keeper */
+	FILES_MAX = 65536,
+	ACCEPTS_PER_EVENT = 16,
+	EXIT_KEEPER_LOST = 3,
+};
+
+struct daemon {
+	char state[PLACE_PATH], run[PLACE_PATH];
+	uint64_t memory_budget_mb;
+	int ready_fd;
+	bool is_root;
+	unsigned uids[3];
+	int state_fd, lock_fd, listen_fd, signal_fd;
+	struct loop *loop;
+	struct store *store;
+	struct engine *engine;
+	struct loop_io listen_io, signal_io;
+	int exit_code;
+};
+
+/* ---- every way to run a sandbox, and the word for it ---- */
+
+static const struct engine_wall walls[] = {
+	{&driver_qemu, "vm"},
+	{&driver_process, "process"},
+	{NULL, NULL},
+};
+
+/* ---- what the engine needs of the host ---- */
+
+static int host_image_open(void *arg, const char *ref, struct image *ret, struct err *e)
+{
+	const struct daemon *d = arg;
+
+	return image_open(d->state_fd, ref, ret, e);
+}
+
+static int host_disk_make(void *arg, const char *id, uint64_t size_mb, int *ret_fd, struct err *e)
+{
+	const struct daemon *d = arg;
+
+	return disk_make(d->state_fd, id, size_mb, ret_fd, e);
+}
+
+static int host_disk_remove(void *arg, const char *id, struct err *e)
+{
+	const struct daemon *d = arg;
+
+	return disk_remove(d->state_fd, id, e);
+}
+
+static int host_random(void *arg, void *p, size_t n)
+{
+	(void)arg;
+	return sys_random(p, n);
+}
+
+static void host_close_fd(void *arg, int fd)
+{
+	(void)arg;
+	(void)sys_close(fd);
+}
+
+/* One write per line, so that lines of several processes in one log stay whole. */
+static void host_log(void *arg, const char *line)
+{
+	char text[4200];
+	int n = snprintf(text, sizeof(text), "%s\n", line);
+
+	(void)arg;
+	(void)!write(STDERR_FILENO, text, MIN((size_t)n, sizeof(text) - 1));
+}
+
+/* ---- arguments ---- */
+
+static const char usage[] =
+	"usage: hotcelld [options]\n"
+	"The daemon. hotcell starts it when it is needed; it stays in the foreground.\n"
+	"\n"
+	"  --state DIR           images, records, disks (HOTCELL_STATE)\n"
+	"  --run DIR             sockets and logs (HOTCELL_RUN)\n"
+	"  --memory-budget SIZE  memory that may be promised to sandboxes, e.g. 8G\n"
+	"                        (what is available at the start, less 512M)\n"
+	"  --ready-fd N          write one byte there when it serves\n"
+	"  --version, --help\n";
+
+static int copy_path(char *to, const char *from, const char *flag, struct err *e)
+{
+	if (*from != '/')
+		return err_set(e, ERR_INVALID, "%s %s: must be an absolute path", flag, from);
+	if (strlen(from) >= PLACE_PATH - 64)
+		return err_set(e, ERR_LIMIT, "%s: longer than %d bytes", flag, PLACE_PATH - 64);
+	(void)snprintf(to, PLACE_PATH, "%s", from);
+	return 0;
+}
+
+static int take_option(struct daemon *d, int option, struct err *e)
+{
+	uint64_t n = 0;
+
+	switch (option) {
+	case 's': return copy_path(d->state, optarg, "--state", e);
+	case 'r': return copy_path(d->run, optarg, "--run", e);
+	case 'm':
+		if (unit_parse_bytes(optarg, &n) < 0 || n < MIB)
+			return err_set(e, ERR_INVALID, "--memory-budget %s: a size such as 8G",
+				       optarg);
+		d->memory_budget_mb = n / MIB;
+		return 0;
+	case 'f':
+		if (str_to_u64(optarg, 0, 65535, &n) < 0)
+			return err_set(e, ERR_INVALID, "--ready-fd %s: a descriptor number", optarg);
+		d->ready_fd = (int)n;
+		return 0;
+	case 'h': (void)fputs(usage, stdout); exit(0);
+	case 'v': (void)puts("hotcelld " HOTCELL_VERSION); exit(0);
+	}
+	return err_set(e, ERR_INVALID, "unknown option; see hotcelld --help");
+}
+
+static int read_arguments(struct daemon *d, int argc, char **argv, struct err *e)
+{
+	static const struct option options[] = {
+		{"state", required_argument, NULL, 's'},
+		{"run", required_argument, NULL, 'r'},
+		{"memory-budget", required_argument, NULL, 'm'},
+		{"ready-fd", required_argument, NULL, 'f'},
+		{"help", no_argument, NULL, 'h'},
+		{"version", no_argument, NULL, 'v'},
+		{0},
+	};
+	int option, r = 0;
+
+	opterr = 0;
+	while (r == 0 && (option = getopt_long(argc, argv, "", options, NULL)) >= 0)
+		r = take_option(d, option, e);
+	if (r == 0 && optind < argc)
+		r = err_set(e, ERR_INVALID, "%s: no such argument; see hotcelld --help", argv[optind]);
+	return r;
+}
+
+static int find_places(struct daemon *d, struct err *e)
+{
+	struct place place;
+	int r = 0;
+
+	if (!d->state[0])
+		r = place_state(d->state, sizeof(d->state), e);
+	if (r == 0 && !d->run[0]) {
+		r = place_find(NULL, &place, e);
+		(void)snprintf(d->run, sizeof(d->run), "%s", place.run);
+	}
+	if (r == 0 && (setenv("HOTCELL_STATE", d->state, 1) < 0 || setenv("HOTCELL_RUN", d->run, 1) < 0))
+		r = err_sys(e, -errno, "tell the keeper where things are");
+	return r;
+}
+
+/* ---- directories, lock, socket ---- */
+
+static int make_dir(const struct daemon *d, const char *base, const char *name, mode_t mode,
+		    bool is_ours, struct err *e)
+{
+	char path[PLACE_PATH + 32];
+	int r;
+
+	(void)snprintf(path, sizeof(path), "%s%s%s", base, *name ? "/" : "", name);
+	r = sys_mkdirs(path, mode);
+	if (r == 0 && is_ours && d->is_root &&
+	    (lchown(path, UID_BASE, UID_BASE) < 0 || chmod(path, mode) < 0))
+		r = -errno;
+	return r < 0 ? err_sys(e, r, "make the directory %s", path) : 0;
+}
+
+static int make_dirs(struct daemon *d, struct err *e)
+{
+	int r = make_dir(d, d->run, "", 0755, false, e);
+
+	if (r == 0)
+		r = make_dir(d, d->run, "keeper", 0700, true, e);
+	if (r == 0)
+		r = make_dir(d, d->state, "", 0755, false, e);
+	if (r == 0)
+		r = make_dir(d, d->state, "db", 0700, true, e);
+	if (r == 0)
+		r = make_dir(d, d->state, "sandboxes", 0700, true, e);
+	if (r < 0)
+		return r;
+	d->state_fd = sys_open(d->state, O_RDONLY | O_DIRECTORY);
+	return d->state_fd < 0 ? err_sys(e, d->state_fd, "open %s", d->state) : 0;
+}
+
+static int take_lock(struct daemon *d, struct err *e)
+{
+	char path[PLACE_PATH + 32];
+	int r;
+
+	(void)snprintf(path, sizeof(path), "%s/hotcelld.lock", d->run);
+	d->lock_fd = sys_create(path, O_RDWR | O_NOFOLLOW, 0600);
+	if (d->lock_fd < 0)
+		return err_sys(e, d->lock_fd, "open %s", path);
+	r = sys_lock(d->lock_fd);
+	if (r == -EAGAIN)
+		return err_set(e, ERR_CONFLICT, "another hotcelld runs already (it holds %s)", path);
+	return r < 0 ? err_sys(e, r, "lock %s", path) : 0;
+}
+
+static int open_socket(struct daemon *d, struct err *e)
+{
+	char path[PLACE_PATH + 32];
+
+	(void)snprintf(path, sizeof(path), "%s/hotcelld.sock", d->run);
+	d->listen_fd = sys_unix_listen(path, 0600);
+	return d->listen_fd < 0 ? err_sys(e, d->listen_fd, "listen on %s", path) : 0;
+}
+
+/* ---- the keeper ---- */
+
+static void keeper_socket(const struct daemon *d, char ret[PLACE_PATH + 32])
+{
+	(void)snprintf(ret, PLACE_PATH + 32, "%s/keeper/keeper.sock", d->run);
+}
+
+static bool keeper_answers(const struct daemon *d)
+{
+	char path[PLACE_PATH + 32];
+	AUTO_CLOSE int fd = -1;
+
+	keeper_socket(d, path);
+	fd = sys_unix_connect(path);
+	return fd >= 0;
+}
+
+/* Between fork and exec: its own session, its own log, nothing of ours but the ready pipe. */
+static _Noreturn void become_keeper(const struct daemon *d, const char *program, int ready_fd)
+{
+	char log[PLACE_PATH + 32];
+	const char *const argv[] = {"hotcell-keeper", "--ready-fd", "3", NULL};
+	int fd, null_fd = open("/dev/null", O_RDWR);
+
+	(void)snprintf(log, sizeof(log), "%s/keeper.log", d->run);
+	fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0640);
+	if (setsid() < 0 || fork() != 0)
+		_exit(0);
+	if (null_fd < 0 || fd < 0 || dup2(null_fd, 0) < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0)
+		_exit(126);
+	if (dup2(ready_fd, 3) < 0 || close_range(4, ~0u, 0) < 0)
+		_exit(126);
+	(void)execv(program, (char *const *)argv);
+	_exit(127);
+}
+
+static int await_keeper(const struct daemon *d, int fd, struct err *e)
+{
+	struct pollfd p = {.fd = fd, .events = POLLIN};
+	char byte;
+	int r;
+
+	do
+		r = poll(&p, 1, KEEPER_START_MS);
+	while (r < 0 && errno == EINTR);
+	if (r == 0)
+		return err_set(e, ERR_TIMEOUT, "hotcell-keeper did not start within %d s; see %s/keeper.log",
+			       KEEPER_START_MS / 1000, d->run);
+	if (sys_read(fd, &byte, 1) != 1)
+		return err_set(e, ERR_UNAVAILABLE, "hotcell-keeper ended at once; see %s/keeper.log",
+			       d->run);
+	return 0;
+}
+
+static int start_keeper(const struct daemon *d, struct err *e)
+{
+	char program[PLACE_PATH + 64];
+	AUTO_CLOSE int ready_r = -1;
+	int ends[2], r = place_program("hotcell-keeper", program, sizeof(program), e);
+	pid_t pid;
+
+	if (r < 0)
+		return r;
+	r = sys_pipe(ends);
+	if (r < 0)
+		return err_sys(e, r, "start hotcell-keeper: pipe");
+	ready_r = ends[0];
+	pid = fork();
+	if (pid == 0)
+		become_keeper(d, program, ends[1]);
+	(void)sys_close(ends[1]);
+	if (pid < 0)
+		return err_sys(e, -errno, "start hotcell-keeper: fork");
+	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
+		;
+	return await_keeper(d, ready_r, e);
+}
+
+/* ---- privileges ---- */
+
+/* More descriptors than connections and machines together will want. */
+static void raise_files(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) < 0)
+		return;
+	l.rlim_cur = MIN(l.rlim_max, (rlim_t)FILES_MAX);
+	(void)setrlimit(RLIMIT_NOFILE, &l);
+}
+
+static void spare_from_oom(void)
+{
+	char text[16];
+
+	(void)snprintf(text, sizeof(text), "%d", OOM_SCORE);
+	(void)sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", text); /* a user may not: fine */
+}
+
+static int drop_root(struct err *e)
+{
+	if (setgroups(0, NULL) < 0 || setresgid(UID_BASE, UID_BASE, UID_BASE) < 0 ||
+	    setresuid(UID_BASE, UID_BASE, UID_BASE) < 0)
+		return err_sys(e, -errno, "become user %d", UID_BASE);
+	if (setuid(0) == 0 || seteuid(0) == 0)
+		return err_set(e, ERR_INTERNAL, "root's powers could not be given up");
+	return 0;
+}
+
+static int give_up_powers(const struct daemon *d, struct err *e)
+{
+	int r = d->is_root ? drop_root(e) : 0;
+
+	if (r < 0)
+		return r;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
+		return err_sys(e, -errno, "give up privileges");
+	return 0;
+}
+
+/* ---- the loop's sources ---- */
+
+static void on_connection(struct loop_io *io, unsigned events)
+{
+	struct daemon *d = CONTAINER_OF(io, struct daemon, listen_io);
+
+	(void)events;
+	for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
+		int fd = sys_accept(d->listen_fd);
+		struct err e = ERR_INIT;
+		uid_t uid;
+		pid_t pid;
+
+		if (fd < 0)
+			return;
+		if (sys_peer(fd, &pid, &uid) < 0)
+			(void)sys_close(fd);
+		else
+			(void)engine_serve(d->engine, fd, uid, &e);
+	}
+}
+
+static void on_signal(struct loop_io *io, unsigned events)
+{
+	struct daemon *d = CONTAINER_OF(io, struct daemon, signal_io);
+	struct signalfd_siginfo info;
+
+	(void)events;
+	if (sys_read(d->signal_fd, &info, sizeof(info)) == (ssize_t)sizeof(info))
+		loop_stop(d->loop);
+}
+
+static void on_ready(void *arg)
+{
+	struct daemon *d = arg;
+	int r = loop_io_add(d->loop, &d->listen_io, d->listen_fd, LOOP_READ, on_connection);
+
+	if (r < 0) {
+		d->exit_code = 1;
+		loop_stop(d->loop);
+		return;
+	}
+	host_log(NULL, "level=info event=serving");
+	if (d->ready_fd >= 0)
+		(void)!write(d->ready_fd, "\n", 1);
+	d->ready_fd = sys_close(d->ready_fd);
+}
+
+static void on_over(void *arg, const struct err *why)
+{
+	struct daemon *d = arg;
+
+	if (why) {
+		char line[ERR_TEXT_MAX + 64];
+
+		(void)snprintf(line, sizeof(line), "level=error event=ending text=\"%s\"", why->text);
+		host_log(NULL, line);
+		d->exit_code = EXIT_KEEPER_LOST;
+	}
+	loop_stop(d->loop);
+}
+
+static int watch_signals(struct daemon *d, struct err *e)
+{
+	sigset_t set;
+	int r;
+
+	(void)signal(SIGPIPE, SIG_IGN);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	(void)sigprocmask(SIG_BLOCK, &set, NULL);
+	d->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	if (d->signal_fd < 0)
+		return err_sys(e, -errno, "signalfd");
+	r = loop_io_add(d->loop, &d->signal_io, d->signal_fd, LOOP_READ, on_signal);
+	return r < 0 ? err_sys(e, r, "watch signals") : 0;
+}
+
+/* ---- the engine ---- */
+
+static void read_memory(uint64_t *ret_available_mb, uint64_t *ret_total_mb)
+{
+	char text[4096];
+	unsigned long long kib;
+	const char *p;
+
+	if (sys_read_file(AT_FDCWD, "/proc/meminfo", text, sizeof(text)) < 0)
+		return;
+	p = strstr(text, "MemAvailable:");
+	if (p && sscanf(p, "MemAvailable: %llu", &kib) == 1)
+		*ret_available_mb = kib / 1024;
+	p = strstr(text, "MemTotal:");
+	if (p && sscanf(p, "MemTotal: %llu", &kib) == 1)
+		*ret_total_mb = kib / 1024;
+}
+
+static int serve(struct daemon *d, struct err *e)
+{
+	const struct engine_host host = {d, host_image_open, host_disk_make, host_disk_remove,
+					 host_random, host_close_fd, host_log};
+	const struct engine_ops ops = {on_ready, on_over, d};
+	char socket[PLACE_PATH + 32];
+	struct engine_config config = {
+		.loop = d->loop,
+		.store = d->store,
+		.host = &host,
+		.walls = walls,
+		.keeper_socket = socket,
+		.version = HOTCELL_VERSION,
+		.pid = getpid(),
+		.memory_budget_mb = d->memory_budget_mb,
+		.uids = d->uids,
+		.n_uids = ARRAY_LEN(d->uids),
+	};
+	int r = store_epoch_next(d->store, &config.epoch, e);
+
+	keeper_socket(d, socket);
+	read_memory(&config.memory_available_mb, &config.memory_total_mb);
+	if (r == 0)
+		r = engine_new(&config, &ops, &d->engine, e);
+	if (r == 0)
+		r = engine_start(d->engine, e);
+	if (r == 0 && loop_run(d->loop) < 0)
+		r = err_set(e, ERR_INTERNAL, "the event loop failed");
+	loop_io_del(d->loop, &d->listen_io); /* new clients wait for, or start, the next daemon */
+	d->engine = engine_free(d->engine);
+	return r;
+}
+
+static int open_store(struct daemon *d, struct err *e)
+{
+	char path[PLACE_PATH + 32];
+
+	(void)snprintf(path, sizeof(path), "%s/db", d->state);
+	return store_open(path, &d->store, e);
+}
+
+/* As root: whatever needs it. Afterwards: no way back. */
+static int prepare(struct daemon *d, struct err *e)
+{
+	int r = find_places(d, e);
+
+	if (r == 0)
+		r = make_dirs(d, e);
+	if (r == 0)
+		r = take_lock(d, e);
+	if (r == 0 && !keeper_answers(d))
+		r = start_keeper(d, e);
+	if (r == 0)
+		r = open_socket(d, e);
+	if (r < 0)
+		return r;
+	raise_files();
+	spare_from_oom();
+	return give_up_powers(d, e);
+}
+
+static int run(struct daemon *d, int argc, char **argv, struct err *e)
+{
+	int r = read_arguments(d, argc, argv, e);
+
+	if (r == 0)
+		r = prepare(d, e);
+	(void)umask(077);
+	if (r == 0)
+		r = open_store(d, e);
+	if (r < 0)
+		return r;
+	r = loop_new(false, &d->loop);
+	if (r < 0)
+		return err_sys(e, r, "make the event loop");
+	r = watch_signals(d, e);
+	if (r == 0)
+		r = serve(d, e);
+	loop_io_del(d->loop, &d->signal_io);
+	d->loop = loop_free(d->loop);
+	return r;
+}
+
+int main(int argc, char **argv)
+{
+	struct daemon d = {.ready_fd = -1,
+			   .is_root = geteuid() == 0,
+			   .uids = {0, getuid(), 0},
+			   .state_fd = -1,
+			   .lock_fd = -1,
+			   .listen_fd = -1,
+			   .signal_fd = -1};
+	struct err e = ERR_INIT;
+	int r;
+
+	d.uids[2] = d.is_root ? UID_BASE : getuid();
+	r = run(&d, argc, argv, &e);
+	store_close(d.store);
+	(void)sys_close(d.signal_fd);
+	(void)sys_close(d.listen_fd);
+	(void)sys_close(d.lock_fd);
+	(void)sys_close(d.state_fd);
+	if (r < 0) {
+		(void)fprintf(stderr, "hotcelld: %s\n", e.text);
+		return 1;
+	}
+	return d.exit_code;
+}

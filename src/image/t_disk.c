@@ -1,0 +1,100 @@
+/* image/t_disk.c - disks are whole, sparse, empty file systems, and leave nothing */
+#include "image/disk.h"
+#include <fcntl.h>
+#include <sys/stat.h>
+#include "base/err.h"
+#include "base/testing.h"
+#include "sys/fd.h"
+
+enum { EXT4_MAGIC_AT = 1024 + 56, SIZE_MB = 64 };
+
+static const char id[] = "00112233445566778899aabbccddeeff";
+static const char other[] = "ffeeddccbbaa99887766554433221100";
+
+static int state_new(char path[64])
+{
+	int fd;
+
+	(void)snprintf(path, 64, "/tmp/t_disk.XXXXXX");
+	assert_non_null(mkdtemp(path));
+	fd = sys_open(path, O_RDONLY | O_DIRECTORY);
+	assert_true(fd >= 0);
+	assert_int_equal(sys_mkdir(fd, DISKS_FOLDER, 0700), 0);
+	return fd;
+}
+
+static void state_free(int fd, const char *path)
+{
+	(void)sys_close(fd);
+	assert_int_equal(sys_remove_tree(AT_FDCWD, path), 0);
+}
+
+static void is_an_empty_file_system(int fd)
+{
+	unsigned char magic[2];
+	struct stat st;
+
+	assert_int_equal(sys_pread(fd, magic, 2, EXT4_MAGIC_AT), 2);
+	assert_int_equal(magic[0], 0x53);
+	assert_int_equal(magic[1], 0xef);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, (off_t)SIZE_MB * 1024 * 1024);
+	assert_true(st.st_blocks * 512 < st.st_size / 4); /* sparse */
+}
+
+static void is_made_twice_formatted_once(void **state)
+{
+	char path[64];
+	int state_fd = state_new(path), a = -1, b = -1;
+	struct stat blank, again;
+	struct err e = ERR_INIT;
+
+	T_UNUSED(state);
+	if (disk_make(state_fd, id, SIZE_MB, &a, &e) == -ERR_UNSUPPORTED) { /* no mke2fs here */
+		state_free(state_fd, path);
+		skip();
+	}
+	assert_string_equal(e.text, "");
+	assert_int_equal(fstatat(state_fd, DISKS_FOLDER "/.blank-64", &blank, 0), 0);
+	assert_int_equal(disk_make(state_fd, other, SIZE_MB, &b, &e), 0);
+	assert_int_equal(fstatat(state_fd, DISKS_FOLDER "/.blank-64", &again, 0), 0);
+	assert_int_equal(blank.st_ino, again.st_ino);
+	is_an_empty_file_system(a);
+	is_an_empty_file_system(b);
+	assert_int_equal(sys_close(a), -1);
+	assert_int_equal(sys_close(b), -1);
+	assert_int_equal(disk_make(state_fd, id, SIZE_MB, &a, &e), -ERR_CONFLICT);
+	assert_int_equal(disk_remove(state_fd, id, &e), 0);
+	assert_int_equal(disk_remove(state_fd, id, &e), 0); /* nothing there: fine */
+	assert_int_equal(fstatat(state_fd, DISKS_FOLDER "/00112233445566778899aabbccddeeff", &again, 0), -1);
+	state_free(state_fd, path);
+}
+
+static void a_failure_at_any_call_leaves_what_remove_removes(void **state)
+{
+	char path[64];
+	int state_fd = state_new(path), fd = -1;
+
+	T_UNUSED(state);
+	if (disk_make(state_fd, other, SIZE_MB, &fd, NULL) == -ERR_UNSUPPORTED) {
+		state_free(state_fd, path);
+		skip();
+	}
+	(void)sys_close(fd);
+	for (unsigned nth = 1, seen = 1; seen >= nth; nth++) {
+		struct err e = ERR_INIT;
+		int got = -1, r;
+
+		sys_fault_arm(nth, -ENOSPC);
+		r = disk_make(state_fd, id, SIZE_MB, &got, &e);
+		seen = sys_fault_seen();
+		sys_fault_arm(0, 0);
+		assert_int_equal(r, seen >= nth ? -ERR_LIMIT : 0);
+		assert_int_equal(r == 0, got >= 0);
+		(void)sys_close(got);
+		assert_int_equal(disk_remove(state_fd, id, &e), 0);
+	}
+	state_free(state_fd, path);
+}
+
+T_MAIN(T(is_made_twice_formatted_once), T(a_failure_at_any_call_leaves_what_remove_removes))
