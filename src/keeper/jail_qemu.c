@@ -134,7 +134,7 @@ _Static_assert(FD_ROOT == 3 && FD_DISK == 4 && FD_KERNEL == 5 && FD_INITRD == 6 
  */
 static void compose(struct jail_qemu *q, const struct jail_qemu_parts *p)
 {
-	static const char console[] = "console=ttyS0 quiet panic=-1 reboot=t pci=off";
+	static const char console[] = "console=ttyS0 quiet panic=-1 reboot=t";
 	char id[ID_TEXT];
 
 	id_format(&p->rec->id, id);
