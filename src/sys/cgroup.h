@@ -62,7 +62,8 @@ int cgroup_clone_fd(const struct cgroup *c); /* lent: for sys_clone(); -1: no v2
  */
 enum { CGROUP_DOORS = 6 };
 int cgroup_doors(struct cgroup *c, bool born, int ret[CGROUP_DOORS]);
-int cgroup_set(struct cgroup *c, const struct cgroup_limits *l, unsigned *ret_failed); /* CGROUP-1; *ret_failed: CGROUP_* */
+/* CGROUP-1; *ret_failed: CGROUP_* */
+int cgroup_set(struct cgroup *c, const struct cgroup_limits *l, unsigned *ret_failed);
 int cgroup_usage(struct cgroup *c, struct cgroup_usage *ret);
 
 int cgroup_kill(struct cgroup *c);	     /* SIGKILL to everybody in it, groups below included */

@@ -19,7 +19,8 @@ enum seccomp_do {
 
 /* Applies when (argument & mask) == value, or always when mask is 0. */
 struct seccomp_rule {
-	const char *call; /* kernel's name; NULL ends a table; names unknown to libseccomp are passed over unless .number */
+	/* kernel's name; NULL ends a table; names unknown to libseccomp are passed over unless .number */
+	const char *call;
 	enum seccomp_do act;
 	int answer;	  /* positive errno */
 	unsigned arg;	  /* 0-5 */
