@@ -1,0 +1,555 @@
+/*
+ * client/t_conn.c - connecting, starting the daemon, calls and lists
+ *
+ * The daemon that gets started is a shell script in a search path of the test's own, or this
+ * very program as a double.
+ */
+#include "client/conn.h"
+#include <fcntl.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <cmocka.h>
+#include "base/str.h"
+#include "client/file.h"
+#include "client/place.h"
+#include "client/t_double.h"
+#include "client/tree.h"
+#include "sys/clock.h"
+
+enum { ITEMS = 3000 };
+
+/* ---- the double's answers ---- */
+
+struct listing {
+	struct double_daemon *d;
+	unsigned at;
+};
+
+struct plan {
+	struct listing listing;
+	unsigned die;		/* that many questions end the connection */
+	unsigned die_after;	/* items before the list breaks off */
+	unsigned asked, removed;
+	char request_id[65];
+	struct str stored;
+	const char *const *tree; /* "name\0kind\0target" triples */
+};
+
+static const struct stream_ops none = {0};
+
+static void reply_info(struct stream *s, const char *name)
+{
+	struct rec_sandbox_info info = {.name = span_of(name), .state = span_of("running")};
+
+	stream_accept(s, &none, NULL);
+	assert(stream_reply(s, &rec_sandbox_info_type, &info, false, NULL, 0, NULL) == 0);
+}
+
+static void more_items(struct stream *s)
+{
+	struct listing *l = stream_arg(s);
+	struct plan *p = l->d->arg;
+
+	for (; l->at < ITEMS; l->at++) {
+		char name[64];
+		struct rec_sandbox_info info = {.created_ms = l->at + 1};
+
+		(void)snprintf(name, sizeof(name), "sandbox-%u", l->at);
+		info.name = span_of(name);
+		if (!stream_send_item(s, &rec_sandbox_info_type, &info))
+			return;
+		if (p->die_after && l->at == p->die_after) {
+			p->die_after = 0;
+			double_die(l->d);
+			return;
+		}
+	}
+	stream_end(s);
+}
+
+static void send_list(struct double_daemon *d, struct stream *s)
+{
+	static const struct stream_ops ops = {.writable = more_items};
+	struct listing *l = &((struct plan *)d->arg)->listing;
+	struct rec_empty nothing = {0};
+
+	*l = (struct listing){.d = d};
+	stream_accept(s, &ops, l);
+	assert(stream_reply(s, &rec_empty_type, &nothing, true, NULL, 0, NULL) == 0);
+	more_items(s);
+}
+
+static void send_tree(struct plan *p, struct stream *s)
+{
+	struct rec_empty nothing = {0};
+
+	stream_accept(s, &none, NULL);
+	assert(stream_reply(s, &rec_empty_type, &nothing, true, NULL, 0, NULL) == 0);
+	for (const char *const *t = p->tree; *t; t += 3) {
+		struct rec_file_info info = {.path = span_of(t[0]),
+					     .kind = span_of(t[1]),
+					     .target = span_of(t[2]),
+					     .mode = 04755,
+					     .size = 5};
+
+		assert(stream_send_item(s, &rec_file_info_type, &info));
+	}
+	stream_end(s);
+}
+
+static void send_file(struct stream *s, struct span payload)
+{
+	struct rec_file_read rec;
+	struct rec_file_info info = {.kind = span_of("file"), .mode = 0640, .size = 5};
+
+	assert(rec_decode(&rec_file_read_type, payload.p, payload.n, &rec, NULL) == 0);
+	stream_accept(s, &none, NULL);
+	assert(stream_reply(s, &rec_file_info_type, &info, true, NULL, 0, NULL) == 0);
+	assert(stream_send(s, "hello", 5) == 5);
+	stream_end(s);
+}
+
+static void on_stored(struct stream *s, uint64_t offset, struct span bytes)
+{
+	struct plan *p = stream_arg(s);
+
+	assert(offset == p->stored.len);
+	str_add_mem(&p->stored, bytes.p, bytes.n);
+	stream_consumed(s, bytes.n);
+}
+
+static void on_stored_end(struct stream *s, uint64_t offset)
+{
+	struct rec_file_info info = {.size = offset};
+
+	assert(stream_reply(s, &rec_file_info_type, &info, false, NULL, 0, NULL) == 0);
+}
+
+static const struct stream_ops store_ops = {.data = on_stored, .end = on_stored_end};
+
+static void answer(struct double_daemon *d, struct stream *s, unsigned method, struct span payload)
+{
+	struct plan *p = d->arg;
+	struct rec_sandbox_create create;
+
+	p->asked++;
+	if (p->die) {
+		p->die--;
+		p->removed += method == METHOD_SANDBOX_REMOVE;
+		double_die(d);
+		return;
+	}
+	switch (method) {
+	case METHOD_SANDBOX_CREATE:
+		assert(rec_decode(&rec_sandbox_create_type, payload.p, payload.n, &create, NULL) == 0);
+		span_copy(create.request_id, p->request_id, sizeof(p->request_id));
+		reply_info(s, "new");
+		return;
+	case METHOD_SANDBOX_INFO: reply_info(s, "lab"); return;
+	case METHOD_SANDBOX_REMOVE:
+		if (p->removed)
+			double_fail(s, ERR_NOT_FOUND, "no sandbox lab");
+		else
+			reply_info(s, "lab");
+		return;
+	case METHOD_SANDBOX_LIST: send_list(d, s); return;
+	case METHOD_FILE_LIST: send_tree(p, s); return;
+	case METHOD_FILE_READ: send_file(s, payload); return;
+	case METHOD_FILE_WRITE: stream_accept(s, &store_ops, p); return;
+	case METHOD_DAEMON_STOP: loop_stop(d->loop); return;
+	case METHOD_GUEST_PING: stream_accept(s, &none, NULL); return; /* for ever */
+	default: double_fail(s, ERR_UNSUPPORTED, "not played"); return;
+	}
+}
+
+/* ---- calls ---- */
+
+struct test {
+	struct double_daemon d;
+	struct plan plan;
+	struct conn *c;
+	struct str bytes;
+	struct err e;
+};
+
+static int set_up(void **state)
+{
+	struct test *t = calloc(1, sizeof(*t));
+
+	t->plan.stored = (struct str)STR_INIT(16 << 20);
+	t->d.request = answer;
+	t->d.arg = &t->plan;
+	t->bytes = (struct str)STR_INIT(RECORD_MAX);
+	double_start(&t->d);
+	t->c = double_connect(&t->d);
+	*state = t;
+	return 0;
+}
+
+static int tear_down(void **state)
+{
+	struct test *t = *state;
+
+	conn_close(t->c);
+	double_stop(&t->d);
+	str_deinit(&t->bytes);
+	str_deinit(&t->plan.stored);
+	free(t);
+	return 0;
+}
+
+static int ask(struct test *t, unsigned method)
+{
+	struct rec_sandbox_ref ref = {span_of("lab")};
+	struct rec_sandbox_create create = {.request_id = span_of("r1")};
+	struct rec_sandbox_info info;
+
+	return conn_call(t->c, method,
+			 method == METHOD_SANDBOX_CREATE ? (const void *)&create : &ref, &t->bytes,
+			 &info, &t->e);
+}
+
+static void t_questions_survive_deaths_double(void **state)
+{
+	struct test *t = *state;
+
+	t->plan.die = 3;
+	assert_int_equal(ask(t, METHOD_SANDBOX_INFO), 0);
+	assert_int_equal(t->plan.asked, 4);
+	t->plan.die = 2;
+	assert_int_equal(ask(t, METHOD_SANDBOX_CREATE), 0);
+	assert_string_equal(t->plan.request_id, "r1");
+	t->plan.die = 1; /* removed, but the answer is lost; the second time it is not there */
+	assert_int_equal(ask(t, METHOD_SANDBOX_REMOVE), 0);
+	assert_int_equal(ask(t, METHOD_SANDBOX_REMOVE), -ERR_NOT_FOUND);
+	assert_string_equal(t->e.text, "no sandbox lab");
+}
+
+static void t_bad_requests_never_leave_double(void **state)
+{
+	struct test *t = *state;
+	struct rec_sandbox_ref ref = {span_of("")};
+
+	assert_int_equal(conn_call(t->c, METHOD_SANDBOX_INFO, &ref, &t->bytes, NULL, &t->e),
+			 -ERR_INVALID);
+	assert_int_equal(t->plan.asked, 0);
+	assert_int_equal(ask(t, METHOD_SANDBOX_INFO), 0);
+}
+
+struct counting {
+	unsigned n, stop_at;
+};
+
+static int count(void *arg, const void *item, struct err *e)
+{
+	const struct rec_sandbox_info *info = item;
+	struct counting *c = arg;
+
+	assert_int_equal(info->created_ms, c->n + 1);
+	if (++c->n == c->stop_at)
+		return err_set(e, ERR_LIMIT, "enough");
+	return 0;
+}
+
+static void t_lists_come_whole_double(void **state)
+{
+	struct test *t = *state;
+	struct rec_empty nothing = {0};
+	struct counting c = {0}, some = {.stop_at = 5}, cut = {0};
+
+	assert_int_equal(conn_items(t->c, METHOD_SANDBOX_LIST, &nothing, count, &c, &t->e), 0);
+	assert_int_equal(c.n, ITEMS);
+	assert_int_equal(conn_items(t->c, METHOD_SANDBOX_LIST, &nothing, count, &some, &t->e),
+			 -ERR_LIMIT);
+	assert_string_equal(t->e.text, "enough");
+	assert_int_equal(some.n, 5);
+	/* what was seen in part is not asked for again: nothing twice */
+	t->plan.die_after = 2500;
+	assert_true(conn_items(t->c, METHOD_SANDBOX_LIST, &nothing, count, &cut, &t->e) < 0);
+	assert_true(cut.n > 0 && cut.n <= 2501);
+	assert_int_equal(ask(t, METHOD_SANDBOX_INFO), 0);
+}
+
+static void cancel_now(struct loop_timer *timer)
+{
+	conn_cancel(*(struct conn **)(timer + 1));
+}
+
+static void t_calls_can_be_withdrawn_double(void **state)
+{
+	struct test *t = *state;
+	struct {
+		struct loop_timer timer;
+		struct conn *c;
+	} later = {.c = t->c};
+	struct rec_sandbox_ref ref = {span_of("lab")};
+
+	loop_timer_set(conn_loop(t->c), &later.timer, 0, cancel_now);
+	assert_int_equal(conn_call(t->c, METHOD_GUEST_PING, &ref, &t->bytes, NULL, &t->e),
+			 -ERR_CANCELED);
+	assert_int_equal(ask(t, METHOD_SANDBOX_INFO), 0);
+}
+
+/* ---- files ---- */
+
+static ssize_t get_pattern(void *arg, void *p, size_t n, struct err *e)
+{
+	size_t *left = arg, take = MIN(*left, n);
+
+	(void)e;
+	memset(p, 'a', take);
+	*left -= take;
+	return (ssize_t)take;
+}
+
+static ssize_t get_error(void *arg, void *p, size_t n, struct err *e)
+{
+	(void)arg;
+	(void)p;
+	(void)n;
+	return err_set(e, ERR_DENIED, "cannot read it");
+}
+
+static void t_files_are_hashed_while_they_stream_double(void **state)
+{
+	struct test *t = *state;
+	size_t left = 1000000;
+	struct file_source source = {get_pattern, &left}, broken = {get_error, NULL};
+	struct rec_file_write rec = {.sandbox = span_of("lab"), .path = span_of("f")};
+	struct file_sum sum;
+	char text[2 * FILE_SHA256 + 1];
+
+	assert_int_equal(file_store(t->c, &rec, &source, &sum, &t->e), 0);
+	assert_int_equal(sum.bytes, 1000000);
+	assert_int_equal(t->plan.stored.len, 1000000);
+	file_sum_text(&sum, text); /* FIPS 180-2, appendix B.3: a million letters 'a' */
+	assert_string_equal(text, "cdc76e5c9914fb9281a1c7e284d73e67f1809a48a497200e046d39ccc7112cd0");
+	str_clear(&t->plan.stored);
+	assert_int_equal(file_store(t->c, &rec, &broken, &sum, &t->e), -ERR_DENIED);
+	assert_string_equal(t->e.text, "cannot read it");
+}
+
+/* ---- trees ---- */
+
+static int fetch_tree(struct test *t, const char *const *tree, struct tree_stats *stats, int root)
+{
+	t->plan.tree = tree;
+	return tree_fetch(t->c, "lab", (struct span){0}, "/src", root, NULL, stats, &t->e);
+}
+
+static void t_trees_keep_inside_their_target_double(void **state)
+{
+	static const char *const good[] = {"a",	     "directory", "",	  "a/f",    "file",  "",
+					   "a/link", "symlink",	  "f",	  "a/evil", "symlink", "../../x",
+					   "b",	     "fifo",	  "",	  NULL};
+	static const char *const bad[][7] = {
+		{"../x", "file", "", NULL},	  {"/etc/x", "file", "", NULL},
+		{"a/../../x", "file", "", NULL},  {"..", "directory", "", NULL},
+		{"", "file", "", NULL},		  {".", "directory", "", NULL},
+		{"l", "symlink", "..", "l/x", "file", "", NULL},
+		{"d", "symlink", "good", "d/x", "file", "", NULL},
+	};
+	struct test *t = *state;
+	struct tree_stats stats;
+	struct stat st;
+	char dir[128], text[16];
+	int outside, root;
+
+	(void)snprintf(dir, sizeof(dir), "%s/target", t->d.dir);
+	assert_int_equal(sys_mkdirs(dir, 0755), 0);
+	outside = sys_open(dir, O_RDONLY | O_DIRECTORY);
+	assert_int_equal(mkdirat(outside, "root", 0755), 0);
+	root = sys_openat(outside, "root", O_RDONLY | O_DIRECTORY, 0);
+	assert_int_equal(fetch_tree(t, good, &stats, root), 0);
+	assert_int_equal(stats.files, 1);
+	assert_int_equal(stats.directories, 1);
+	assert_int_equal(stats.links, 1);
+	assert_int_equal(stats.skipped, 2);
+	assert_int_equal(stats.bytes, 5);
+	assert_int_equal(sys_read_file(root, "a/f", text, sizeof(text)), 5);
+	assert_string_equal(text, "hello");
+	assert_int_equal(fstatat(root, "a/f", &st, 0), 0);
+	assert_int_equal(st.st_mode & 07777, 0755);
+	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
+		if (fetch_tree(t, bad[i], &stats, root) == 0)
+			fail_msg("accepted: tree %zu", i);
+	assert_int_equal(fstatat(outside, "x", &st, AT_SYMLINK_NOFOLLOW), -1);
+	assert_int_equal(ask(t, METHOD_SANDBOX_INFO), 0);
+	(void)sys_close(root);
+	(void)sys_close(outside);
+}
+
+/* ---- starting the daemon ---- */
+
+struct start {
+	char dir[64], program[96];
+	char *path;
+};
+
+static void script(const struct start *s, const char *text)
+{
+	assert_int_equal(sys_write_file(-1, s->program, text), 0);
+	assert_int_equal(chmod(s->program, 0755), 0);
+}
+
+static int set_up_start(void **state)
+{
+	struct start *s = calloc(1, sizeof(*s));
+
+	assert(s);
+	(void)snprintf(s->dir, sizeof(s->dir), "/tmp/hotcell-t-XXXXXX");
+	assert(mkdtemp(s->dir));
+	(void)snprintf(s->program, sizeof(s->program), "%s/hotcelld", s->dir);
+	s->path = strdup(getenv("PATH"));
+	assert_int_equal(setenv("PATH", s->dir, 1), 0);
+	*state = s;
+	return 0;
+}
+
+static int tear_down_start(void **state)
+{
+	struct start *s = *state;
+
+	assert_int_equal(setenv("PATH", s->path, 1), 0);
+	assert_int_equal(sys_remove_tree(-1, s->dir), 0);
+	free(s->path);
+	free(s);
+	return 0;
+}
+
+static int open_at(const struct start *s, uint64_t start_ms, struct conn **ret, struct err *e)
+{
+	struct conn_options o = {.run_dir = s->dir, .start_ms = start_ms};
+
+	return conn_open(&o, ret, e);
+}
+
+static void t_missing_daemon_is_named(void **state)
+{
+	struct start *s = *state;
+	struct conn_options o = {.run_dir = s->dir, .no_start = true};
+	struct err e = ERR_INIT;
+	struct conn *c;
+
+	assert_int_equal(open_at(s, 0, &c, &e), -ERR_NOT_FOUND);
+	assert_non_null(strstr(e.text, "hotcelld"));
+	assert_int_equal(conn_open(&o, &c, &e), -ERR_UNAVAILABLE);
+	o.run_dir = "relative";
+	assert_int_equal(conn_open(&o, &c, &e), -ERR_INVALID);
+}
+
+static void t_last_words_are_passed_on(void **state)
+{
+	struct start *s = *state;
+	struct err e = ERR_INIT;
+	struct conn *c;
+
+	script(s, "#!/bin/sh\necho old words; exit 1\n");
+	assert_int_equal(open_at(s, 0, &c, &e), -ERR_UNAVAILABLE);
+	script(s, "#!/bin/sh\necho starting; printf 'no \\033[2Jroom\\n' >&2; exit 1\n");
+	assert_int_equal(open_at(s, 0, &c, &e), -ERR_UNAVAILABLE);
+	if (!strstr(e.text, "its last words: starting | no \\x1b[2Jroom"))
+		fail_msg("%s", e.text);
+	assert_null(strstr(e.text, "old words"));
+}
+
+static void t_slow_daemon_meets_a_deadline(void **state)
+{
+	struct start *s = *state;
+	struct err e = ERR_INIT;
+	struct conn *c;
+	char pid_file[128], pid[32];
+
+	(void)snprintf(pid_file, sizeof(pid_file), "%s/pid", s->dir);
+	script(s, "#!/bin/sh\necho $$ > \"${0%/*}/pid\"; echo thinking; read forever < \"${0%/*}/fifo\"\n");
+	(void)snprintf(pid_file, sizeof(pid_file), "%s/fifo", s->dir);
+	assert_int_equal(mkfifo(pid_file, 0600), 0);
+	assert_int_equal(open_at(s, 300, &c, &e), -ERR_TIMEOUT);
+	assert_non_null(strstr(e.text, "thinking"));
+	(void)snprintf(pid_file, sizeof(pid_file), "%s/pid", s->dir);
+	assert_true(sys_read_file(-1, pid_file, pid, sizeof(pid)) > 0);
+	assert_int_equal(kill((pid_t)atoi(pid), SIGKILL), 0);
+}
+
+static int be_daemon(const char *dir)
+{
+	struct double_daemon d = {.request = answer, .arg = &(struct plan){0}};
+
+	double_listen(&d, dir);
+	if (write(3, "", 1) != 1)
+		return 1;
+	double_run(&d);
+	return 0;
+}
+
+static void stop_daemon(struct conn *c)
+{
+	struct rec_empty nothing = {0};
+	struct str bytes = STR_INIT(RECORD_MAX);
+
+	(void)conn_call(c, METHOD_DAEMON_STOP, &nothing, &bytes, NULL, NULL);
+	str_deinit(&bytes);
+}
+
+/* Eight at once find nothing there; one starts it, all are served by the same. */
+static void t_one_of_many_starts_it_double(void **state)
+{
+	struct start *s = *state;
+	char text[512], self[256], log[128], starts[64];
+	pid_t kids[8];
+	struct conn *c;
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+
+	assert_true(n > 0);
+	self[n] = '\0';
+	(void)snprintf(text, sizeof(text),
+		       "#!/bin/sh\necho start\nexec %s --as-daemon %s\n", self, s->dir);
+	script(s, text);
+	for (size_t i = 0; i < ARRAY_LEN(kids); i++) {
+		kids[i] = fork();
+		if (kids[i] == 0)
+			_exit(open_at(s, 0, &c, NULL) == 0 ? 0 : 1);
+	}
+	for (size_t i = 0; i < ARRAY_LEN(kids); i++) {
+		int status;
+
+		assert_int_equal(waitpid(kids[i], &status, 0), kids[i]);
+		assert_int_equal(status, 0);
+	}
+	assert_int_equal(open_at(s, 0, &c, NULL), 0);
+	(void)snprintf(log, sizeof(log), "%s/hotcelld.log", s->dir);
+	assert_true(sys_read_file(-1, log, starts, sizeof(starts)) > 0);
+	assert_string_equal(starts, "start\n");
+	stop_daemon(c);
+	conn_close(c);
+}
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		cmocka_unit_test_setup_teardown(t_questions_survive_deaths_double, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(t_bad_requests_never_leave_double, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(t_lists_come_whole_double, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(t_calls_can_be_withdrawn_double, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(t_files_are_hashed_while_they_stream_double, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(t_trees_keep_inside_their_target_double, set_up,
+						tear_down),
+		cmocka_unit_test_setup_teardown(t_missing_daemon_is_named, set_up_start,
+						tear_down_start),
+		cmocka_unit_test_setup_teardown(t_last_words_are_passed_on, set_up_start,
+						tear_down_start),
+		cmocka_unit_test_setup_teardown(t_slow_daemon_meets_a_deadline, set_up_start,
+						tear_down_start),
+		cmocka_unit_test_setup_teardown(t_one_of_many_starts_it_double, set_up_start,
+						tear_down_start),
+	};
+
+	if (argc > 2 && strcmp(argv[1], "--as-daemon") == 0)
+		return be_daemon(argv[2]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
