@@ -24,6 +24,9 @@
 /* Descriptors are moved up here first, so that none stands where another has to go. */
 enum { HIGH_FD = 256, EXIT_FAILED = 127 };
 
+/* Before keeper and daemon, which are below zero, and before ordinary processes of the host. */
+#define OOM_SCORE "200"
+
 /* ---- child ---- */
 
 struct child {
@@ -90,7 +93,10 @@ static int become(uid_t uid, gid_t gid, bool drop_groups, struct err *e)
 static int leave_host(struct child *c, struct err *e)
 {
 	uint64_t ns = c->s->namespaces;
-	int r = 0;
+	int r = sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE);
+
+	if (r < 0)
+		return err_sys(e, r, "offer itself to the out-of-memory killer");
 
 	/* Not at clone: the root of a cgroup namespace is the group of whoever asks, then the parent's. */
 	if (ns & CLONE_NEWCGROUP && unshare(CLONE_NEWCGROUP) < 0)

@@ -17,6 +17,7 @@
 #include "base/span.h"
 
 struct keeper;
+struct keeper_items;
 struct loop;
 struct rec_machine_info;
 struct rec_machine_start;
@@ -44,7 +45,8 @@ struct keeper_events {
 /* Connect to @socket_path and shake hands; `up` or `lost` follows. */
 int keeper_new(struct loop *l, const char *socket_path, const struct keeper_events *ev,
 	       struct keeper **ret, struct err *e);
-struct keeper *keeper_free(struct keeper *k); /* machines stay; pending calls complete with ERR_CANCELED */
+/* Machines stay. Pending calls complete with ERR_CANCELED, here; not from inside a callback of @k's. */
+struct keeper *keeper_free(struct keeper *k);
 const struct keeper_host *keeper_host(const struct keeper *k);
 
 /*
@@ -68,8 +70,10 @@ struct keeper_call {
 	int pid;
 	bool kvm;
 	uint64_t memory_bytes, memory_max_bytes, cpu_us, pids, pids_max, oom_kills; /* keeper_stats() */
-	struct keeper *keeper; /* private */
-	struct stream *stream; /* private */
+	struct stream *stream; /* private, as the rest */
+	struct list link;
+	struct keeper_items *items;
+	bool is_malformed;
 };
 
 /* @fds: root, then disk, kernel, initrd for qemu; lent. */

@@ -1,0 +1,110 @@
+/* keeper/host.c - measure the host */
+#include "keeper/host.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/err.h"
+#include "keeper/jail_process.h"
+#include "sys/cgroup.h"
+#include "sys/clock.h"
+#include "sys/fd.h"
+
+enum { TSC_MS = 50 };
+
+static void keep(char ret[HOST_REASON_MAX], const char *text)
+{
+	(void)snprintf(ret, HOST_REASON_MAX, "%s", text);
+}
+
+static void probe_groups(const char *name, struct host *h)
+{
+	int r = cgroup_root_open(name, &h->groups);
+
+	if (r == 0) {
+		h->limits = cgroup_root_limits(h->groups);
+		return;
+	}
+	h->groups = NULL;
+	(void)snprintf(h->groups_reason, sizeof(h->groups_reason),
+		       "no cgroup can be made here (%s)%s", strerror(-r),
+		       h->root ? "" : ": start a systemd user session, or run hotcell as root");
+}
+
+static void probe_qemu(const struct host_paths *p, struct host *h)
+{
+	char closures[HOST_PATH_MAX + 16];
+	struct err e = ERR_INIT;
+
+	(void)snprintf(closures, sizeof(closures), "%s/closures", p->state);
+	h->has_qemu = qemu_host_probe(NULL, closures, h->root, &h->qemu, &e) == 0;
+	if (!h->has_qemu)
+		keep(h->qemu_reason, e.text);
+}
+
+/* An empty folder where the templates are: the file system matters. */
+static int open_trial(const struct host_paths *p, struct err *e)
+{
+	char path[HOST_PATH_MAX + 16];
+	int r, fd;
+
+	(void)snprintf(path, sizeof(path), "%s/images/trial", p->state);
+	r = sys_mkdirs(path, 0755);
+	if (r < 0)
+		return err_sys(e, r, "make %s", path);
+	fd = sys_open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+	return fd < 0 ? err_sys(e, fd, "open %s", path) : fd;
+}
+
+static void close_trial(const struct host_paths *p)
+{
+	char path[HOST_PATH_MAX + 16];
+
+	(void)snprintf(path, sizeof(path), "%s/images/trial", p->state);
+	(void)rmdir(path);
+}
+
+static void probe_process(const struct host_paths *p, struct host *h)
+{
+	struct err e = ERR_INIT;
+	AUTO_CLOSE int folder = -1;
+	int r;
+
+	if (!h->root) {
+		keep(h->process_reason,
+		     "process sandboxes need root's keeper (id ranges, owner shifts, cgroups): start hotcell "
+		     "as root, or use machines, which run under your own uid");
+		return;
+	}
+	r = process_host_open(p->init, &h->process, &e);
+	if (r == 0)
+		r = folder = open_trial(p, &e);
+	if (r >= 0) {
+		r = process_probe(h->process, folder, HOST_UID_TRIAL, &e);
+		close_trial(p);
+	}
+	if (r >= 0)
+		return;
+	keep(h->process_reason, e.text);
+	h->process = process_host_close(h->process);
+}
+
+void host_probe(const struct host_paths *p, const char *groups, struct host *ret)
+{
+	*ret = (struct host){.root = geteuid() == 0, .qemu = QEMU_HOST_INIT};
+	if (sys_tsc_khz(TSC_MS, &ret->tsc_khz) < 0)
+		ret->tsc_khz = 0;
+	kvm_probe(&ret->kvm);
+	probe_groups(groups, ret);
+	probe_qemu(p, ret);
+	probe_process(p, ret);
+}
+
+void host_deinit(struct host *h)
+{
+	if (h->has_qemu)
+		qemu_host_deinit(&h->qemu);
+	h->process = process_host_close(h->process);
+	h->groups = cgroup_root_close(h->groups);
+}

@@ -1,0 +1,873 @@
+/* keeper/machines.c - slots: states, starting, ending, cleaning up */
+#include "keeper/machines.h"
+#include <assert.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+#include "base/err.h"
+#include "base/macro.h"
+#include "base/mem.h"
+#include "base/span.h"
+#include "base/str.h"
+#include "keeper/jail.h"
+#include "keeper/jail_process.h"
+#include "keeper/jail_qemu.h"
+#include "keeper/keeper.h"
+#include "keeper/klog.h"
+#include "loop/loop.h"
+#include "sys/cgroup.h"
+#include "sys/fd.h"
+#include "sys/process.h"
+#include "sys/sock.h"
+#include "wire/gen/records.h"
+
+enum {
+	TAIL_MAX = 512,		/* last words of a console */
+	CONSOLE_READ = 4096,
+	CLEAN_RETRY_MS = 5,	/* cgroup v1 has no event for "empty" */
+	TREE_PATH_MAX = 4096,
+};
+
+/*
+ * FREE		nothing. machines_start() takes it, so does the pool of shells
+ * READY	a process shell waits in it, cgroup and namespaces made. machines_start() takes it
+ * STARTING	on its way to exec. release
+ * RUNNING	adopt, stop, stats, release
+ * GONE		ended; its exit is kept. list, release
+ * CLEANING	killed or ended, being removed. Nothing is legal; FREE follows (MACH-1)
+ */
+enum slot_state { SLOT_FREE, SLOT_READY, SLOT_STARTING, SLOT_RUNNING, SLOT_GONE, SLOT_CLEANING, SLOT_STATE_N };
+
+static const char *const state_names[SLOT_STATE_N] = {
+	[SLOT_FREE] = "free",	     [SLOT_READY] = "ready", [SLOT_STARTING] = "starting",
+	[SLOT_RUNNING] = "running", [SLOT_GONE] = "gone",   [SLOT_CLEANING] = "cleaning",
+};
+
+/* What may follow what: a bit per state. */
+static const unsigned arrows[SLOT_STATE_N] = {
+	[SLOT_FREE] = 1 << SLOT_READY | 1 << SLOT_STARTING,
+	[SLOT_READY] = 1 << SLOT_STARTING | 1 << SLOT_CLEANING,
+	[SLOT_STARTING] = 1 << SLOT_RUNNING | 1 << SLOT_CLEANING,
+	[SLOT_RUNNING] = 1 << SLOT_GONE | 1 << SLOT_CLEANING,
+	[SLOT_GONE] = 1 << SLOT_CLEANING,
+	[SLOT_CLEANING] = 1 << SLOT_FREE,
+};
+
+struct slot {
+	struct machines *ms;
+	unsigned n;
+	enum slot_state state;
+
+	struct id id;
+	enum machine_kind kind;
+	bool kvm;
+
+	struct cgroup *group;	     /* NULL: this host has none */
+	struct process_shell *shell; /* READY */
+	struct jail_child child;     /* STARTING and RUNNING */
+	int link_fd, monitor_fd, console_fd;
+
+	struct loop_io exit_io, status_io, console_io, group_io;
+	struct loop_timer lease, kill, clean;
+	uint64_t lease_ns;
+	struct sys_exit how;
+	const char *cause; /* why we killed it; NULL: we did not */
+	char tail[TAIL_MAX];
+	size_t tail_len;
+
+	struct machine_call *start; /* STARTING */
+	struct list releases;	    /* CLEANING: calls that wait */
+};
+
+struct machines {
+	struct loop *loop;
+	struct machines_config c;
+	unsigned ready; /* slots in READY */
+	struct loop_call refill;
+	struct slot *slots;
+};
+
+static void set_state(struct slot *s, enum slot_state to)
+{
+	char id[ID_TEXT];
+
+	assert(arrows[s->state] & (1u << to));
+	s->ms->ready += (to == SLOT_READY) - (s->state == SLOT_READY);
+	s->state = to;
+	if (to == SLOT_READY || id_is_zero(&s->id))
+		return;
+	id_format(&s->id, id);
+	klog("event=machine slot=%u id=%s state=%s pid=%d", s->n, id, state_names[to], s->child.pid);
+}
+
+static uid_t slot_uid(const struct slot *s)
+{
+	return s->ms->c.uid_base + (s->ms->c.root ? s->n * (uid_t)JAIL_IDS : 0);
+}
+
+static gid_t slot_gid(const struct slot *s)
+{
+	return s->ms->c.gid_base + (s->ms->c.root ? s->n * (gid_t)JAIL_IDS : 0);
+}
+
+/* ---- cleaning up ---- */
+
+static void forget_process(struct slot *s)
+{
+	struct loop *l = s->ms->loop;
+
+	loop_io_del(l, &s->exit_io);
+	loop_io_del(l, &s->status_io);
+	loop_io_del(l, &s->console_io);
+	loop_timer_cancel(l, &s->kill);
+	loop_timer_cancel(l, &s->lease);
+	s->shell = process_shell_free(s->shell);
+	jail_end(&s->child);
+	s->link_fd = sys_close(s->link_fd);
+	s->monitor_fd = sys_close(s->monitor_fd);
+	s->console_fd = sys_close(s->console_fd);
+}
+
+static void answer_releases(struct slot *s)
+{
+	struct list waiting;
+
+	list_take(&s->releases, &waiting);
+	while (!list_empty(&waiting)) {
+		struct machine_call *c = LIST_ENTRY(waiting.next, struct machine_call, link);
+
+		list_del(&c->link);
+		c->done(c, NULL, NULL);
+	}
+}
+
+static void refill_soon(struct machines *ms);
+
+static void slot_freed(struct slot *s)
+{
+	loop_io_del(s->ms->loop, &s->group_io);
+	loop_timer_cancel(s->ms->loop, &s->clean);
+	s->group = cgroup_free(s->group);
+	set_state(s, SLOT_FREE);
+	s->id = (struct id){0};
+	s->how = (struct sys_exit){0};
+	s->cause = NULL;
+	s->tail_len = 0;
+	s->kvm = false;
+	answer_releases(s);
+	refill_soon(s->ms);
+}
+
+static void clean_again(struct loop_timer *t);
+
+/* MACH-1: free when the group is empty and gone; otherwise the kernel says when to look again. */
+static void try_clean(struct slot *s)
+{
+	struct machines *ms = s->ms;
+	int r = s->group ? cgroup_remove(s->group) : 0;
+
+	if (r == 0) {
+		slot_freed(s);
+		return;
+	}
+	(void)cgroup_kill(s->group);
+	if (cgroup_events_fd(s->group) < 0 || cgroup_is_populated(s->group) != 1)
+		loop_timer_set(ms->loop, &s->clean, loop_now(ms->loop) + CLEAN_RETRY_MS * NS_PER_MS,
+			       clean_again);
+}
+
+static void clean_again(struct loop_timer *t)
+{
+	try_clean(CONTAINER_OF(t, struct slot, clean));
+}
+
+static void on_group(struct loop_io *io, unsigned events)
+{
+	struct slot *s = CONTAINER_OF(io, struct slot, group_io);
+
+	(void)events;
+	if (cgroup_is_populated(s->group) == 0) /* arms the next event as well */
+		try_clean(s);
+}
+
+static void process_is_dead(struct slot *s)
+{
+	forget_process(s);
+	if (s->group && cgroup_events_fd(s->group) >= 0)
+		(void)loop_io_add(s->ms->loop, &s->group_io, cgroup_events_fd(s->group), 0, on_group);
+	loop_timer_set(s->ms->loop, &s->clean, loop_now(s->ms->loop), clean_again); /* not from inside the call */
+}
+
+/* A killed machine may take long to give its memory back: its pidfd says when. */
+static void start_cleaning(struct slot *s)
+{
+	set_state(s, SLOT_CLEANING);
+	loop_io_del(s->ms->loop, &s->status_io);
+	loop_timer_cancel(s->ms->loop, &s->lease);
+	if (s->child.pidfd < 0) {
+		process_is_dead(s);
+		return;
+	}
+	(void)sys_pidfd_signal(s->child.pidfd, SIGKILL);
+}
+
+/* ---- leases ---- */
+
+static void on_lease(struct loop_timer *t)
+{
+	struct slot *s = CONTAINER_OF(t, struct slot, lease);
+
+	if (s->state == SLOT_GONE) { /* MACH-3 */
+		start_cleaning(s);
+		return;
+	}
+	s->cause = "lease";
+	(void)sys_pidfd_signal(s->child.pidfd, SIGKILL);
+}
+
+static void set_lease(struct slot *s)
+{
+	loop_timer_set(s->ms->loop, &s->lease, loop_now(s->ms->loop) + s->lease_ns, on_lease);
+}
+
+void machines_renew(struct machines *ms, uint64_t lease_ms)
+{
+	for (unsigned i = 0; i < ms->c.slots; i++) {
+		struct slot *s = &ms->slots[i];
+
+		if (s->state != SLOT_STARTING && s->state != SLOT_RUNNING)
+			continue;
+		s->lease_ns = lease_ms * NS_PER_MS;
+		set_lease(s);
+	}
+}
+
+/* ---- what a machine says ---- */
+
+static void keep_tail(struct slot *s, const char *p, size_t n)
+{
+	if (n >= TAIL_MAX) {
+		p += n - TAIL_MAX;
+		n = TAIL_MAX;
+	}
+	if (s->tail_len + n > TAIL_MAX) {
+		size_t drop = s->tail_len + n - TAIL_MAX;
+
+		memmove(s->tail, s->tail + drop, s->tail_len - drop);
+		s->tail_len -= drop;
+	}
+	memcpy(s->tail + s->tail_len, p, n);
+	s->tail_len += n;
+}
+
+static ssize_t read_console(struct slot *s)
+{
+	char bytes[CONSOLE_READ];
+	ssize_t n = sys_read(s->console_fd, bytes, sizeof(bytes));
+
+	if (n > 0)
+		keep_tail(s, bytes, (size_t)n);
+	return n;
+}
+
+static void on_console(struct loop_io *io, unsigned events)
+{
+	struct slot *s = CONTAINER_OF(io, struct slot, console_io);
+	ssize_t n = read_console(s); /* once per turn: a machine that floods it delays nobody */
+
+	(void)events;
+	if (n == 0 || (n < 0 && n != -EAGAIN))
+		loop_io_del(s->ms->loop, io);
+}
+
+/* ---- ending ---- */
+
+static const char *cause_of(const struct slot *s)
+{
+	struct cgroup_usage use = {0};
+
+	if (s->cause)
+		return s->cause;
+	if (s->how.signal == 0)
+		return "exited";
+	if (s->group && cgroup_usage(s->group, &use) == 0 && use.oom_kills && s->how.signal == SIGKILL)
+		return "oom";
+	return "killed";
+}
+
+/* The sentence of a start that failed: the child's own, or how it ended. */
+static void explain_failure(struct slot *s, struct err *ret)
+{
+	if (jail_status(s->child.status_fd, ret) < 0)
+		return;
+	(void)err_set(ret, ERR_INTERNAL, "the machine ended while it was starting (code %d, signal %d)",
+		      s->how.code, s->how.signal);
+}
+
+static void fail_start(struct slot *s, const struct err *why)
+{
+	struct machine_call *c = s->start;
+
+	s->start = NULL;
+	start_cleaning(s);
+	if (c)
+		c->done(c, s, why);
+}
+
+static void on_exit_of(struct loop_io *io, unsigned events)
+{
+	struct slot *s = CONTAINER_OF(io, struct slot, exit_io);
+	struct err why = ERR_INIT;
+
+	(void)events;
+	if (sys_pidfd_reap(io->fd, &s->how) < 0)
+		return;
+	loop_io_del(s->ms->loop, io);
+	s->child.pidfd = sys_close(s->child.pidfd);
+	switch (s->state) {
+	case SLOT_STARTING:
+		explain_failure(s, &why);
+		fail_start(s, &why);
+		break;
+	case SLOT_RUNNING:
+		while (read_console(s) > 0) /* bounded: the writers are dead, a pipe holds 64 KiB */
+			;
+		s->cause = cause_of(s);
+		loop_timer_cancel(s->ms->loop, &s->kill);
+		set_state(s, SLOT_GONE);
+		set_lease(s);
+		s->ms->c.gone(s->ms->c.arg, s); /* MACH-2 */
+		break;
+	case SLOT_CLEANING:
+		process_is_dead(s);
+		break;
+	default: /* READY: a shell that died before anybody wanted it */
+		start_cleaning(s);
+		break;
+	}
+}
+
+static void on_status(struct loop_io *io, unsigned events)
+{
+	struct slot *s = CONTAINER_OF(io, struct slot, status_io);
+	struct err why = ERR_INIT;
+	int r = jail_status(io->fd, &why);
+	struct machine_call *c = s->start;
+
+	(void)events;
+	if (r == 1)
+		return;
+	loop_io_del(s->ms->loop, io);
+	if (r < 0) {
+		fail_start(s, &why);
+		return;
+	}
+	set_state(s, SLOT_RUNNING);
+	s->start = NULL;
+	if (c)
+		c->done(c, s, NULL);
+}
+
+static void on_grace(struct loop_timer *t)
+{
+	struct slot *s = CONTAINER_OF(t, struct slot, kill);
+
+	(void)sys_pidfd_signal(s->child.pidfd, SIGKILL);
+}
+
+void slot_stop(struct slot *s, unsigned grace_ms)
+{
+	struct loop *l = s->ms->loop;
+
+	if (s->state != SLOT_RUNNING)
+		return;
+	s->cause = "stopped";
+	(void)sys_pidfd_signal(s->child.pidfd, grace_ms ? SIGTERM : SIGKILL);
+	loop_timer_set(l, &s->kill, loop_now(l) + grace_ms * NS_PER_MS, on_grace);
+}
+
+void slot_release(struct slot *s, struct machine_call *c)
+{
+	struct err canceled = ERR_INIT;
+
+	if (c)
+		list_add_tail(&s->releases, &c->link);
+	if (s->state == SLOT_CLEANING)
+		return;
+	if (s->state == SLOT_STARTING) {
+		(void)err_set(&canceled, ERR_CANCELED, "released while it was starting");
+		fail_start(s, &canceled);
+		return;
+	}
+	start_cleaning(s);
+}
+
+void machine_call_forget(struct machine_call *c)
+{
+	list_del(&c->link);
+}
+
+/* ---- limits ---- */
+
+static const struct {
+	const char *name;
+	unsigned limit;
+} limit_names[] = {{"memory", CGROUP_MEMORY}, {"cpu", CGROUP_CPU}, {"pids", CGROUP_PIDS}};
+
+static bool is_accepted(struct strv unenforced, const char *name)
+{
+	for (const char *s = strv_first(unenforced); s; s = strv_next(unenforced, s))
+		if (strcmp(s, name) == 0)
+			return true;
+	return false;
+}
+
+/* Every limit in @missing must be one whose absence was accepted. */
+static int refuse_missing(const struct rec_machine_start *rec, unsigned missing, struct err *e)
+{
+	for (size_t i = 0; i < ARRAY_LEN(limit_names); i++)
+		if (missing & limit_names[i].limit && !is_accepted(rec->unenforced, limit_names[i].name))
+			return err_set(e, ERR_UNSUPPORTED,
+				       "the %s limit can't be enforced on this host (no cgroup controller "
+				       "that the keeper may use); accept that with --unenforced %s",
+				       limit_names[i].name, limit_names[i].name);
+	return 0;
+}
+
+static struct cgroup_limits limits_of(const struct rec_machine_start *rec)
+{
+	bool qemu = rec->kind == MACHINE_QEMU;
+
+	return (struct cgroup_limits){
+		.memory_bytes = qemu ? jail_qemu_memory(rec) : rec->memory_mb * MIB,
+		.cpu_milli = (unsigned)rec->vcpus * 1000,
+		.pids = qemu ? jail_qemu_pids(rec) : (unsigned)rec->pids_max,
+		.oom_group = qemu,
+	};
+}
+
+static unsigned limits_wanted(const struct cgroup_limits *l)
+{
+	return (l->memory_bytes ? CGROUP_MEMORY : 0u) | (l->cpu_milli ? CGROUP_CPU : 0u) |
+	       (l->pids ? CGROUP_PIDS : 0u);
+}
+
+/* Before anything is touched. */
+static int check_limits(struct machines *ms, const struct rec_machine_start *rec, struct err *e)
+{
+	struct cgroup_limits l = limits_of(rec);
+	unsigned have = ms->c.groups ? cgroup_root_limits(ms->c.groups) : 0;
+
+	return refuse_missing(rec, limits_wanted(&l) & ~have, e);
+}
+
+static int set_limits(struct slot *s, const struct rec_machine_start *rec, struct err *e)
+{
+	struct cgroup_limits l = limits_of(rec);
+	unsigned failed = 0;
+
+	if (!s->group)
+		return 0; /* check_limits() asked whether that is accepted */
+	(void)cgroup_set(s->group, &l, &failed);
+	return refuse_missing(rec, failed, e);
+}
+
+static int make_group(struct slot *s, struct err *e)
+{
+	char name[16];
+	int r;
+
+	if (!s->ms->c.groups)
+		return 0;
+	(void)snprintf(name, sizeof(name), "%u", s->n);
+	r = cgroup_new(s->ms->c.groups, name, &s->group);
+	return r < 0 ? err_sys(e, r, "make cgroup %s", name) : 0;
+}
+
+/* ---- shells ---- */
+
+static int make_shell(struct slot *s, struct err *e)
+{
+	int r = make_group(s, e);
+
+	if (r == 0)
+		r = process_shell_new(s->ms->c.process, slot_uid(s), s->group, &s->shell, e);
+	if (r == 0) {
+		r = loop_io_add(s->ms->loop, &s->exit_io, process_shell_pidfd(s->shell), LOOP_READ, on_exit_of);
+		if (r < 0)
+			r = err_sys(e, r, "watch a shell");
+	}
+	return r;
+}
+
+static struct slot *find_state(struct machines *ms, enum slot_state state)
+{
+	for (unsigned i = 0; i < ms->c.slots; i++)
+		if (ms->slots[i].state == state)
+			return &ms->slots[i];
+	return NULL;
+}
+
+/* Undo what a slot that never left FREE has got so far. */
+static void abandon(struct slot *s)
+{
+	forget_process(s);
+	if (s->group && cgroup_remove(s->group) < 0) { /* still dying in there: let events do it */
+		set_state(s, SLOT_STARTING);
+		start_cleaning(s);
+		return;
+	}
+	s->group = cgroup_free(s->group);
+}
+
+/* One shell per turn of the loop, so that requests come between. */
+static void refill(struct loop_call *c)
+{
+	struct machines *ms = CONTAINER_OF(c, struct machines, refill);
+	struct slot *s = find_state(ms, SLOT_FREE);
+	struct err e = ERR_INIT;
+
+	if (ms->ready >= ms->c.ready || !s)
+		return;
+	if (make_shell(s, &e) < 0) {
+		klog("event=shell-failed slot=%u why=\"%s\"", s->n, e.text);
+		abandon(s);
+		return; /* the next start tries again and tells its caller */
+	}
+	set_state(s, SLOT_READY);
+	refill_soon(ms);
+}
+
+static void refill_soon(struct machines *ms)
+{
+	if (ms->c.process && ms->ready < ms->c.ready)
+		loop_defer(ms->loop, &ms->refill, refill);
+}
+
+/* ---- starting ---- */
+
+/* A folder of the template store and nothing else: an idmapped view of "/" would show every secret. */
+static int check_tree(struct machines *ms, int fd, struct err *e)
+{
+	char link[32], path[TREE_PATH_MAX];
+	size_t n = strlen(ms->c.trees);
+	ssize_t len;
+
+	if (!ms->c.root)
+		return 0;
+	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+	len = readlink(link, path, sizeof(path) - 1);
+	if (len < 0)
+		return err_sys(e, -errno, "look at the template's tree");
+	path[len] = '\0';
+	if ((size_t)len <= n || strncmp(path, ms->c.trees, n) != 0 || path[n] != '/')
+		return err_set(e, ERR_DENIED, "the template's tree is not below %s", ms->c.trees);
+	return 0;
+}
+
+static int start_process(struct slot *s, const struct rec_machine_start *rec, const int *fds,
+			 unsigned n_fds, struct err *e)
+{
+	struct process_go go = {.tree_fd = n_fds ? fds[0] : -1, .disk_bytes = rec->disk_mb * MIB};
+	int r;
+
+	if (n_fds != 1)
+		return err_set(e, ERR_INVALID, "a process sandbox takes one descriptor, its tree; got %u", n_fds);
+	r = check_tree(s->ms, go.tree_fd, e);
+	if (r == 0 && !s->shell)
+		r = make_shell(s, e);
+	if (r == 0)
+		r = set_limits(s, rec, e);
+	if (r == 0)
+		r = process_shell_go(s->shell, &go, &s->child, &s->link_fd, &s->console_fd, e);
+	if (r < 0)
+		return r;
+	loop_io_del(s->ms->loop, &s->exit_io);
+	s->shell = process_shell_free(s->shell);
+	return 0;
+}
+
+struct qemu_ends {
+	int link, monitor, console;
+};
+
+static int make_qemu_ends(struct slot *s, struct qemu_ends *t, struct err *e)
+{
+	int pair[2], r = sys_socketpair(pair);
+
+	if (r < 0)
+		return err_sys(e, r, "make a link");
+	s->link_fd = pair[0];
+	t->link = pair[1];
+	r = sys_socketpair(pair);
+	if (r < 0)
+		return err_sys(e, r, "make a monitor socket");
+	s->monitor_fd = pair[0];
+	t->monitor = pair[1];
+	r = sys_pipe(pair);
+	if (r < 0)
+		return err_sys(e, r, "make a pipe");
+	s->console_fd = pair[0];
+	t->console = pair[1];
+	r = sys_nonblock(s->console_fd, true);
+	return r < 0 ? err_sys(e, r, "make a pipe non-blocking") : 0;
+}
+
+static int jail_qemu(struct slot *s, struct jail_qemu *q, struct err *e)
+{
+	struct jail_spec spec = {
+		.name = "a machine",
+		.uid_base = slot_uid(s),
+		.gid_base = slot_gid(s),
+		.id_count = s->ms->c.root ? JAIL_IDS : 1,
+		.cgroup = s->group,
+		.seccomp_fd = -1,
+		.exec_fd = -1,
+	};
+
+	jail_qemu_spec(q, &spec);
+	return jail_start(&spec, &s->child, e);
+}
+
+static int start_qemu(struct slot *s, const struct rec_machine_start *rec, const int *fds,
+		      unsigned n_fds, struct err *e)
+{
+	struct qemu_ends t = {-1, -1, -1};
+	struct jail_qemu *q = NULL;
+	int r = make_qemu_ends(s, &t, e);
+	const struct jail_qemu_parts parts = {
+		.host = s->ms->c.qemu,
+		.rec = rec,
+		.fds = fds,
+		.n_fds = n_fds,
+		.link_fd = t.link,
+		.monitor_fd = t.monitor,
+		.console_fd = t.console,
+		.tsc_khz = s->ms->c.tsc_khz,
+		.root = s->ms->c.root,
+		.uid_base = slot_uid(s),
+		.gid_base = slot_gid(s),
+	};
+
+	if (r == 0)
+		r = jail_qemu_new(&parts, &q, e);
+	if (r == 0)
+		r = make_group(s, e);
+	if (r == 0)
+		r = set_limits(s, rec, e);
+	if (r == 0)
+		r = jail_qemu(s, q, e);
+	(void)jail_qemu_free(q);
+	(void)sys_close(t.link);
+	(void)sys_close(t.monitor);
+	(void)sys_close(t.console);
+	s->kvm = rec->kvm;
+	return r;
+}
+
+/* Can it be done at all? Nothing is touched. */
+static int check_start(struct machines *ms, const struct rec_machine_start *rec, struct err *e)
+{
+	if (id_is_zero(&rec->id))
+		return err_set(e, ERR_INVALID, "machine_start.id is missing");
+	if (machines_find(ms, &rec->id))
+		return err_set(e, ERR_CONFLICT, "this id has a machine already");
+	if (rec->kind == MACHINE_PROCESS && !ms->c.process)
+		return err_set(e, ERR_UNSUPPORTED, "%s", ms->c.process_reason);
+	if (rec->kind == MACHINE_QEMU && !ms->c.qemu)
+		return err_set(e, ERR_UNSUPPORTED, "%s", ms->c.qemu_reason);
+	if (rec->kvm && !ms->c.kvm)
+		return err_set(e, ERR_UNSUPPORTED, "KVM is not usable on this host");
+	if (rec->kind == MACHINE_PROCESS && rec->disk_mb == 0)
+		return err_set(e, ERR_INVALID, "machine_start.disk_mb is 0; a process sandbox needs a bound");
+	return check_limits(ms, rec, e);
+}
+
+static int watch_start(struct slot *s, struct err *e)
+{
+	struct loop *l = s->ms->loop;
+	int r = loop_io_add(l, &s->exit_io, s->child.pidfd, LOOP_READ, on_exit_of);
+
+	if (r == 0)
+		r = loop_io_add(l, &s->status_io, s->child.status_fd, LOOP_READ, on_status);
+	if (r == 0)
+		r = loop_io_add(l, &s->console_io, s->console_fd, LOOP_READ, on_console);
+	return r < 0 ? err_sys(e, r, "watch a machine") : 0;
+}
+
+int machines_start(struct machines *ms, const struct rec_machine_start *rec, const int *fds,
+		   unsigned n_fds, struct machine_call *c, struct err *e)
+{
+	struct slot *s = rec->kind == MACHINE_PROCESS ? find_state(ms, SLOT_READY) : NULL;
+	bool was_ready;
+	int r = check_start(ms, rec, e);
+
+	if (r < 0)
+		return r;
+	was_ready = s != NULL;
+	if (!s)
+		s = find_state(ms, SLOT_FREE);
+	if (!s)
+		return err_set(e, ERR_LIMIT, "all %u machine slots are taken", ms->c.slots);
+	s->kind = (enum machine_kind)rec->kind;
+	r = s->kind == MACHINE_PROCESS ? start_process(s, rec, fds, n_fds, e)
+				       : start_qemu(s, rec, fds, n_fds, e);
+	if (r == 0)
+		r = watch_start(s, e);
+	if (r < 0) {
+		if (was_ready)
+			start_cleaning(s);
+		else
+			abandon(s);
+		return r;
+	}
+	s->id = rec->id;
+	s->start = c;
+	s->lease_ns = (rec->lease_ms ? rec->lease_ms : KEEPER_LEASE_MS) * NS_PER_MS;
+	set_state(s, SLOT_STARTING);
+	set_lease(s);
+	refill_soon(ms);
+	return 0;
+}
+
+/* ---- looking ---- */
+
+struct slot *machines_find(struct machines *ms, const struct id *id)
+{
+	for (unsigned i = 0; i < ms->c.slots; i++)
+		if (ms->slots[i].state >= SLOT_STARTING && id_eq(&ms->slots[i].id, id))
+			return &ms->slots[i];
+	return NULL;
+}
+
+unsigned machines_slots(const struct machines *ms)
+{
+	return ms->c.slots;
+}
+
+struct slot *machines_slot(struct machines *ms, unsigned n)
+{
+	return &ms->slots[n];
+}
+
+bool slot_runs(const struct slot *s)
+{
+	return s->state == SLOT_RUNNING;
+}
+
+bool slot_is_gone(const struct slot *s)
+{
+	return s->state == SLOT_GONE;
+}
+
+bool slot_has_machine(const struct slot *s)
+{
+	return slot_runs(s) || slot_is_gone(s);
+}
+
+void slot_fds(const struct slot *s, int ret[MACHINE_FDS])
+{
+	ret[KEEPER_LINK] = s->link_fd;
+	ret[KEEPER_PIDFD] = s->child.pidfd;
+	ret[KEEPER_MONITOR] = s->monitor_fd;
+}
+
+static void describe_end(const struct slot *s, char reason[SLOT_REASON_MAX])
+{
+	struct str text = STR_INIT(SLOT_REASON_MAX - 1);
+	size_t from = 0;
+
+	str_add(&text, s->cause);
+	if (s->tail_len) {
+		str_add(&text, ": ");
+		for (size_t i = 0; i < s->tail_len && from == 0 && s->tail_len == TAIL_MAX; i++)
+			if (s->tail[i] == '\n')
+				from = i + 1; /* start with a whole line */
+		str_add_escaped(&text, s->tail + from, s->tail_len - from);
+	}
+	(void)snprintf(reason, SLOT_REASON_MAX, "%s", text.failed ? s->cause : str_text(&text));
+	str_deinit(&text);
+}
+
+void slot_info(const struct slot *s, struct rec_machine_info *ret, char reason[SLOT_REASON_MAX])
+{
+	uint64_t now = loop_now(s->ms->loop);
+
+	*ret = (struct rec_machine_info){
+		.id = s->id,
+		.slot = s->n,
+		.pid = (uint64_t)s->child.pid,
+		.kind = s->kind,
+		.kvm = s->kvm,
+		.gone = slot_is_gone(s),
+		.lease_left_ms = s->lease.at_ns > now ? (s->lease.at_ns - now) / NS_PER_MS : 0,
+	};
+	if (!ret->gone)
+		return;
+	ret->code = s->how.code;
+	ret->signal = (uint64_t)s->how.signal;
+	describe_end(s, reason);
+	ret->reason = span_of(reason);
+}
+
+void slot_stats(struct slot *s, struct rec_machine_stats *ret)
+{
+	struct cgroup_usage use = {0};
+
+	if (s->group)
+		(void)cgroup_usage(s->group, &use);
+	*ret = (struct rec_machine_stats){
+		.memory_bytes = use.memory_bytes,
+		.memory_max_bytes = use.memory_max_bytes,
+		.cpu_us = use.cpu_us,
+		.pids = use.pids,
+		.pids_max = use.pids_max,
+		.oom_kills = use.oom_kills,
+	};
+}
+
+/* ---- the table ---- */
+
+int machines_new(struct loop *l, const struct machines_config *c, struct machines **ret, struct err *e)
+{
+	struct machines *ms;
+
+	if (c->slots == 0 || c->slots > MACHINES_SLOTS_MAX)
+		return err_set(e, ERR_INVALID, "slots must be 1 to %d", MACHINES_SLOTS_MAX);
+	ms = mem_new(sizeof(*ms));
+	ms->loop = l;
+	ms->c = *c;
+	ms->slots = mem_new(c->slots * sizeof(*ms->slots));
+	for (unsigned i = 0; i < c->slots; i++) {
+		ms->slots[i] = (struct slot){
+			.ms = ms, .n = i, .child = JAIL_CHILD_INIT, .link_fd = -1, .monitor_fd = -1, .console_fd = -1};
+		list_init(&ms->slots[i].releases);
+	}
+	refill_soon(ms);
+	*ret = ms;
+	return 0;
+}
+
+struct machines *machines_free(struct machines *ms)
+{
+	if (!ms)
+		return NULL;
+	loop_call_cancel(ms->loop, &ms->refill);
+	for (unsigned i = 0; i < ms->c.slots; i++) {
+		struct slot *s = &ms->slots[i];
+
+		forget_process(s);
+		loop_io_del(ms->loop, &s->group_io);
+		loop_timer_cancel(ms->loop, &s->clean);
+		if (s->group)
+			(void)cgroup_remove(s->group); /* what resists is the sweep's */
+		s->group = cgroup_free(s->group);
+	}
+	free(ms->slots);
+	free(ms);
+	return NULL;
+}
