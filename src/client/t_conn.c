@@ -477,7 +477,7 @@ static void t_slow_daemon_meets_a_deadline(void **state)
 
 static int be_daemon(const char *dir)
 {
-	struct double_daemon d = {.request = answer, .arg = &(struct plan){0}};
+	struct double_daemon d = {.request = answer, .arg = &(struct plan){.die = 0}};
 
 	double_listen(&d, dir);
 	if (write(3, "", 1) != 1)
