@@ -37,10 +37,11 @@ void *mem_dup(const void *p, size_t n)
 
 char *mem_strndup(const char *s, size_t n)
 {
-	char *copy = mem_new(n + 1);
+	size_t len = n ? strnlen(s, n) : 0;
+	char *copy = mem_new(len + 1);
 
-	if (n)
-		memcpy(copy, s, n);
+	if (len)
+		memcpy(copy, s, len);
 	return copy;
 }
 

@@ -9,5 +9,5 @@
 void *mem_new(size_t size);			/* zeroed; aborts when out of memory */
 void *mem_try(size_t size);			/* zeroed; NULL when out of memory */
 char *mem_strdup(const char *s);		/* NULL in, NULL out; aborts */
-char *mem_strndup(const char *s, size_t n);	/* aborts */
+char *mem_strndup(const char *s, size_t n);	/* at most @n bytes, up to a NUL; aborts */
 void *mem_dup(const void *p, size_t n);		/* aborts */

@@ -269,6 +269,9 @@ static void memory_is_zeroed_and_copied(void **state)
 		assert_int_equal(a[i], 0);
 	assert_memory_equal(b, "xyz", 3);
 	assert_string_equal(given, "xy");
+	free(given);
+	given = mem_strndup("short", 1000);
+	assert_string_equal(given, "short");
 	assert_null(c);
 	assert_null(mem_strdup(NULL));
 	free(given);
