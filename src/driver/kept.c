@@ -1,0 +1,419 @@
+/*
+ * driver/kept.c - requests to the keeper, and what becomes of them
+ *
+ * An *op* is a request under way. Its keeper_call belongs to the keeper until it is done, so
+ * a machine that is destroyed or forgotten lives on, unseen, until its last op is back.
+ */
+#include "driver/kept.h"
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include "base/list.h"
+#include "base/macro.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "driver/monitor.h"
+#include "keeper/keeper.h"
+#include "loop/loop.h"
+#include "sys/fd.h"
+#include "wire/gen/records.h"
+#include "wire/qmp.h"
+
+/*
+ * NEW		start
+ * STARTING	start or adopt is under way
+ * UP		take_link, usage, stop
+ * GONE		ended and told, or failed to start: only destroy and forget, as always
+ * ENDING	destroyed or forgotten: nothing is legal
+ */
+enum kept_state { KEPT_NEW, KEPT_STARTING, KEPT_UP, KEPT_GONE, KEPT_ENDING };
+
+struct op {
+	struct list link;
+	struct machine *machine;
+	struct driver_req *req; /* NULL: completed already, or nobody waits any more */
+	struct keeper_call call;
+};
+
+struct machine {
+	struct loop *loop;
+	struct keeper *keeper;
+	struct id id;
+	struct machine_events ev;
+	enum kept_state state;
+	int link_fd, pid;
+	bool was_adopted;
+	struct keeper_watch watch;
+	struct monitor *monitor;
+	char last_event[QMP_TEXT_MAX * 2 + 3]; /* of the monitor: why QEMU ends */
+	struct driver_req *start_req; /* waits for the monitor */
+	struct list ops;
+	struct loop_call cancel;
+	struct driver_req *release_req;
+	struct loop_call released; /* a release that failed at once */
+	struct err release_why;
+};
+
+/* ---- ops ---- */
+
+static struct op *op_new(struct machine *m, struct driver_req *req,
+			 void (*done)(struct keeper_call *c, const struct err *why))
+{
+	struct op *op = mem_new(sizeof(*op));
+
+	*op = (struct op){.machine = m, .req = req, .call.done = done};
+	list_add_tail(&m->ops, &op->link);
+	return op;
+}
+
+static void machine_free_if_idle(struct machine *m)
+{
+	if (m->state != KEPT_ENDING || !list_empty(&m->ops) || m->release_req)
+		return;
+	loop_call_cancel(m->loop, &m->cancel);
+	loop_call_cancel(m->loop, &m->released);
+	(void)monitor_free(m->monitor);
+	(void)sys_close(m->link_fd);
+	free(m);
+}
+
+static void op_free(struct op *op)
+{
+	struct machine *m = op->machine;
+
+	list_del(&op->link);
+	free(op);
+	machine_free_if_idle(m);
+}
+
+/* Take the request out of an op that is back. NULL: it was canceled. */
+static struct driver_req *op_finish(struct op *op)
+{
+	struct driver_req *req = take_ptr(&op->req);
+
+	op_free(op);
+	return req;
+}
+
+static void complete(struct driver_req *req, const struct err *why)
+{
+	if (req)
+		req->done(req, why);
+}
+
+/* Issue the call of an op, or forget the op. */
+static int op_issued(struct op *op, int r)
+{
+	if (r < 0)
+		op_free(op);
+	return r;
+}
+
+/* ---- the end ---- */
+
+/* What people should read first; numbers and the keeper's own words follow. */
+static const char *explain(const struct machine *m, const struct rec_machine_info *info)
+{
+	static const struct {
+		const char *event, *text;
+	} events[] = {
+		{"SHUTDOWN guest-reset", "its kernel restarted or panicked; "},
+		{"SHUTDOWN guest-panic", "its kernel panicked; "},
+		{"SHUTDOWN guest-shutdown", "it was switched off from inside; "},
+	};
+
+	if (info->signal == SIGSYS)
+		return "it made a system call that its jail forbids; ";
+	for (size_t i = 0; i < ARRAY_LEN(events); i++)
+		if (str_eq(m->last_event, events[i].event))
+			return events[i].text;
+	return "";
+}
+
+static void fail_start(struct machine *m, const struct err *why)
+{
+	struct driver_req *req = take_ptr(&m->start_req);
+
+	m->state = KEPT_GONE;
+	keeper_unwatch(&m->watch);
+	m->monitor = monitor_free(m->monitor);
+	m->link_fd = sys_close(m->link_fd);
+	complete(req, why);
+}
+
+static void on_gone(struct keeper_watch *w, const struct rec_machine_info *info)
+{
+	struct machine *m = CONTAINER_OF(w, struct machine, watch);
+	struct err why = ERR_INIT;
+	struct str s = STR_INIT(ERR_TEXT_MAX);
+
+	if (m->monitor) /* its last words may be behind the keeper's */
+		monitor_drain(m->monitor);
+	str_add_escaped(&s, info->reason.p, info->reason.n);
+	(void)err_set(&why, ERR_GONE, "the machine ended: %s%s", explain(m, info), str_text(&s));
+	str_deinit(&s);
+	if (m->state == KEPT_STARTING && m->start_req) {
+		fail_start(m, &why);
+	} else if (m->state == KEPT_UP) {
+		m->state = KEPT_GONE; /* DRIVER-2 */
+		m->ev.gone(m->ev.arg, &why);
+	}
+}
+
+/* ---- the monitor ---- */
+
+static void on_ready(void *arg)
+{
+	struct machine *m = arg;
+
+	if (m->state != KEPT_STARTING)
+		return;
+	m->state = KEPT_UP;
+	complete(take_ptr(&m->start_req), NULL);
+}
+
+static void on_event(void *arg, const struct qmp_message *msg)
+{
+	struct machine *m = arg;
+
+	if (str_eq(msg->name, "SHUTDOWN") || str_eq(msg->name, "GUEST_PANICKED"))
+		(void)snprintf(m->last_event, sizeof(m->last_event), "%s%s%s", msg->name,
+			       msg->text[0] ? " " : "", msg->text);
+}
+
+/* A monitor that ends takes only itself along; whether the machine lives, the keeper knows. */
+static void on_down(void *arg, const struct err *why)
+{
+	struct machine *m = arg;
+
+	if (m->state == KEPT_STARTING)
+		fail_start(m, why);
+}
+
+static int listen(struct machine *m, int fd, struct err *e)
+{
+	static const struct monitor_ops ops = {.ready = on_ready, .event = on_event, .down = on_down};
+
+	return monitor_new(m->loop, fd, m->was_adopted, &ops, m, &m->monitor, e);
+}
+
+/* ---- start and adopt ---- */
+
+static void started(struct keeper_call *c, const struct err *why)
+{
+	struct op *op = CONTAINER_OF(c, struct op, call);
+	struct machine *m = op->machine;
+	int monitor = c->fds[KEEPER_MONITOR];
+	struct err e = ERR_INIT;
+	bool is_wanted = op->req != NULL;
+
+	(void)sys_close(c->fds[KEEPER_PIDFD]);
+	if (!is_wanted || why) {
+		(void)sys_close(c->fds[KEEPER_LINK]);
+		(void)sys_close(monitor);
+	} else {
+		m->link_fd = c->fds[KEEPER_LINK];
+		m->pid = c->pid;
+	}
+	m->start_req = take_ptr(&op->req);
+	list_del(&op->link);
+	free(op);
+	if (!is_wanted) {
+		machine_free_if_idle(m);
+		return;
+	}
+	if (why) {
+		fail_start(m, why);
+	} else if (monitor >= 0) {
+		if (listen(m, monitor, &e) < 0)
+			fail_start(m, &e);
+	} else {
+		on_ready(m);
+	}
+}
+
+struct machine *kept_new(struct loop *l, struct keeper *k, const struct id *id,
+			 const struct machine_events *ev)
+{
+	struct machine *m = mem_new(sizeof(*m));
+
+	*m = (struct machine){.loop = l, .keeper = k, .id = *id, .ev = *ev, .link_fd = -1};
+	m->watch.gone = on_gone;
+	list_init(&m->ops);
+	return m;
+}
+
+const struct keeper_host *kept_host(const struct machine *m)
+{
+	return keeper_host(m->keeper);
+}
+
+static int began(struct machine *m, struct op *op, int r)
+{
+	if (op_issued(op, r) < 0)
+		return r;
+	m->state = KEPT_STARTING;
+	keeper_watch(m->keeper, &m->id, &m->watch);
+	return 0;
+}
+
+int kept_start(struct machine *m, const struct rec_machine_start *rec, const int *fds, unsigned n_fds,
+	       struct driver_req *r, struct err *e)
+{
+	struct op *op;
+
+	if (m->state != KEPT_NEW)
+		return err_set(e, ERR_CONFLICT, "the machine was started before");
+	op = op_new(m, r, started);
+	return began(m, op, keeper_start(m->keeper, rec, fds, n_fds, &op->call, e));
+}
+
+int kept_adopt(struct loop *l, struct keeper *k, const struct id *id, const struct machine_events *ev,
+	       struct driver_req *req, struct machine **ret, struct err *e)
+{
+	struct machine *m = kept_new(l, k, id, ev);
+	struct op *op = op_new(m, req, started);
+	int r = began(m, op, keeper_adopt(k, id, &op->call, e));
+
+	if (r < 0) {
+		free(m);
+		return r;
+	}
+	m->was_adopted = true;
+	*ret = m;
+	return 0;
+}
+
+int kept_take_link(struct machine *m)
+{
+	return take_fd(&m->link_fd);
+}
+
+int kept_pid(const struct machine *m)
+{
+	return m->pid;
+}
+
+/* ---- usage and stop ---- */
+
+static void told_usage(struct keeper_call *c, const struct err *why)
+{
+	struct op *op = CONTAINER_OF(c, struct op, call);
+	struct machine_usage usage = {
+		.memory_bytes = c->memory_bytes,
+		.memory_max_bytes = c->memory_max_bytes,
+		.cpu_us = c->cpu_us,
+		.pids = c->pids,
+		.pids_max = c->pids_max,
+		.oom_kills = c->oom_kills,
+	};
+	struct driver_req *req = op_finish(op);
+
+	if (req && !why)
+		CONTAINER_OF(req, struct driver_usage_req, req)->usage = usage;
+	complete(req, why);
+}
+
+int kept_usage(struct machine *m, struct driver_usage_req *r, struct err *e)
+{
+	struct op *op;
+
+	if (m->state != KEPT_UP)
+		return err_set(e, ERR_GONE, "the machine does not run");
+	op = op_new(m, &r->req, told_usage);
+	return op_issued(op, keeper_stats(m->keeper, &m->id, &op->call, e));
+}
+
+static void told(struct keeper_call *c, const struct err *why)
+{
+	complete(op_finish(CONTAINER_OF(c, struct op, call)), why);
+}
+
+int kept_stop(struct machine *m, unsigned grace_ms, struct driver_req *r, struct err *e)
+{
+	struct op *op;
+
+	if (m->state != KEPT_UP)
+		return err_set(e, ERR_GONE, "the machine does not run");
+	op = op_new(m, r, told);
+	return op_issued(op, keeper_stop(m->keeper, &m->id, grace_ms, &op->call, e));
+}
+
+/* ---- destroy and forget ---- */
+
+/* DRIVER-3. Callbacks may do anything but touch this machine: one request at a time. */
+static void cancel_requests(struct machine *m)
+{
+	struct err why = ERR_INIT;
+
+	(void)err_set(&why, ERR_CANCELED, "the machine is destroyed");
+	complete(take_ptr(&m->start_req), &why);
+	LIST_FOR_EACH(l, &m->ops)
+		complete(take_ptr(&LIST_ENTRY(l, struct op, link)->req), &why);
+}
+
+static void on_cancel(struct loop_call *c)
+{
+	cancel_requests(CONTAINER_OF(c, struct machine, cancel));
+}
+
+static void finish_release(struct machine *m, const struct err *why)
+{
+	struct driver_req *req = take_ptr(&m->release_req);
+
+	cancel_requests(m);
+	machine_free_if_idle(m);
+	complete(req, why);
+}
+
+static void released(struct keeper_call *c, const struct err *why)
+{
+	struct op *op = CONTAINER_OF(c, struct op, call);
+	struct machine *m = op->machine;
+
+	list_del(&op->link);
+	free(op);
+	finish_release(m, why);
+}
+
+static void on_release_failed(struct loop_call *c)
+{
+	struct machine *m = CONTAINER_OF(c, struct machine, released);
+	struct err why = m->release_why;
+
+	finish_release(m, &why);
+}
+
+/* The machine is out of the engine's sight from here on. */
+static void leave(struct machine *m)
+{
+	m->state = KEPT_ENDING;
+	keeper_unwatch(&m->watch);
+	m->monitor = monitor_free(m->monitor);
+	m->link_fd = sys_close(m->link_fd);
+}
+
+void kept_destroy(struct machine *m, struct driver_req *r)
+{
+	struct op *op;
+
+	leave(m);
+	m->release_req = r;
+	if (m->start_req || !list_empty(&m->ops))
+		loop_defer(m->loop, &m->cancel, on_cancel);
+	op = op_new(m, NULL, released);
+	if (keeper_release(m->keeper, &m->id, &op->call, &m->release_why) < 0) {
+		list_del(&op->link);
+		free(op);
+		loop_defer(m->loop, &m->released, on_release_failed);
+	}
+}
+
+void kept_forget(struct machine *m)
+{
+	leave(m);
+	m->start_req = NULL;
+	LIST_FOR_EACH(l, &m->ops)
+		LIST_ENTRY(l, struct op, link)->req = NULL;
+	machine_free_if_idle(m);
+}
