@@ -1,4 +1,4 @@
-/* loop/work.c - a bounded pool of threads; `lock` guards `queue` and `closing` */
+/* loop/work.c - a bounded pool of threads; `lock` guards the lists and `closing` */
 #include "loop/work.h"
 #include <pthread.h>
 #include <signal.h>
@@ -9,7 +9,7 @@ struct work_pool {
 	struct loop *loop;
 	pthread_mutex_t lock;
 	pthread_cond_t wake;
-	struct list queue;
+	struct list queue, finished; /* to run; run, and not yet answered */
 	bool closing;
 	unsigned n;
 	pthread_t threads[];
@@ -18,7 +18,11 @@ struct work_pool {
 static void finish(struct loop_call *c)
 {
 	struct work *w = CONTAINER_OF(c, struct work, call);
+	struct work_pool *p = w->pool;
 
+	pthread_mutex_lock(&p->lock);
+	list_del(&w->link);
+	pthread_mutex_unlock(&p->lock);
 	w->done(w);
 }
 
@@ -39,8 +43,8 @@ static void *serve(void *arg)
 		pthread_mutex_unlock(&p->lock);
 		w->run(w);
 		pthread_mutex_lock(&p->lock);
-		if (!p->closing)
-			loop_post(p->loop, &w->call, finish);
+		list_add_tail(&p->finished, &w->link);
+		loop_post(p->loop, &w->call, finish);
 	}
 	pthread_mutex_unlock(&p->lock);
 	return NULL;
@@ -56,6 +60,8 @@ struct work_pool *work_pool_free(struct work_pool *p)
 	pthread_mutex_unlock(&p->lock);
 	for (unsigned i = 0; i < p->n; i++)
 		pthread_join(p->threads[i], NULL);
+	LIST_FOR_EACH(pos, &p->finished)
+		loop_call_cancel(p->loop, &LIST_ENTRY(pos, struct work, link)->call);
 	pthread_cond_destroy(&p->wake);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
@@ -70,6 +76,7 @@ int work_pool_new(struct loop *l, unsigned threads, struct work_pool **ret)
 
 	p->loop = l;
 	list_init(&p->queue);
+	list_init(&p->finished);
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_cond_init(&p->wake, NULL);
 	sigfillset(&all);

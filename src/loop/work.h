@@ -16,6 +16,6 @@ struct work {
 };
 
 int work_pool_new(struct loop *l, unsigned threads, struct work_pool **ret); /* -errno */
-/* Runs what is queued, then joins; `done` of jobs that finish now is not called. */
+/* Runs what is queued, then joins. No `done` comes after it: owners may free their jobs. */
 struct work_pool *work_pool_free(struct work_pool *p);
 void work_submit(struct work_pool *p, struct work *w);
