@@ -6,6 +6,7 @@
 #include <sched.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -90,13 +91,18 @@ static int become(uid_t uid, gid_t gid, bool drop_groups, struct err *e)
 	return r < 0 ? err_sys(e, r, "ask for SIGKILL at the keeper's end") : 0;
 }
 
+/* Before ids change: that makes us undumpable, and then our own /proc files are out of reach. */
+static int offer_to_oom(struct err *e)
+{
+	int r = sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE);
+
+	return r < 0 ? err_sys(e, r, "offer itself to the out-of-memory killer") : 0;
+}
+
 static int leave_host(struct child *c, struct err *e)
 {
 	uint64_t ns = c->s->namespaces;
-	int r = sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE);
-
-	if (r < 0)
-		return err_sys(e, r, "offer itself to the out-of-memory killer");
+	int r = 0;
 
 	/* Not at clone: the root of a cgroup namespace is the group of whoever asks, then the parent's. */
 	if (ns & CLONE_NEWCGROUP && unshare(CLONE_NEWCGROUP) < 0)
@@ -222,11 +228,19 @@ static int child_steps(struct child *c, struct err *e)
 	r = sys_die_with_parent();
 	if (r < 0)
 		return err_sys(e, r, "ask for SIGKILL at the keeper's end");
-	r = close_foreign(c, e);
+	r = offer_to_oom_killer(e);
 	if (r == 0)
+		r = close_foreign(c, e);
+	if (r == 0) {
+		r = sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE);
+		if (r < 0)
+			return err_sys(e, r, "offer itself to the out-of-memory killer");
 		r = enter_cgroups(c, e);
+	}
 	if (r == 0)
 		r = await_parent(c, e);
+	if (r == 0)
+		r = offer_to_oom(e);
 	if (r == 0)
 		r = become(0, 0, c->s->id_count > 1, e);
 	if (r < 0)
