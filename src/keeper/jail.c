@@ -228,15 +228,9 @@ static int child_steps(struct child *c, struct err *e)
 	r = sys_die_with_parent();
 	if (r < 0)
 		return err_sys(e, r, "ask for SIGKILL at the keeper's end");
-	r = offer_to_oom_killer(e);
+	r = close_foreign(c, e);
 	if (r == 0)
-		r = close_foreign(c, e);
-	if (r == 0) {
-		r = sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE);
-		if (r < 0)
-			return err_sys(e, r, "offer itself to the out-of-memory killer");
 		r = enter_cgroups(c, e);
-	}
 	if (r == 0)
 		r = await_parent(c, e);
 	if (r == 0)
