@@ -1,0 +1,307 @@
+/*
+ * keeper/test/inmate.c - stands in for hotcell-init in t_keeper.c: it tries to get out
+ *
+ * Descriptors as the agent's: 3 link, 4 system call filter, 5 cgroup directory. A command is one
+ * byte; the answer a number of 8 bytes: what was reached, or -errno. Commands run in
+ * a child that is confined as a workload is, except the ones that say "agent".
+ */
+#include <arpa/inet.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/capability.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+enum { LINK = 3, FILTER = 4, MIB_BYTES = 1 << 20, BOMB_MIB = 4096, FORKS_MAX = 10000, FILTER_MAX = 4096 };
+
+static int64_t code(int64_t r)
+{
+	return r < 0 ? -errno : r;
+}
+
+static int64_t try_open(const char *path, int flags)
+{
+	int fd = open(path, flags);
+
+	return fd < 0 ? -errno : close(fd);
+}
+
+static int64_t try_mount(void)
+{
+	return code(mount("none", "/tmp", "tmpfs", 0, NULL));
+}
+
+static int64_t try_umount(void)
+{
+	return code(umount2("/proc", MNT_DETACH));
+}
+
+static int64_t try_unshare(void)
+{
+	return code(unshare(CLONE_NEWUSER));
+}
+
+static int64_t try_clone_ns(void)
+{
+	return code(syscall(SYS_clone, CLONE_NEWUSER | SIGCHLD, NULL, NULL, NULL, NULL));
+}
+
+static int64_t try_clone3(void)
+{
+	return code(syscall(SYS_clone3, NULL, 0));
+}
+
+static int64_t try_bpf(void)
+{
+	return code(syscall(SYS_bpf, 0, NULL, 0));
+}
+
+static int64_t try_io_uring(void)
+{
+	return code(syscall(SYS_io_uring_setup, 1, NULL));
+}
+
+static int64_t try_keyctl(void)
+{
+	return code(syscall(SYS_keyctl, 0, 0, 0, 0, 0));
+}
+
+static int64_t try_ptrace(void)
+{
+	return code(ptrace(PTRACE_ATTACH, 1, NULL, NULL));
+}
+
+static int64_t try_proc_sys(void)
+{
+	return try_open("/proc/sys/kernel/hostname", O_WRONLY);
+}
+
+static int64_t try_kcore(void)
+{
+	char byte;
+	int fd = open("/proc/kcore", O_RDONLY);
+
+	return fd < 0 ? -errno : read(fd, &byte, 1); /* absent, or an empty file */
+}
+
+static int64_t try_shadow(void)
+{
+	return try_open("/etc/shadow", O_RDONLY);
+}
+
+static int64_t try_init_root(void)
+{
+	return try_open("/proc/1/root/etc/shadow", O_RDONLY);
+}
+
+static int64_t try_device(void)
+{
+	if (mknod("/tmp/disk", S_IFBLK | 0600, makedev(254, 0)) < 0)
+		return -errno;
+	return try_open("/tmp/disk", O_RDONLY);
+}
+
+static int64_t try_host_port(void)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(22222)};
+	int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+	sa.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+	return fd < 0 ? -errno : code(connect(fd, (struct sockaddr *)&sa, sizeof(sa)));
+}
+
+static int64_t try_outside(void)
+{
+	struct sockaddr_in sa = {.sin_family = AF_INET, .sin_port = htons(53)};
+	int fd = socket(AF_INET, SOCK_DGRAM, 0);
+
+	sa.sin_addr.s_addr = htonl(0x08080808);
+	return fd < 0 ? -errno : code(connect(fd, (struct sockaddr *)&sa, sizeof(sa)));
+}
+
+static int64_t try_lower(void)
+{
+	int fd = open("/hello", O_WRONLY | O_TRUNC);
+
+	return fd < 0 ? -errno : write(fd, "changed", 7);
+}
+
+static int64_t fork_bomb(void)
+{
+	static pid_t kids[FORKS_MAX];
+	int64_t n = 0;
+
+	while (n < FORKS_MAX) {
+		kids[n] = fork();
+		if (kids[n] == 0)
+			for (;;)
+				pause();
+		if (kids[n] < 0)
+			break;
+		n++;
+	}
+	for (int64_t i = 0; i < n; i++) {
+		kill(kids[i], SIGKILL);
+		waitpid(kids[i], NULL, 0);
+	}
+	return n;
+}
+
+static int64_t disk_bomb(void)
+{
+	static char block[MIB_BYTES];
+	int fd = open("/var/bomb", O_WRONLY | O_CREAT, 0600);
+	int64_t n = 0;
+
+	if (fd < 0)
+		return -errno;
+	while (n < BOMB_MIB && write(fd, block, sizeof(block)) == (ssize_t)sizeof(block))
+		n++;
+	unlink("/var/bomb");
+	return n;
+}
+
+static int64_t memory_bomb(void)
+{
+	size_t size = (size_t)BOMB_MIB * MIB_BYTES;
+	char *p = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (p == MAP_FAILED)
+		return -errno;
+	for (size_t i = 0; i < size; i += 4096)
+		p[i] = 1;
+	return BOMB_MIB;
+}
+
+static int64_t count_fds(void)
+{
+	DIR *d = opendir("/proc/self/fd");
+	int64_t n = 0;
+
+	if (!d)
+		return -errno;
+	for (struct dirent *e = readdir(d); e; e = readdir(d))
+		n += e->d_name[0] != '.';
+	closedir(d);
+	return n - 1; /* the one that looks */
+}
+
+static int64_t own_pid(void)
+{
+	return getpid();
+}
+
+static int64_t make_group(void)
+{
+	return code(mkdirat(5, "session", 0755));
+}
+
+static int64_t raise_limit(void)
+{
+	int fd = openat(5, "cgroup.max.descendants", O_WRONLY);
+
+	return fd < 0 ? -errno : write(fd, "max", 3);
+}
+
+static int64_t leave_quietly(void)
+{
+	(void)!write(2, "good bye\n", 9);
+	exit(7);
+}
+
+static int64_t ignore_term(void)
+{
+	signal(SIGTERM, SIG_IGN);
+	return 0;
+}
+
+static const struct {
+	char name;
+	int agent; /* unconfined */
+	int64_t (*run)(void);
+} commands[] = {
+	{'m', 0, try_mount},	  {'u', 0, try_umount},	   {'n', 0, try_unshare},  {'c', 0, try_clone_ns},
+	{'3', 0, try_clone3},	  {'b', 0, try_bpf},	   {'i', 0, try_io_uring}, {'k', 0, try_keyctl},
+	{'p', 0, try_ptrace},	  {'s', 0, try_proc_sys},  {'K', 0, try_kcore},	   {'h', 0, try_shadow},
+	{'r', 0, try_init_root},  {'d', 0, try_device},	   {'l', 0, try_host_port}, {'o', 0, try_outside},
+	{'w', 0, try_lower},	  {'F', 0, fork_bomb},	   {'D', 0, disk_bomb},	   {'M', 0, memory_bomb},
+	{'f', 1, count_fds},	  {'P', 1, own_pid},	   {'g', 1, make_group},   {'L', 1, raise_limit},
+	{'q', 1, leave_quietly},  {'t', 1, ignore_term},
+};
+
+static void confine(void)
+{
+	static struct sock_filter filter[FILTER_MAX];
+	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
+	struct __user_cap_data_struct none[2] = {0};
+	ssize_t n = pread(FILTER, filter, sizeof(filter), 0);
+	struct sock_fprog prog = {(unsigned short)(n / (ssize_t)sizeof(filter[0])), filter};
+
+	if (n <= 0 || syscall(SYS_capset, &head, none) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog, 0, 0) < 0)
+		_exit(99);
+}
+
+/* The result of a confined child: its number, or -1000 - signal when one killed it. */
+static int64_t run_confined(int64_t (*run)(void))
+{
+	int64_t *shared = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		confine();
+		*shared = run();
+		_exit(0);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) < 0)
+		return -errno;
+	if (WIFSIGNALED(status))
+		*shared = -1000 - WTERMSIG(status);
+	else if (WEXITSTATUS(status))
+		*shared = -2000 - WEXITSTATUS(status);
+	return *shared;
+}
+
+static void obey(char name)
+{
+	int64_t result = -ENOTSUP;
+
+	for (size_t i = 0; i < sizeof(commands) / sizeof(commands[0]); i++)
+		if (commands[i].name == name)
+			result = commands[i].agent ? commands[i].run() : run_confined(commands[i].run);
+	(void)!write(LINK, &result, sizeof(result));
+}
+
+int main(void)
+{
+	struct pollfd p = {.fd = LINK, .events = POLLIN};
+	char name;
+
+	while (poll(&p, 1, -1) > 0) {
+		ssize_t n = read(LINK, &name, 1);
+
+		if (n == 0 || (n < 0 && errno != EAGAIN))
+			break;
+		if (n == 1)
+			obey(name);
+	}
+	return 0;
+}
