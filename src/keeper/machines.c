@@ -29,6 +29,7 @@ enum {
 	TAIL_MAX = 512,		/* last words of a console */
 	CONSOLE_READ = 4096,
 	CLEAN_RETRY_MS = 5,	/* cgroup v1 has no event for "empty" */
+	REFILL_MS = 20,		/* a new machine gets the processors first */
 	TREE_PATH_MAX = 4096,
 };
 
@@ -87,7 +88,7 @@ struct machines {
 	struct loop *loop;
 	struct machines_config c;
 	unsigned ready; /* slots in READY */
-	struct loop_call refill;
+	struct loop_timer refill;
 	struct slot *slots;
 };
 
@@ -525,9 +526,9 @@ static void abandon(struct slot *s)
 }
 
 /* One shell per turn of the loop, so that requests come between. */
-static void refill(struct loop_call *c)
+static void refill(struct loop_timer *t)
 {
-	struct machines *ms = CONTAINER_OF(c, struct machines, refill);
+	struct machines *ms = CONTAINER_OF(t, struct machines, refill);
 	struct slot *s = find_state(ms, SLOT_FREE);
 	struct err e = ERR_INIT;
 
@@ -542,10 +543,13 @@ static void refill(struct loop_call *c)
 	refill_soon(ms);
 }
 
+/* Off the path of whoever starts a machine now; at once only when the next one would have to wait. */
 static void refill_soon(struct machines *ms)
 {
+	uint64_t delay_ms = ms->ready ? REFILL_MS : 0;
+
 	if (ms->c.process && ms->ready < ms->c.ready)
-		loop_defer(ms->loop, &ms->refill, refill);
+		loop_timer_set(ms->loop, &ms->refill, loop_now(ms->loop) + delay_ms * NS_PER_MS, refill);
 }
 
 /* ---- starting ---- */
@@ -776,20 +780,38 @@ void slot_fds(const struct slot *s, int ret[MACHINE_FDS])
 	ret[KEEPER_MONITOR] = s->monitor_fd;
 }
 
+/* One line for people: control characters become blanks; whoever prints it escapes the rest. */
+static void add_last_words(struct str *text, const char *p, size_t n)
+{
+	bool blank = true; /* so that several become one and none leads */
+
+	for (size_t i = 0; i < n; i++) {
+		bool control = (unsigned char)p[i] < ' ' || p[i] == 0x7f;
+
+		if (!control)
+			str_add_mem(text, &p[i], 1);
+		else if (!blank && i + 1 < n)
+			str_add(text, " ");
+		blank = control;
+	}
+}
+
 static void describe_end(const struct slot *s, char reason[SLOT_REASON_MAX])
 {
 	struct str text = STR_INIT(SLOT_REASON_MAX - 1);
 	size_t from = 0;
 
 	str_add(&text, s->cause);
-	if (s->tail_len) {
-		str_add(&text, ": ");
-		for (size_t i = 0; i < s->tail_len && from == 0 && s->tail_len == TAIL_MAX; i++)
-			if (s->tail[i] == '\n')
-				from = i + 1; /* start with a whole line */
-		str_add_escaped(&text, s->tail + from, s->tail_len - from);
+	if (s->tail_len == TAIL_MAX) { /* cut: start with a whole line */
+		const char *line = memchr(s->tail, '\n', s->tail_len);
+
+		from = line ? (size_t)(line + 1 - s->tail) : 0;
 	}
-	(void)snprintf(reason, SLOT_REASON_MAX, "%s", text.failed ? s->cause : str_text(&text));
+	if (s->tail_len > from) {
+		str_add(&text, ": ");
+		add_last_words(&text, s->tail + from, s->tail_len - from);
+	}
+	(void)snprintf(reason, SLOT_REASON_MAX, "%s", str_text(&text));
 	str_deinit(&text);
 }
 
@@ -856,7 +878,7 @@ struct machines *machines_free(struct machines *ms)
 {
 	if (!ms)
 		return NULL;
-	loop_call_cancel(ms->loop, &ms->refill);
+	loop_timer_cancel(ms->loop, &ms->refill);
 	for (unsigned i = 0; i < ms->c.slots; i++) {
 		struct slot *s = &ms->slots[i];
 
