@@ -2,7 +2,7 @@
 # test/lib.sh - what black-box test scripts share; see test/README.md
 #
 # A script sources this file, defines functions named test_..., and ends with
-# `run_tests`. Each test runs in a process of its own, with a time limit, under
+# `run_tests [file sourced too...]`. Each test runs in a process of its own, with a time limit, under
 # `set -eu`, and everything it started or made is gone afterwards or it fails.
 
 TOP=$(cd "$(dirname "$0")/.." && pwd)
@@ -13,6 +13,7 @@ PATH=$BUILD/src/bin:$PATH
 export TOP BUILD TEMPLATE_STATE PATH
 unset HOTCELL_STATE HOTCELL_RUN
 SKIPPED=77
+LENT="images kernels initrds closures" # of a state directory: the parts that tests share
 
 # ---- saying what happened ----
 
@@ -104,24 +105,32 @@ host() {
 	export HOTCELL_STATE="$SCRATCH/state" HOTCELL_RUN="$SCRATCH/run"
 	mkdir -p "$HOTCELL_STATE" "$HOTCELL_RUN"
 	chmod 755 "$SCRATCH" "$HOTCELL_STATE" "$HOTCELL_RUN"
-	for part in images kernels initrds closures; do
+	for part in $LENT; do
 		mkdir -p "$TEMPLATE_STATE/$part"
-		ln -s "$TEMPLATE_STATE/$part" "$HOTCELL_STATE/$part"
+		if [ "$(id -u)" -eq 0 ]; then
+			mkdir "$HOTCELL_STATE/$part"
+			mount --bind "$TEMPLATE_STATE/$part" "$HOTCELL_STATE/$part"
+		else
+			cp -al "$TEMPLATE_STATE/$part" "$HOTCELL_STATE/$part"
+		fi
 	done
-	traces >"$SCRATCH/traces.before"
+}
+
+# What `host` mounted, and whatever else is mounted in this test's directory.
+unmount() {
+	for part in $LENT; do
+		! mountpoint -q "$SCRATCH/state/$part" || umount "$SCRATCH/state/$part" || return 1
+	done
 }
 
 # Processes of our host: each carries HOTCELL_RUN in its environment, or descends from one that does.
 host_pids() {
-	for dir in /proc/[0-9]*; do
-		pid=${dir#/proc/}
-		[ "$pid" != $$ ] || continue
+	for dir in $(grep -lzxF "HOTCELL_RUN=$HOTCELL_RUN" /proc/[0-9]*/environ 2>/dev/null); do
+		dir=${dir%/environ}
 		case $(readlink "$dir/exe" 2>/dev/null) in
 		"$BUILD"/src/bin/hotcelld* | "$BUILD"/src/bin/hotcell-keeper*)
-			if tr '\0' '\n' 2>/dev/null <"$dir/environ" | grep -qxF "HOTCELL_RUN=$SCRATCH/run"; then
-				echo "$pid"
-				descendants "$pid"
-			fi
+			echo "${dir#/proc/}"
+			descendants "${dir#/proc/}"
 			;;
 		esac
 	done | sort -un
@@ -169,40 +178,65 @@ host_end() {
 	done
 }
 
-# traces - what sandboxes could leave on this machine: control groups and mounts of our host, files, records
-traces() {
-	find /sys/fs/cgroup -type d -name 'hotcell*' 2>/dev/null | while read -r group; do
-		[ -z "$(host_of_group "$group")" ] || echo "cgroup $group"
-	done
-	grep -F "$SCRATCH" /proc/self/mountinfo | sed 's/^[^ ]* [^ ]* [^ ]* [^ ]* \([^ ]*\).*/mount \1/' || true
-	for dir in "$SCRATCH/state/sandboxes" "$SCRATCH/state/keeper" "$SCRATCH/run/machines"; do
-		[ ! -d "$dir" ] || find "$dir" -mindepth 1 | sed 's/^/file /'
-	done
+# The keeper's control group, wherever a controller is mounted: named after the run directory (FNV-1a).
+groups() {
+	[ -n "${GROUP:-}" ] || GROUP=$(python3 -c 'import functools, sys
+print("hotcell-%016x" % functools.reduce(lambda h, c: (h ^ c) * 0x100000001b3 % 2**64, sys.argv[1].encode(), 0xcbf29ce484222325))' \
+		"$HOTCELL_RUN")
+	find /sys/fs/cgroup -type d -name "$GROUP" -prune 2>/dev/null
 }
 
-# Our keeper's pid, if this control group belongs to it.
-host_of_group() {
-	for pid in $(cat "$SCRATCH/keeper.pids" 2>/dev/null); do
-		case $1 in
-		*hotcell*"$pid"*) echo "$pid" ;;
+# A shell that the keeper keeps ready is no trace of a sandbox: its groups hold it and nothing else.
+is_parked() {
+	[ -z "$(find "$1" -mindepth 1 -type d)" ] || return 1
+	for pid in $(cat "$1/cgroup.procs" 2>/dev/null); do
+		[ "$(cat "/proc/$pid/comm" 2>/dev/null)" = hotcell-shell ] || return 1
+		return 0
+	done
+	return 1
+}
+
+# traces - what sandboxes could leave on this machine: control groups, mounts, files, processes
+traces() {
+	for top in $(groups); do
+		for group in "$top"/*/; do
+			[ ! -d "$group" ] || is_parked "$group" || echo "cgroup $group"
+		done
+	done
+	awk -v dir="$SCRATCH" -v lent=" $LENT " 'index($5, dir) == 1 && !index(lent, " " substr($5, length(dir "/state/") + 1) " ") {
+		print "mount", $5 }' /proc/self/mountinfo
+	for dir in "$HOTCELL_STATE/sandboxes" "$HOTCELL_STATE/keeper" "$HOTCELL_RUN/machines"; do
+		[ ! -d "$dir" ] || find "$dir" -mindepth 1 ! -name '.blank-*' | sed 's/^/file /'
+	done
+	for pid in $(host_pids); do
+		case $(cat "/proc/$pid/comm" 2>/dev/null) in
+		hotcelld | hotcell-keeper | hotcell-shell | '') ;;
+		*) echo "process $pid $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)" ;;
 		esac
 	done
 }
 
-# no_traces - every sandbox is gone; so must be all it used. Keeper and daemon may stay.
+# no_traces - every sandbox is gone; so must be all it used, soon. Keeper and daemon may stay.
 no_traces() {
-	status 0 hotcell list --json
-	same 0 "$(json "$OUT" 'len(d)')" "sandboxes left"
-	for name in hotcelld hotcell-keeper; do
-		for child in $(descendants "$(pid_of $name)"); do
-			case $(readlink "/proc/$child/exe" 2>/dev/null) in
-			*/hotcelld | */hotcell-keeper | */hotcell | '') ;;
-			*) fail "left behind: process $child $(tr '\0' ' ' <"/proc/$child/cmdline" 2>/dev/null)" ;;
-			esac
-		done
+	same "" "$(hotcell list --json)" "sandboxes left"
+	tries=50
+	until traces >"$SCRATCH/traces.after" && [ ! -s "$SCRATCH/traces.after" ]; do
+		tries=$((tries - 1))
+		[ $tries -gt 0 ] || fail "left behind:
+$(cat "$SCRATCH/traces.after")"
+		sleep 0.1
 	done
-	traces >"$SCRATCH/traces.after"
-	diff "$SCRATCH/traces.before" "$SCRATCH/traces.after" || fail "something was left behind (above)"
+	same 0 "$(rows)" "rows left in the daemon's store"
+}
+
+# Records of sandboxes and open intents in the daemon's store, which it holds locked: counted in a copy.
+rows() {
+	copy=$(scratch)
+	cp "$HOTCELL_STATE"/db/run.db* "$copy"
+	python3 -c 'import sqlite3, sys
+db = sqlite3.connect(sys.argv[1] + "/run.db")
+print(sum(db.execute("select count(*) from " + t).fetchone()[0] for t in ("sandbox", "intent")))' "$copy"
+	rm -rf "$copy"
 }
 
 # fds PID - how many descriptors it has open
@@ -229,6 +263,10 @@ cleanup() {
 			done
 		fi
 		host_end || result=1
+		unmount || result=1
+		for top in $(groups); do # a keeper that was killed could not
+			find "$top" -depth -type d -exec rmdir {} + || result=1
+		done
 		awk -v dir="$SCRATCH" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r at; do
 			echo "left mounted: $at"
 			umount -l "$at"
@@ -251,7 +289,7 @@ run_one() {
 	"$1"
 }
 
-# run_tests - every test_... of this script in order, or those named by the arguments of the script
+# run_tests [FILE...] - every test_... of this script and of these files in order; TESTS="test_a test_b": only those
 run_tests() {
 	if [ "${HOTCELL_ONE_TEST:-}" ]; then
 		run_one "$HOTCELL_ONE_TEST"
@@ -260,7 +298,7 @@ run_tests() {
 	passed=0 failed=0 skipped=0
 	log=$(mktemp /tmp/hotcell-log.XXXXXX) || exit 1
 	trap 'rm -f "$log"' EXIT
-	for name in $(sed -n 's/^\(test_[a-z0-9_]*\)().*/\1/p' "$0"); do
+	for name in $(sed -n 's/^\(test_[a-z0-9_]*\)().*/\1/p' "$0" "$@"); do
 		case " ${TESTS:-$name} " in
 		*" $name "*) ;;
 		*) continue ;;
