@@ -2,6 +2,8 @@
 
 
 def number(value):
+    if value < 0:
+        return f"-{number(-value)}"
     if value >= 1000:
         return f"{value:,.0f}".replace(",", " ")
     if value >= 100:

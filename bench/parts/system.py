@@ -59,6 +59,7 @@ class Hotcell:
                 if done.returncode:
                     shutil.rmtree(self.state / name, ignore_errors=True)
                     subprocess.run(["cp", "-a", self.source / name, self.state / name], check=True)
+                (self.state / name / ".lock").unlink(missing_ok=True)  # a lock of its own
 
     @property
     def tree(self):

@@ -37,7 +37,7 @@ class Group:
             use = host.memory_of(host.family(root))
             self.rows[0].series.add(use["Anonymous"] / 1024)
             self.rows[1].series.add(use["Pss"] / 1024)
-        lost = max(0, before_kib - host.mem_available_kib())
+        lost = before_kib - host.mem_available_kib()  # below zero when something else gave memory back
         self.rows[2].series.add(lost / 1024 / len(roots))
 
     def skip(self, why):
