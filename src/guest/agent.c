@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/mount.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
@@ -13,6 +14,7 @@
 #include "guest/user.h"
 #include "loop/link.h"
 #include "sys/fd.h"
+#include "sys/landlock.h"
 #include "wire/gen/methods.h"
 #include "wire/gen/records.h"
 
@@ -107,7 +109,8 @@ static void on_down(struct link *k, const struct err *why)
 {
 	struct agent *a = link_arg(k);
 
-	log_line(&a->log, "%s", why->text);
+	if (why->code != ERR_GONE) /* a host that closes is nothing to complain about */
+		log_line(&a->log, "%s", why->text);
 	a->link = link_free(k);
 	loop_timer_set(a->loop, &a->reopen, loop_now(a->loop) + REOPEN_NS, on_reopen);
 }
@@ -138,9 +141,17 @@ static void reaper_gone(struct agent *a)
 {
 	struct err e = ERR_INIT;
 
-	log_line(&a->log, "the workload's process 1 was killed; starting another");
 	a->reaper.pid = 0;
-	if (reaper_start(&a->reaper, a->c.proc_fd, !a->c.is_machine, &e) < 0)
+	if (!a->c.is_machine) { /* Landlock forbids us to mount another /proc */
+		log_line(&a->log, "the workload's process 1 was killed, and so everything else");
+		a->end = AGENT_WORKLOAD_GONE;
+		loop_stop(a->loop);
+		return;
+	}
+
+	log_line(&a->log, "the workload's process 1 was killed; starting another");
+	(void)umount2("/proc", MNT_DETACH);
+	if (reaper_start(&a->reaper, a->c.proc_fd, false, &e) < 0)
 		log_line(&a->log, "%s: no program can be started", e.text);
 }
 
@@ -197,6 +208,22 @@ static void make_sessions(struct agent *a)
 	a->sessions = sessions_new(&c);
 }
 
+/*
+ * One Landlock domain for us and all that we start: nobody in it can mount, and
+ * none can reach out of it. Had every program a domain of its own, they
+ * could not signal or trace each other.
+ */
+static int confine(const struct agent *a, struct err *e)
+{
+	const struct landlock_rule rules[] = {
+		{.path = "/", .may = LANDLOCK_MAY_READ | LANDLOCK_MAY_EXEC | LANDLOCK_MAY_WRITE},
+		{.fd = a->cgroups.root_fd, .may = LANDLOCK_MAY_READ | LANDLOCK_MAY_WRITE},
+	};
+	int r = landlock_confine(rules, a->cgroups.root_fd < 0 ? 1 : 2, false);
+
+	return r < 0 ? err_sys(e, r, "confine the sandbox with Landlock") : 0;
+}
+
 int agent_new(struct loop *l, const struct agent_config *c, struct agent **ret, struct err *e)
 {
 	struct agent *a = mem_new(sizeof(*a));
@@ -214,6 +241,8 @@ int agent_new(struct loop *l, const struct agent_config *c, struct agent **ret, 
 		r = watch_children(a, e);
 	if (r == 0)
 		r = reaper_start(&a->reaper, c->proc_fd, !c->is_machine, e);
+	if (r == 0 && !c->is_machine)
+		r = confine(a, e);
 	if (r < 0) {
 		(void)agent_free(a);
 		return r;
@@ -227,6 +256,8 @@ struct agent *agent_free(struct agent *a)
 {
 	if (!a)
 		return NULL;
+	if (a->reaper.pid) /* else nothing was started, and we may not even be process 1 */
+		(void)kill(-1, SIGKILL);
 	a->link = link_free(a->link);
 	loop_timer_cancel(a->loop, &a->reopen);
 	loop_timer_cancel(a->loop, &a->killing);

@@ -23,7 +23,7 @@ struct sessions;
 struct stream;
 struct watches;
 
-enum agent_end { AGENT_RUNS, AGENT_SHUTDOWN, AGENT_LINK_GONE };
+enum agent_end { AGENT_RUNS, AGENT_SHUTDOWN, AGENT_LINK_GONE, AGENT_WORKLOAD_GONE };
 
 struct agent_config {
 	bool is_machine;

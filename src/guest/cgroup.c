@@ -65,11 +65,6 @@ static uint64_t number_in(int dirfd, const char *file, const char *key)
 	return 0;
 }
 
-static uint64_t cpu_us(const struct cgroup *cg)
-{
-	return number_in(cg->fd, "cpu.stat", "usage_usec");
-}
-
 int cgroup_take(struct cgroups *all, struct cgroup **ret, struct err *e)
 {
 	struct cgroup *cg;
@@ -129,7 +124,7 @@ void cgroup_give(struct cgroups *all, struct cgroup *cg)
 		drop(all, cg);
 		return;
 	}
-	cg->cpu_base_us = cpu_us(cg);
+	cg->cpu_base_us = cg->cpu_seen_us; /* what leftovers used since is nobody's */
 	all->spare[all->n_spare++] = cg;
 }
 
@@ -140,9 +135,10 @@ int cgroup_kill(const struct cgroup *cg)
 	return fd < 0 ? fd : sys_write_full(fd, "1", 1);
 }
 
-uint64_t cgroup_cpu_us(const struct cgroup *cg)
+uint64_t cgroup_cpu_us(struct cgroup *cg)
 {
-	return cpu_us(cg) - cg->cpu_base_us;
+	cg->cpu_seen_us = number_in(cg->fd, "cpu.stat", "usage_usec");
+	return cg->cpu_seen_us - cg->cpu_base_us;
 }
 
 uint64_t cgroups_oom_kills(const struct cgroups *all)

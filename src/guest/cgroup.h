@@ -18,6 +18,7 @@ struct cgroup {
 	int fd; /* of its directory; clone3(CLONE_INTO_CGROUP) takes it */
 	char name[24];
 	uint64_t cpu_base_us; /* used by earlier sessions */
+	uint64_t cpu_seen_us; /* as cgroup_cpu_us() last read it, base included */
 };
 
 struct cgroups {
@@ -34,7 +35,7 @@ void cgroups_deinit(struct cgroups *all);
 int cgroup_take(struct cgroups *all, struct cgroup **ret, struct err *e); /* NULL: no cgroups here */
 void cgroup_give(struct cgroups *all, struct cgroup *cg); /* back; NULL: fine */
 int cgroup_kill(const struct cgroup *cg);		  /* every process in it, at once; -errno */
-uint64_t cgroup_cpu_us(const struct cgroup *cg);	  /* since cgroup_take() */
+uint64_t cgroup_cpu_us(struct cgroup *cg); /* since cgroup_take() */
 
 /* Processes the kernel killed for memory in all sessions so far; 0 where nobody counts. */
 uint64_t cgroups_oom_kills(const struct cgroups *all);

@@ -14,7 +14,7 @@
 #include "loop/link.h"
 #include "sys/fd.h"
 
-enum { LINK_FD = 3, FILTER_FD = 4, CGROUP_FD = 5, FILTER_MAX = 4096 /* the kernel's BPF_MAXINSNS */ };
+enum { LINK_FD = 3, FILTER_FD = 4, CGROUP_FD = 5, FILTER_MAX = 4096 /* the kernel's BPF_MAXINSNS */, LAST_CAPABILITY = 63 };
 
 /* The link may be opened again after a broken one, until the host's end is closed. */
 static int open_link(void *arg)
@@ -56,6 +56,15 @@ static int close_on_exec(int fd)
 	return fcntl(fd, F_SETFD, FD_CLOEXEC) < 0 ? -errno : 0;
 }
 
+/* Nothing that is executed from here on can have a capability; what we have, we keep. */
+static int empty_bounding_set(void)
+{
+	for (int cap = 0; cap <= LAST_CAPABILITY; cap++)
+		if (prctl(PR_CAPBSET_DROP, cap) < 0)
+			return errno == EINVAL && cap ? 0 : -errno; /* the kernel's last was before */
+	return 0;
+}
+
 int process_start(struct agent_config *ret, struct err *e)
 {
 	*ret = (struct agent_config){
@@ -81,6 +90,9 @@ int process_start(struct agent_config *ret, struct err *e)
 	(void)prctl(PR_SET_DUMPABLE, 0);
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	(void)umask(022);
+	r = prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ? -errno : empty_bounding_set();
+	if (r < 0)
+		return err_sys(e, r, "give up capabilities for good");
 	ret->proc_fd = sys_open("/proc", O_RDONLY | O_DIRECTORY);
 	if (ret->proc_fd < 0)
 		return err_sys(e, ret->proc_fd, "/proc");

@@ -12,14 +12,13 @@
 #include <unistd.h>
 #include "base/err.h"
 #include "sys/fd.h"
+#include "sys/ns.h"
 
-enum { LAST_CAPABILITY = 63 };
-
-static int mount_proc(void)
+static int mount_proc(bool mask)
 {
 	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		return -errno;
-	return 0;
+	return mask ? sys_proc_mask("/proc") : 0; /* of a kernel that others use too */
 }
 
 static void lose_powers(void)
@@ -27,22 +26,20 @@ static void lose_powers(void)
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
 	struct __user_cap_data_struct none[2] = {{0}};
 
-	for (int cap = 0; cap <= LAST_CAPABILITY; cap++)
-		(void)prctl(PR_CAPBSET_DROP, cap);
 	(void)prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
 	(void)syscall(SYS_capset, &head, none);
 }
 
 /* Process 1 of the workload: orphans come here, and the kernel buries them unseen. */
-static _Noreturn void reaper_main(int report_fd, bool drop_powers)
+static _Noreturn void reaper_main(int report_fd, bool shared_kernel)
 {
 	int r;
 
 	(void)prctl(PR_SET_NAME, "hotcell-reaper");
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
 	(void)signal(SIGCHLD, SIG_IGN);
-	r = mount_proc();
-	if (drop_powers)
+	r = mount_proc(shared_kernel);
+	if (shared_kernel)
 		lose_powers();
 	(void)sys_write_full(report_fd, &r, sizeof(r));
 	(void)syscall(SYS_close_range, 0, ~0u, 0);
@@ -61,7 +58,7 @@ static int new_namespace(struct reaper *rp, int proc_fd)
 	return 0;
 }
 
-int reaper_start(struct reaper *rp, int proc_fd, bool drop_powers, struct err *e)
+int reaper_start(struct reaper *rp, int proc_fd, bool shared_kernel, struct err *e)
 {
 	AUTO_CLOSE int get = -1;
 	AUTO_CLOSE int put = -1;
@@ -81,7 +78,7 @@ int reaper_start(struct reaper *rp, int proc_fd, bool drop_powers, struct err *e
 		return err_sys(e, -errno, "start the workload's first process");
 	}
 	if (rp->pid == 0)
-		reaper_main(put, drop_powers);
+		reaper_main(put, shared_kernel);
 	put = sys_close(put);
 	r = sys_read_full(get, &answer, sizeof(answer));
 	if (r == 0)
@@ -104,7 +101,8 @@ void reaper_kill(struct reaper *rp)
 
 	if (!rp->pid)
 		return;
-	(void)kill(rp->pid, SIGKILL);
+	if (kill(rp->pid, SIGKILL) < 0)
+		return; /* out of reach behind Landlock: it goes when we, its parent, do */
 	/* It is gone only after all others, and the programs among them are ours to bury. */
 	do
 		gone = waitpid(-1, NULL, 0);

@@ -18,8 +18,8 @@ struct reaper {
 	int proc_fd;   /* the workload's /proc as it was mounted; 0: not yet */
 };
 
-/* @proc_fd: the agent's /proc, lent. @drop_powers: the reaper keeps no capability. */
-int reaper_start(struct reaper *rp, int proc_fd, bool drop_powers, struct err *e);
+/* @proc_fd: the agent's /proc, lent. @shared_kernel: mask /proc, and the reaper keeps no capability. */
+int reaper_start(struct reaper *rp, int proc_fd, bool shared_kernel, struct err *e);
 /* Kill the reaper, and with it, says the kernel, everything in the namespace; all children are reaped. */
 void reaper_kill(struct reaper *rp);
 void reaper_deinit(struct reaper *rp);

@@ -15,7 +15,7 @@ struct spawn {
 	struct loop *loop;
 	struct loop_io io;
 	int report_fd;
-	pid_t pid, inner_pid;
+	pid_t pid;
 	void (*done)(struct spawn *sp, pid_t inner_pid, const struct err *why);
 	void *arg;
 	struct child child;
@@ -64,9 +64,9 @@ static void finish(struct spawn *sp)
 	loop_io_del(sp->loop, &sp->io);
 	if (sp->failure.stage)
 		explain(sp, &why);
-	else if (!sp->inner_pid)
+	else if (!sp->child.own_pid)
 		err_set(&why, ERR_UNAVAILABLE, "the program was killed before it started");
-	sp->done(sp, sp->inner_pid, why.code ? &why : NULL);
+	sp->done(sp, sp->child.own_pid, why.code ? &why : NULL);
 }
 
 static void on_report(struct loop_io *io, unsigned events)
@@ -78,7 +78,7 @@ static void on_report(struct loop_io *io, unsigned events)
 	(void)events;
 	while ((r = sys_read(sp->report_fd, &say, sizeof(say))) == sizeof(say)) {
 		if (say.stage == CHILD_ALIVE)
-			sp->inner_pid = say.error;
+			sp->child.own_pid = say.error;
 		else
 			sp->failure = say;
 	}

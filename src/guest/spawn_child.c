@@ -21,7 +21,7 @@
 #include <unistd.h>
 #include "base/macro.h"
 
-enum { LAST_CAPABILITY = 63, FILES_SOFT = 1024, PROGRAM_PATH_MAX = 4096, EXEC_FAILED = 127 };
+enum { FILES_SOFT = 1024, PROGRAM_PATH_MAX = 4096, EXEC_FAILED = 127 };
 
 #if defined(__x86_64__)
 #define SHARED_MEMORY CLONE_VM
@@ -91,6 +91,14 @@ static void report(const struct child *c, enum child_stage stage, long error)
 	(void)CALL(SYS_write, c->report_fd, &say, sizeof(say));
 }
 
+/* In shared memory if possible: a report now would wake the agent for nothing. */
+static void say_alive(struct child *c)
+{
+	c->own_pid = (pid_t)CALL(SYS_getpid);
+	if (!SHARED_MEMORY)
+		report(c, CHILD_ALIVE, c->own_pid);
+}
+
 static long take_terminal(const struct child *c)
 {
 	long r = CALL(SYS_setsid);
@@ -127,22 +135,10 @@ static long take_limits(void)
 	return r;
 }
 
-static long drop_bounding_set(void)
-{
-	long r = 0;
-
-	/* EINVAL: the first number this kernel does not know. */
-	for (int cap = 0; cap <= LAST_CAPABILITY && r >= 0; cap++)
-		r = CALL(SYS_prctl, PR_CAPBSET_DROP, cap);
-	return r == -EINVAL ? 0 : r;
-}
-
 static long become_user(const struct child *c)
 {
-	long r = c->walls ? drop_bounding_set() : 0;
+	long r = CALL(SYS_setgroups, c->n_groups, c->groups);
 
-	if (r >= 0)
-		r = CALL(SYS_setgroups, c->n_groups, c->groups);
 	if (r >= 0)
 		r = CALL(SYS_setresgid, c->gid, c->gid, c->gid);
 	if (r >= 0)
@@ -161,8 +157,7 @@ static long raise_walls(const struct child *c)
 	r = CALL(SYS_prctl, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0);
 	if (r >= 0)
 		r = CALL(SYS_capset, &head, none);
-	if (r >= 0)
-		r = CALL(SYS_prctl, PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0);
+	/* no_new_privs and an empty bounding set come from the agent, which never executes anything. */
 	if (r >= 0 && c->filter->len)
 		r = CALL(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, c->filter);
 	return r;
@@ -211,7 +206,7 @@ static void run(struct child *c)
 	enum child_stage stage = CHILD_TERMINAL;
 	long r;
 
-	report(c, CHILD_ALIVE, CALL(SYS_getpid));
+	say_alive(c);
 	r = take_terminal(c);
 	if (r >= 0 && (stage = CHILD_DESCRIPTORS))
 		r = take_descriptors(c);

@@ -8,7 +8,7 @@
 #include "guest/passwd.h"
 
 enum child_stage {
-	CHILD_ALIVE, /* error is its process id in its own namespace */
+	CHILD_ALIVE, /* error is its process id in its own namespace; only without shared memory */
 	CHILD_TERMINAL,
 	CHILD_DESCRIPTORS,
 	CHILD_LIMITS,
@@ -26,6 +26,7 @@ struct child_report {
 
 struct child {
 	int report_fd; /* closes itself at exec */
+	pid_t own_pid; /* in its own namespace; written by the child, where memory is shared */
 	int fds[3];
 	bool pty, walls;
 	const struct sock_fprog *filter;

@@ -66,7 +66,7 @@ int landlock_abi(void)
 
 static int add(int set, const struct landlock_rule *rule, uint64_t handled)
 {
-	AUTO_CLOSE int fd = sys_open(rule->path, O_PATH);
+	AUTO_CLOSE int fd = rule->path ? sys_open(rule->path, O_PATH) : sys_dup(rule->fd);
 	struct path_beneath p = {.parent_fd = fd};
 	struct stat st;
 

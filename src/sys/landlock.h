@@ -13,6 +13,7 @@ enum landlock_may {
 struct landlock_rule {
 	const char *path; /* a file or a whole tree; missing: passed over */
 	unsigned may;	  /* enum landlock_may */
+	int fd;		  /* what is meant, lent, when path is NULL */
 };
 
 /*

@@ -1,0 +1,1200 @@
+/*
+ * t_agent.c - the real agent in a process sandbox of its own, driven over its link
+ *
+ * The sandbox is made from the host's /usr, read-only, in new namespaces; that
+ * takes root. Nothing here depends on how fast anything is: every wait ends with
+ * an event or, when broken, with WAIT_MS.
+ */
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/sched.h>
+#include <linux/seccomp.h>
+#include <net/if.h>
+#include <sched.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "guest/agent.h"
+#include "guest/process_start.h"
+#include "guest/t_peer.h"
+#include "sys/sock.h"
+#include "wire/gen/limits.h"
+
+/* ---- the sandbox ---- */
+
+struct box {
+	struct peer peer;
+	pid_t agent;
+	char cgroup[256]; /* "": this host gives none */
+};
+
+static void must(bool ok, const char *what)
+{
+	if (ok)
+		return;
+	(void)fprintf(stderr, "sandbox: %s: %s\n", what, strerror(errno));
+	_exit(99);
+}
+
+static void put_file(const char *path, const char *text)
+{
+	must(sys_write_file(AT_FDCWD, path, text) == 0, path);
+}
+
+static void bind_device(const char *name)
+{
+	char from[64], to[64];
+
+	(void)snprintf(from, sizeof(from), "/dev/%s", name);
+	(void)snprintf(to, sizeof(to), "root/dev/%s", name);
+	put_file(to, "");
+	must(mount(from, to, NULL, MS_BIND, NULL) == 0, to);
+}
+
+/* A root of our own in the current directory: the host's programs, our own /etc. */
+static void build_root(void)
+{
+	static const char *const dirs[] = {"root/usr", "root/etc", "root/dev",	"root/dev/pts",
+					   "root/proc", "root/tmp", "root/home", "root/home/user",
+					   "root/old",	"root/run"};
+	static const char *const links[][2] = {
+		{"usr/bin", "root/bin"}, {"usr/lib", "root/lib"}, {"usr/lib64", "root/lib64"}};
+	static const char *const devices[] = {"null", "zero", "urandom"};
+
+	must(mkdir("root", 0755) == 0 && mount("root", "root", NULL, MS_BIND, NULL) == 0, "root");
+	for (size_t i = 0; i < ARRAY_LEN(dirs); i++)
+		must(mkdir(dirs[i], 0755) == 0, dirs[i]);
+	for (size_t i = 0; i < ARRAY_LEN(links); i++)
+		must(symlink(links[i][0], links[i][1]) == 0, links[i][1]);
+	for (size_t i = 0; i < ARRAY_LEN(devices); i++)
+		bind_device(devices[i]);
+	must(mount("/usr", "root/usr", NULL, MS_BIND | MS_REC, NULL) == 0, "bind /usr");
+	must(mount(NULL, "root/usr", NULL, MS_REMOUNT | MS_BIND | MS_RDONLY, NULL) == 0, "ro /usr");
+	must(chmod("root/tmp", 01777) == 0, "/tmp");
+	must(chown("root/home/user", 1000, 1000) == 0, "home");
+	put_file("root/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"
+				    "user:x:1000:1000::/home/user:/bin/sh\n"
+				    "other:x:1001:1001::/tmp:/bin/sh\n");
+	put_file("root/etc/ld.so.cache", "");
+	must(mount("/etc/ld.so.cache", "root/etc/ld.so.cache", NULL, MS_BIND, NULL) == 0, "ld.so.cache");
+	put_file("root/etc/group", "root:x:0:\nuser:x:1000:\ncrew:x:77:other,user\n");
+}
+
+static void enter_root(void)
+{
+	must(mount("proc", "root/proc", "proc", 0, NULL) == 0, "proc");
+	must(mount("pts", "root/dev/pts", "devpts", 0, "newinstance,ptmxmode=666,mode=620") == 0,
+	     "devpts");
+	must(chdir("root") == 0 && syscall(SYS_pivot_root, ".", "old") == 0 && chdir("/") == 0 &&
+		     umount2("/old", MNT_DETACH) == 0,
+	     "pivot_root");
+}
+
+static void loopback(void)
+{
+	struct ifreq ifr = {.ifr_name = "lo", .ifr_flags = IFF_UP};
+	AUTO_CLOSE int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+
+	must(ioctl(fd, SIOCSIFFLAGS, &ifr) == 0, "loopback");
+}
+
+/* Everything but making symbolic links. */
+static int make_filter(void)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_symlinkat, 1, 0),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EPERM),
+	};
+	int fd = sys_memfd("filter", 0);
+
+	must(fd >= 0 && sys_write_full(fd, f, sizeof(f)) == 0, "filter");
+	return fd;
+}
+
+_Noreturn static void agent_main(const char *dir, int link_fd, int cgroup_fd)
+{
+	struct agent_config c;
+	struct err e = ERR_INIT;
+	struct agent *a = NULL;
+	struct loop *l = NULL;
+	int filter = make_filter();
+
+	must(mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0, "private mounts");
+	must(mount("t", dir, "tmpfs", 0, "size=512m") == 0 && chdir(dir) == 0, dir);
+	build_root();
+	enter_root();
+	loopback();
+	/* Away from where they must land, then there. */
+	link_fd = fcntl(link_fd, F_DUPFD, 100);
+	filter = fcntl(filter, F_DUPFD, 100);
+	cgroup_fd = cgroup_fd < 0 ? -1 : fcntl(cgroup_fd, F_DUPFD, 100);
+	must(dup2(link_fd, 3) == 3 && dup2(filter, 4) == 4, "descriptors");
+	(void)close(5);
+	must(cgroup_fd < 0 || dup2(cgroup_fd, 5) == 5, "descriptors");
+	(void)syscall(SYS_close_range, 6, ~0u, 0);
+	if (process_start(&c, &e) == 0 && loop_new(false, &l) == 0 && agent_new(l, &c, &a, &e) == 0)
+		(void)loop_run(l);
+	if (e.code)
+		(void)fprintf(stderr, "agent: %s\n", e.text);
+	(void)agent_free(a);
+	(void)loop_free(l);
+	exit(e.code != 0); /* through the leak checker, where there is one */
+}
+
+/* A directory of our own in the version 2 hierarchy, wherever it is mounted. */
+static int make_cgroup(struct box *b)
+{
+	char line[1024], where[512], type[64];
+	FILE *f = fopen("/proc/mounts", "re");
+	int fd = -1;
+
+	while (f && fgets(line, sizeof(line), f)) {
+		if (sscanf(line, "%*s %511s %63s", where, type) != 2 || strcmp(type, "cgroup2") != 0)
+			continue;
+		if (snprintf(b->cgroup, sizeof(b->cgroup), "%s/hotcell-test-%d", where, getpid()) <
+			    (int)sizeof(b->cgroup) &&
+		    mkdir(b->cgroup, 0755) == 0)
+			fd = sys_open(b->cgroup, O_RDONLY | O_DIRECTORY);
+		break;
+	}
+	if (f)
+		(void)fclose(f);
+	if (fd < 0)
+		b->cgroup[0] = '\0';
+	return fd;
+}
+
+static int open_box(struct box *b, bool with_cgroup)
+{
+	char dir[] = "/tmp/hotcell-agent-XXXXXX";
+	struct clone_args args = {
+		.flags = CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWUTS | CLONE_NEWIPC | CLONE_NEWNET,
+		.exit_signal = SIGCHLD,
+	};
+	AUTO_CLOSE int cgroup_fd = -1;
+	int ends[2];
+
+	*b = (struct box){0};
+	if (with_cgroup)
+		cgroup_fd = make_cgroup(b);
+	assert_non_null(mkdtemp(dir));
+	assert_int_equal(sys_socketpair(ends), 0);
+	(void)fflush(NULL);
+	b->agent = (pid_t)syscall(SYS_clone3, &args, sizeof(args));
+	assert_true(b->agent >= 0);
+	if (b->agent == 0) {
+		(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+		agent_main(dir, ends[1], cgroup_fd);
+	}
+	(void)close(ends[1]);
+	b->peer.fd = ends[0];
+	assert_int_equal(loop_new(false, &b->peer.loop), 0);
+	assert_true(peer_open(&b->peer, LINK_SOCKET));
+	return rmdir(dir); /* what is mounted there is so in the other namespace only */
+}
+
+/* As the keeper does when a machine is gone; EBUSY would mean that something still lives. */
+static void remove_cgroup(const char *path)
+{
+	DIR *d;
+
+	if (!*path)
+		return;
+	d = opendir(path);
+	for (struct dirent *ent = d ? readdir(d) : NULL; ent; ent = readdir(d))
+		if (ent->d_type == DT_DIR && ent->d_name[0] != '.')
+			assert_int_equal(unlinkat(dirfd(d), ent->d_name, AT_REMOVEDIR), 0);
+	if (d)
+		(void)closedir(d);
+	assert_int_equal(rmdir(path), 0);
+}
+
+static void close_box(struct box *b)
+{
+	int status;
+
+	b->peer.link = link_free(b->peer.link);
+	(void)close(b->peer.fd);
+	(void)loop_free(b->peer.loop);
+	/* LINK GONE: the agent ends by itself, kills everything, and has nothing left. */
+	assert_int_equal(waitpid(b->agent, &status, 0), b->agent);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), 0);
+	remove_cgroup(b->cgroup);
+}
+
+static int setup(void **state)
+{
+	struct box *b;
+
+	if (geteuid() != 0)
+		return 0;
+	b = mem_new(sizeof(*b));
+	*state = b;
+	return open_box(b, true);
+}
+
+static int teardown(void **state)
+{
+	if (*state)
+		close_box(*state);
+	free(*state);
+	return 0;
+}
+
+static struct peer *peer_of(void **state)
+{
+	struct box *b = *state;
+
+	if (!b)
+		skip(); /* namespaces take root here */
+	return &b->peer;
+}
+
+static bool str_is(const struct str *s, const char *text)
+{
+	return strcmp(str_text(s), text) == 0;
+}
+
+/* ---- exec ---- */
+
+static void expect(struct peer *p, const char *command, const char *out, const char *err, int code)
+{
+	struct said x;
+	struct call *c = run_shell(p, command, &x);
+
+	if (c->why.code)
+		print_error("%s: %s\n", command, c->why.text);
+	assert_int_equal(c->why.code, 0);
+	assert_true(x.has_exit && !x.torn);
+	assert_string_equal(str_text(&x.out), out);
+	assert_string_equal(str_text(&x.err), err);
+	assert_int_equal(x.exit.code, code);
+	said_free(&x);
+	call_free(c);
+}
+
+static void t_output_and_code(void **state)
+{
+	struct peer *p = peer_of(state);
+
+	expect(p, "echo hello", "hello\n", "", 0);
+	expect(p, "echo oops >&2; exit 7", "", "oops\n", 7);
+	expect(p, "id -u; id -G; pwd; umask", "1000\n1000 77\n/home/user\n0022\n", "", 0);
+	expect(p, "echo $HOME $USER $LOGNAME", "/home/user user user\n", "", 0);
+	expect(p, "cat; echo end", "end\n", "", 0); /* no stdin: empty */
+}
+
+static void t_order(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct said x;
+	/* Each line is read by the agent before the next is written: the pipe says when it is empty. */
+	struct call *c = run_shell(p,
+				   "python3 -c '\n"
+				   "import os,fcntl,termios,array\n"
+				   "def put(fd):\n"
+				   "  os.write(fd,b\"x\")\n"
+				   "  n=array.array(\"i\",[1])\n"
+				   "  while n[0]: fcntl.ioctl(fd,termios.FIONREAD,n)\n"
+				   "for i in range(5): put(1); put(2)'",
+				   &x);
+
+	assert_int_equal(c->why.code, 0);
+	assert_string_equal(str_text(&x.err), "xxxxx");
+	assert_memory_equal(x.order, "oeoeoeoeoe", 10);
+	said_free(&x);
+	call_free(c);
+}
+
+static void t_walls(void **state)
+{
+	struct peer *p = peer_of(state);
+
+	expect(p, "grep -E 'NoNewPrivs|Seccomp:|Cap(Prm|Eff|Bnd|Amb)' /proc/self/status",
+	       "CapPrm:\t0000000000000000\nCapEff:\t0000000000000000\nCapBnd:\t0000000000000000\n"
+	       "CapAmb:\t0000000000000000\nNoNewPrivs:\t1\nSeccomp:\t2\n",
+	       "", 0);
+	expect(p, "ln -s a /tmp/link 2>/dev/null; echo $?", "1\n", "", 0); /* the filter */
+	expect(p, "cat /proc/1/comm; ls -d /proc/[0-9]* | wc -l", "hotcell-reaper\n4\n", "", 0);
+	expect(p, "ls /proc/$$/fd | wc -l", "3\n", "", 0); /* nothing of ours leaks in */
+}
+
+static void t_failures_are_no_exit_codes(void **state)
+{
+	static const struct {
+		const char *program, *cwd, *user, *says;
+		int code;
+	} cases[] = {
+		{"no-such-program", "", "", "not found in PATH", ERR_NOT_FOUND},
+		{"/no/such", "", "", "'/no/such' not found", ERR_NOT_FOUND},
+		{"/etc/passwd", "", "", "can't execute", ERR_DENIED},
+		{"/bin/true", "/nowhere", "", "cwd '/nowhere' does not exist", ERR_INVALID},
+		{"/bin/true", "", "nobody-here", "no user 'nobody-here'", ERR_NOT_FOUND},
+		{"", "", "", "name is empty", ERR_INVALID},
+	};
+	struct peer *p = peer_of(state);
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct rec_exec_start rq = {
+			.argv = {cases[i].program, strlen(cases[i].program) + 1},
+			.cwd = span_of(cases[i].cwd),
+			.user = span_of(cases[i].user),
+		};
+		struct call *c = call_wait(p, METHOD_EXEC_START, &rq, NULL);
+
+		assert_false(c->replied);
+		assert_non_null(strstr(c->why.text, cases[i].says));
+		assert_int_equal(c->why.code, cases[i].code);
+		call_free(c);
+	}
+}
+
+static void t_signals(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct said x;
+	struct call *c = run_shell(p, "kill -TERM $$", &x);
+
+	assert_int_equal(x.exit.code, -1);
+	assert_int_equal(x.exit.signal, SIGTERM);
+	assert_true(span_is(x.exit.reason, "signaled"));
+	said_free(&x);
+	call_free(c);
+}
+
+static uint64_t session_of(struct peer *p, struct call *c)
+{
+	struct rec_exec_started started;
+
+	assert_true(peer_wait(p, &c->replied));
+	assert_int_equal(rec_decode(&rec_exec_started_type, c->reply.p, c->reply.len, &started, NULL),
+			 0);
+	return started.session;
+}
+
+/* Until @n bytes of output are there. */
+static void wait_bytes(struct peer *p, struct call *c, size_t n)
+{
+	uint64_t end = sys_now_ns() + WAIT_MS * NS_PER_MS;
+
+	while (c->bytes.len < n && !c->closed && sys_now_ns() < end)
+		peer_turn(p, 100);
+	assert_true(c->bytes.len >= n);
+}
+
+static void t_signal_method(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_exec_start rq = {
+		.command = span_of("trap 'echo got; exit 3' USR1; echo ready; while :; do sleep 1; done")};
+	struct call *c = call_start(p, METHOD_EXEC_START, &rq, false);
+	struct rec_exec_signal sig = {.signal = SIGUSR1};
+	struct said x;
+
+	sig.session = session_of(p, c);
+	wait_bytes(p, c, OUTPUT_HEAD + 6);
+	call_free(call_wait(p, METHOD_EXEC_SIGNAL, &sig, NULL));
+	assert_true(peer_wait(p, &c->closed));
+	said_parse(&x, &c->bytes);
+	assert_true(str_is(&x.out, "ready\ngot\n"));
+	assert_int_equal(x.exit.code, 3);
+	said_free(&x);
+	call_free(c);
+}
+
+static size_t count_commands(struct peer *p, const char *wanted)
+{
+	struct rec_sandbox_ref ref = {.sandbox = span_of("x")};
+	struct call *c = call_wait(p, METHOD_GUEST_PROCESSES, &ref, NULL);
+	struct rec_process_info info;
+	size_t n = 0, at = 0;
+	int used;
+
+	assert_int_equal(c->why.code, 0);
+	while ((used = rec_item_next(&rec_process_info_type, c->bytes.p + at, c->bytes.len - at,
+				     &info, NULL)) > 0) {
+		at += (size_t)used;
+		n += memmem(info.command.p, info.command.n, wanted, strlen(wanted)) != NULL &&
+		     !span_is(info.state, "Z");
+	}
+	call_free(c);
+	return n;
+}
+
+/* What was killed may take a moment to be gone; it must be gone in the end. */
+static void expect_none(struct peer *p, const char *wanted)
+{
+	uint64_t end = sys_now_ns() + WAIT_MS * NS_PER_MS;
+
+	while (count_commands(p, wanted) && sys_now_ns() < end)
+		peer_turn(p, 10);
+	assert_int_equal(count_commands(p, wanted), 0);
+}
+
+static const char stubborn[] =
+	"trap '' TERM; (trap '' TERM; setsid sleep 4242 & setsid sleep 4242 & "
+	"setsid sh -c 'kill -STOP $$' & ) ; sleep 4242";
+
+static void timeout_kills(struct peer *p)
+{
+	struct rec_exec_start rq = {.command = span_of(stubborn), .timeout_ms = 300};
+	struct call *c = call_wait(p, METHOD_EXEC_START, &rq, NULL);
+	struct said x;
+
+	said_parse(&x, &c->bytes);
+	assert_true(x.has_exit);
+	assert_int_equal(x.exit.signal, SIGKILL);
+	assert_true(span_is(x.exit.reason, "timeout"));
+	said_free(&x);
+	call_free(c);
+	expect_none(p, "4242");
+	expect_none(p, "kill -STOP");
+}
+
+static void t_timeout_kills_the_tree(void **state)
+{
+	timeout_kills(peer_of(state));
+}
+
+static void t_timeout_without_cgroup(void **state)
+{
+	struct box b;
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	assert_int_equal(open_box(&b, false), 0);
+	timeout_kills(&b.peer);
+	close_box(&b);
+}
+
+static void t_detach_kills(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_exec_start rq = {.command = span_of("echo x; sleep 4343")};
+	struct call *c = call_start(p, METHOD_EXEC_START, &rq, false);
+
+	wait_bytes(p, c, OUTPUT_HEAD + 2);
+	assert_true(count_commands(p, "4343") > 0);
+	call_free(c); /* reset */
+	expect_none(p, "4343");
+}
+
+static void t_background(void **state)
+{
+	struct peer *p = peer_of(state);
+	/* The loop goes on writing into the pipe after the session's end: it must not die of that. */
+	struct said x;
+	struct call *c = run_shell(p, "(while sleep 0.05; do echo tick; done) & echo main", &x);
+
+	assert_true(x.has_exit && x.exit.code == 0);
+	assert_memory_equal(x.out.p, "main\n", 5);
+	said_free(&x);
+	call_free(c);
+	assert_true(count_commands(p, "tick") > 0);
+	expect(p, "pkill -f 'echo [t]ick'; echo", "\n", "", 0);
+	expect_none(p, "echo tick");
+}
+
+static void t_stdin_10_mib(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_exec_start rq = {.command = span_of("cat"), .stdin = true};
+	size_t n = 10 * MIB;
+	AUTO_FREE char *data = mem_new(n);
+	struct call *c;
+	struct said x;
+
+	for (size_t i = 0; i < n; i++)
+		data[i] = (char)(i * 2654435761u >> 13);
+	c = call_start(p, METHOD_EXEC_START, &rq, true);
+	c->send = data;
+	c->send_n = n;
+	c->end_after_send = true;
+	call_push(c);
+	assert_true(peer_wait(p, &c->closed));
+	said_parse(&x, &c->bytes);
+	assert_int_equal(x.exit.code, 0);
+	assert_int_equal(x.out.len, n);
+	assert_memory_equal(x.out.p, data, n);
+	said_free(&x);
+	call_free(c);
+}
+
+static void t_pty(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_exec_start rq = {
+		.command = span_of("trap 'stty size; exit 5' WINCH; tty; stty size; while :; do sleep 1; done"),
+		.pty = true,
+		.rows = 10,
+		.cols = 40,
+		.stdin = true,
+	};
+	struct call *c = call_start(p, METHOD_EXEC_START, &rq, true);
+	struct rec_exec_resize rs = {.rows = 55, .cols = 132};
+	struct said x;
+
+	rs.session = session_of(p, c);
+	wait_bytes(p, c, strlen("/dev/pts/0\r\n10 40\r\n") + OUTPUT_HEAD);
+	call_free(call_wait(p, METHOD_EXEC_RESIZE, &rs, NULL));
+	assert_true(peer_wait(p, &c->ended));
+	said_parse(&x, &c->bytes);
+	assert_non_null(strstr(str_text(&x.pty), "/dev/pts/"));
+	assert_non_null(strstr(str_text(&x.pty), "10 40\r\n"));
+	assert_non_null(strstr(str_text(&x.pty), "55 132\r\n"));
+	assert_int_equal(x.exit.code, 5);
+	said_free(&x);
+	call_free(c);
+}
+
+static void t_pty_end_of_input(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_exec_start rq = {.command = span_of("stty -echo; cat; echo done"), .pty = true, .stdin = true};
+	struct call *c = call_start(p, METHOD_EXEC_START, &rq, true);
+	struct said x;
+
+	c->send = "hello\n";
+	c->send_n = 6;
+	c->end_after_send = true;
+	(void)session_of(p, c);
+	call_push(c);
+	assert_true(peer_wait(p, &c->closed));
+	said_parse(&x, &c->bytes);
+	assert_non_null(strstr(str_text(&x.pty), "hello\r\n"));
+	assert_non_null(strstr(str_text(&x.pty), "done\r\n"));
+	assert_int_equal(x.exit.code, 0);
+	said_free(&x);
+	call_free(c);
+}
+
+/* ---- replay ---- */
+
+/* Lines that number themselves: a lost or doubled byte can't hide. */
+static void check_lines(const struct str *out, unsigned lines)
+{
+	struct str want = STR_INIT(KEEP_MAX);
+
+	for (unsigned i = 1; i <= lines; i++)
+		str_addf(&want, "%u\n", i);
+	assert_int_equal(out->len, want.len);
+	assert_memory_equal(out->p, want.p, want.len);
+	str_deinit(&want);
+}
+
+static void t_resync_in_mid_output(void **state)
+{
+	enum { LINES = 400000, CUTS = 5 };
+	struct peer *p = peer_of(state);
+	struct rec_exec_start rq = {.command = span_of("seq 400000; echo end >&2")};
+	struct rec_exec_attach at = {0};
+	struct call *c = call_start(p, METHOD_EXEC_START, &rq, false);
+	struct str all = STR_INIT(KEEP_MAX);
+	struct said x;
+
+	at.session = session_of(p, c);
+	for (unsigned i = 1; i <= CUTS; i++) {
+		wait_bytes(p, c, i * 70001);
+		str_add_mem(&all, c->bytes.p, c->bytes.len);
+		at.offset = c->next;
+		c->s = NULL; /* vanishes with its link, as when a daemon is killed */
+		p->link = link_free(p->link);
+		call_free(c);
+		assert_true(peer_open(p, LINK_SOCKET | LINK_RESYNC));
+		c = call_start(p, METHOD_EXEC_ATTACH, &at, false);
+		assert_true(peer_wait(p, &c->replied));
+	}
+	assert_true(peer_wait(p, &c->closed));
+	assert_int_equal(c->why.code, 0);
+	str_add_mem(&all, c->bytes.p, c->bytes.len);
+	said_parse(&x, &all);
+	assert_true(x.has_exit && !x.torn);
+	check_lines(&x.out, LINES);
+	assert_true(str_is(&x.err, "end\n"));
+	said_free(&x);
+	str_deinit(&all);
+	call_free(c);
+}
+
+static void t_attach_after_exit(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_exec_start rq = {.command = span_of("echo once; exit 4")};
+	struct rec_exec_attach at = {0};
+	struct call *first = call_wait(p, METHOD_EXEC_START, &rq, NULL);
+	struct call *again;
+
+	at.session = session_of(p, first);
+	again = call_wait(p, METHOD_EXEC_ATTACH, &at, NULL);
+	assert_int_equal(again->why.code, 0);
+	assert_int_equal(again->bytes.len, first->bytes.len);
+	assert_memory_equal(again->bytes.p, first->bytes.p, first->bytes.len);
+	call_free(again);
+	at.offset = first->next + 1;
+	again = call_wait(p, METHOD_EXEC_ATTACH, &at, NULL);
+	assert_int_equal(again->why.code, ERR_INVALID);
+	call_free(again);
+	call_free(first);
+}
+
+static void t_slow_reader_blocks_the_writer(void **state)
+{
+	enum { KEPT_BACK = 8192 }; /* room for the exit chunk, and too little for another read */
+	struct peer *p = peer_of(state);
+	struct rec_exec_start rq = {.command = span_of("seq 300000; echo finished > /tmp/finished")};
+	struct call *c = call_start(p, METHOD_EXEC_START, &rq, false);
+	struct said x;
+
+	c->hold = true;
+	wait_bytes(p, c, LIMIT_WINDOW - KEPT_BACK);
+	for (int i = 0; i < 20; i++) {
+		expect(p, "cat /tmp/finished 2>&1 | wc -c", "46\n", "", 0);
+		if (i == 0)
+			assert_true(c->bytes.len <= LIMIT_WINDOW);
+	}
+	assert_false(c->closed);
+	c->hold = false;
+	stream_consumed_to(c->s, c->next);
+	assert_true(peer_wait(p, &c->closed));
+	said_parse(&x, &c->bytes);
+	check_lines(&x.out, 300000);
+	said_free(&x);
+	call_free(c);
+}
+
+static void t_slow_reader_drops(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_exec_start rq = {.command = span_of("seq 300000"), .on_slow = span_of("drop")};
+	struct rec_exec_info info;
+	struct call *c = call_start(p, METHOD_EXEC_START, &rq, false);
+	struct said x;
+	bool running = true;
+
+	c->hold = true;
+	(void)session_of(p, c);
+	while (running) { /* it ends although nobody reads */
+		struct rec_sandbox_ref ref = {.sandbox = span_of("x")};
+		struct call *list = call_wait(p, METHOD_EXEC_LIST, &ref, NULL);
+
+		running = false;
+		for (int at = 0, used; (used = rec_item_next(&rec_exec_info_type, list->bytes.p + at,
+							     list->bytes.len - (size_t)at, &info,
+							     NULL)) > 0;
+		     at += used)
+			running |= info.running;
+		call_free(list);
+	}
+	c->hold = false;
+	stream_consumed_to(c->s, c->next);
+	assert_true(peer_wait(p, &c->closed));
+	assert_true(c->next > c->bytes.len); /* offsets jumped over what was dropped */
+	said_parse(&x, &c->bytes);	      /* and only whole chunks are missing */
+	assert_true(x.has_exit && !x.torn);
+	assert_int_equal(x.exit.code, 0);
+	said_free(&x);
+	call_free(c);
+}
+
+static size_t descriptors(pid_t pid)
+{
+	char path[64];
+	DIR *d;
+	size_t n = 0;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/fd", pid);
+	d = opendir(path);
+	while (d && readdir(d))
+		n++;
+	if (d)
+		(void)closedir(d);
+	return n;
+}
+
+static long resident_kib(pid_t pid)
+{
+	char path[64], text[4096];
+	const char *p;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	if (sys_read_file(AT_FDCWD, path, text, sizeof(text)) < 0)
+		return -1;
+	p = strstr(text, "VmRSS:");
+	return p ? strtol(p + 6, NULL, 10) : -1;
+}
+
+static void t_stalled_reader_does_not_grow_us(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct box *b = *state;
+	/* 4 GiB if anybody read on; a sixteenth is read here, the rest waits and dies with its reader. */
+	struct rec_exec_start rq = {.command = span_of("head -c 4294967296 /dev/zero")};
+	long before = resident_kib(b->agent);
+	struct call *c = call_start(p, METHOD_EXEC_START, &rq, false);
+	uint64_t end = sys_now_ns() + WAIT_MS * NS_PER_MS;
+
+	c->discard = true;
+	while (c->discarded < 256 * MIB && sys_now_ns() < end)
+		peer_turn(p, 100);
+	assert_true(c->discarded >= 256 * MIB);
+	c->hold = true;
+	while (c->held < LIMIT_WINDOW - OUTPUT_CHUNK_MAX && sys_now_ns() < end)
+		peer_turn(p, 10);
+	expect(p, "echo others go on", "others go on\n", "", 0);
+	assert_true(resident_kib(b->agent) - before < 4096);
+	call_free(c);
+}
+
+static void t_thousand_execs(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct box *b = *state;
+	static const char argv[] = "/bin/true";
+	struct rec_exec_start rq = {.argv = {argv, sizeof(argv)}};
+	uint64_t took[1000];
+	size_t fds = 0;
+	long rss = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(took); i++) {
+		uint64_t t = sys_now_ns();
+		struct call *c = call_wait(p, METHOD_EXEC_START, &rq, NULL);
+
+		took[i] = sys_now_ns() - t;
+		assert_int_equal(c->why.code, 0);
+		call_free(c);
+		if (i == LIMIT_SESSIONS + 10) { /* the table of ended sessions is full: from here on flat */
+			fds = descriptors(b->agent);
+			rss = resident_kib(b->agent);
+		}
+	}
+	assert_int_equal(descriptors(b->agent), fds);
+	assert_true(resident_kib(b->agent) - rss < 512);
+	for (size_t i = 0; i < ARRAY_LEN(took); i++) /* the median is for people: nothing fails by it */
+		for (size_t j = i; j > 0 && took[j - 1] > took[j]; j--) {
+			uint64_t swap = took[j];
+
+			took[j] = took[j - 1];
+			took[j - 1] = swap;
+		}
+	print_message("exec /bin/true: p50 %llu us, p95 %llu us\n",
+		      (unsigned long long)took[500] / 1000, (unsigned long long)took[950] / 1000);
+}
+
+/* ---- files ---- */
+
+static void write_file(struct peer *p, const char *path, const void *data, size_t n, int code)
+{
+	struct rec_file_write rq = {.path = span_of(path), .parents = true};
+	struct call *c = call_start(p, METHOD_FILE_WRITE, &rq, true);
+
+	c->send = data;
+	c->send_n = n;
+	c->end_after_send = true;
+	call_push(c);
+	assert_true(peer_wait(p, &c->closed));
+	if (c->why.code != code)
+		print_error("%s: %s\n", path, c->why.text);
+	assert_int_equal(c->why.code, code);
+	call_free(c);
+}
+
+static void t_file_round_trip(void **state)
+{
+	struct peer *p = peer_of(state);
+	size_t n = 50 * MIB;
+	AUTO_FREE char *data = mem_new(n);
+	struct rec_file_read rq = {.path = span_of("dir/big")};
+	struct rec_file_info info;
+	struct call *c;
+
+	for (size_t i = 0; i < n; i++)
+		data[i] = (char)(i * 40503u >> 7);
+	write_file(p, "dir/big", data, n, 0);
+	c = call_wait(p, METHOD_FILE_READ, &rq, &info);
+	assert_int_equal(c->why.code, 0);
+	assert_int_equal(info.size, n);
+	assert_int_equal(info.mode, 0644);
+	assert_int_equal(info.uid, 1000);
+	assert_true(span_is(info.owner, "user"));
+	assert_int_equal(c->bytes.len, n);
+	assert_memory_equal(c->bytes.p, data, n);
+	call_free(c);
+	rq.offset = 12345;
+	rq.length = 100;
+	c = call_wait(p, METHOD_FILE_READ, &rq, NULL);
+	assert_int_equal(c->bytes.len, 100);
+	assert_memory_equal(c->bytes.p, data + 12345, 100);
+	call_free(c);
+	expect(p, "ls -A dir", "big\n", "", 0); /* no temporary is left */
+}
+
+static void t_file_half_upload(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_file_write rq = {.path = span_of("half")};
+	struct call *c = call_start(p, METHOD_FILE_WRITE, &rq, true);
+	static const char part[] = "only a part";
+
+	write_file(p, "half", "whole", 5, 0);
+	c->send = part;
+	c->send_n = sizeof(part);
+	call_push(c);
+	expect(p, "cat half", "whole", "", 0);
+	call_free(c); /* reset: it is taken back */
+	expect(p, "cat half; ls -A | grep upload", "whole", "", 1);
+}
+
+static void expect_error(struct peer *p, unsigned method, const void *rq, int code, const char *says)
+{
+	struct call *c = call_wait(p, method, rq, NULL);
+
+	if (c->why.code != code || !strstr(c->why.text, says))
+		print_error("wanted %d \"%s\", got %d \"%s\"\n", code, says, c->why.code,
+			    c->why.text);
+	assert_int_equal(c->why.code, code);
+	assert_non_null(strstr(c->why.text, says));
+	call_free(c);
+}
+
+static void t_file_errors(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_file_read rd = {.path = span_of("/nowhere")};
+	struct rec_file_ref ref = {.path = span_of("/etc/passwd")};
+	struct rec_file_move mv = {.from = span_of("/no"), .to = span_of("/tmp/x/y")};
+
+	expect_error(p, METHOD_FILE_READ, &rd, ERR_NOT_FOUND, "'/nowhere' does not exist");
+	rd.path = span_of("/tmp");
+	expect_error(p, METHOD_FILE_READ, &rd, ERR_INVALID, "is a directory");
+	expect(p, "mkfifo /tmp/fifo", "", "", 0);
+	rd.path = span_of("/tmp/fifo"); /* would hang whoever opens it plainly */
+	expect_error(p, METHOD_FILE_READ, &rd, ERR_INVALID, "not a regular file");
+	rd.path = span_of("/dev/zero");
+	expect_error(p, METHOD_FILE_READ, &rd, ERR_INVALID, "not a regular file");
+	write_file(p, "/tmp/fifo", "x", 1, ERR_INVALID);
+	write_file(p, "/etc/new", "x", 1, ERR_DENIED);
+	write_file(p, "/tmp", "x", 1, ERR_INVALID);
+	expect_error(p, METHOD_FILE_LIST, &ref, ERR_INVALID, "not a directory");
+	expect_error(p, METHOD_FILE_MOVE, &mv, ERR_NOT_FOUND, "'/no' does not exist");
+	expect(p, "ls /tmp/x 2>/dev/null", "", "", 2); /* no parents for nothing */
+	ref.path = span_of("/etc/group");
+	expect_error(p, METHOD_FILE_REMOVE, &ref, ERR_DENIED, "'/etc/group'");
+	ref.user = span_of("other");
+	ref.path = span_of("/home/user/secret/x");
+	expect(p, "mkdir -m 700 secret; echo s > secret/x", "", "", 0);
+	expect_error(p, METHOD_FILE_STAT, &ref, ERR_DENIED, "");
+}
+
+static void t_disk_full(void **state)
+{
+	struct peer *p = peer_of(state);
+	size_t n = 64 * MIB;
+	AUTO_FREE char *data = mem_new(n);
+
+	expect(p, "head -c 470m /dev/zero > /tmp/fill", "", "", 0);
+	write_file(p, "/tmp/more", data, n, ERR_LIMIT);
+	expect(p, "ls -A /tmp | grep -c -e more -e upload; rm /tmp/fill", "0\n", "", 0);
+}
+
+static void t_file_list(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_file_ref rq = {.path = span_of("~/tree"), .depth = 3};
+	struct str got = STR_INIT(65536);
+	struct rec_file_info info;
+	struct call *c;
+
+	expect(p,
+	       "mkdir -p tree/b/c tree/a; echo 1 > tree/b/c/z; echo 22 > \"tree/b/$(printf 'n\\n\\377')\";"
+	       "chmod 640 tree/b/c/z; mkfifo tree/a/p",
+	       "", "", 0);
+	c = call_wait(p, METHOD_FILE_LIST, &rq, NULL);
+	assert_int_equal(c->why.code, 0);
+	for (int at = 0, used; (used = rec_item_next(&rec_file_info_type, c->bytes.p + at,
+						     c->bytes.len - (size_t)at, &info, NULL)) > 0;
+	     at += used)
+		str_addf(&got, "%.*s|%.*s|%o;", (int)info.path.n, info.path.p, (int)info.kind.n,
+			 info.kind.p, (unsigned)info.mode);
+	assert_string_equal(str_text(&got),
+			    "a|directory|755;a/p|fifo|644;b|directory|755;b/c|directory|755;"
+			    "b/c/z|file|640;b/n\n\377|file|644;");
+	str_deinit(&got);
+	call_free(c);
+}
+
+static void t_big_list(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_file_ref rq = {.path = span_of("/tmp/many")};
+	struct rec_file_info info;
+	unsigned n = 0;
+	struct call *c;
+
+	expect(p, "mkdir /tmp/many; cd /tmp/many; seq -f %05g 20000 | xargs touch", "", "", 0);
+	c = call_wait(p, METHOD_FILE_LIST, &rq, NULL);
+	for (int at = 0, used; (used = rec_item_next(&rec_file_info_type, c->bytes.p + at,
+						     c->bytes.len - (size_t)at, &info, NULL)) > 0;
+	     at += used) {
+		char want[16];
+
+		(void)snprintf(want, sizeof(want), "%05u", ++n);
+		assert_true(span_is(info.path, want));
+	}
+	assert_int_equal(n, 20000);
+	call_free(c);
+	rq.recursive = true;
+	c = call_wait(p, METHOD_FILE_REMOVE, &rq, NULL);
+	assert_int_equal(c->why.code, 0);
+	call_free(c);
+	expect(p, "ls /tmp/many", "", "ls: cannot access '/tmp/many': No such file or directory\n", 2);
+}
+
+static void t_mkdir_move_remove(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_file_ref mk = {.path = span_of("m/n/o"), .recursive = true, .mode = 0700};
+	struct rec_file_ref rm = {.path = span_of("m")};
+	struct rec_file_move mv = {.from = span_of("m/n"), .to = span_of("m/q/r")};
+
+	call_free(call_wait(p, METHOD_FILE_MKDIR, &mk, NULL));
+	expect(p, "stat -c '%a %U %n' m/n m/n/o", "755 user m/n\n700 user m/n/o\n", "", 0);
+	expect_error(p, METHOD_FILE_MKDIR, &mk, ERR_CONFLICT, "exists");
+	call_free(call_wait(p, METHOD_FILE_MOVE, &mv, NULL));
+	expect(p, "find m | sort", "m\nm/q\nm/q/r\nm/q/r/o\n", "", 0);
+	expect_error(p, METHOD_FILE_REMOVE, &rm, ERR_CONFLICT, "not empty");
+	rm.recursive = true;
+	call_free(call_wait(p, METHOD_FILE_REMOVE, &rm, NULL));
+	expect(p, "ls", "", "", 0);
+}
+
+/* Wait until an event of that kind and path is among those told. */
+static void expect_event(struct peer *p, struct call *c, const char *kind, const char *path)
+{
+	uint64_t end = sys_now_ns() + WAIT_MS * NS_PER_MS;
+	bool found = false;
+
+	while (!found && sys_now_ns() < end) {
+		struct rec_file_event ev;
+
+		for (int at = 0, used; (used = rec_item_next(&rec_file_event_type, c->bytes.p + at,
+							     c->bytes.len - (size_t)at, &ev, NULL)) > 0;
+		     at += used)
+			found |= span_is(ev.kind, kind) && span_is(ev.path, path);
+		if (!found)
+			peer_turn(p, 50);
+	}
+	if (!found)
+		print_error("no event %s %s\n", kind, path);
+	assert_true(found);
+}
+
+static void t_watch(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_file_ref rq = {.path = span_of("w"), .recursive = true};
+	struct call *c;
+
+	expect(p, "mkdir w", "", "", 0);
+	c = call_start(p, METHOD_FILE_WATCH, &rq, false);
+	assert_true(peer_wait(p, &c->replied));
+	expect(p, "echo 1 > w/f; mkdir -p w/d/e; echo 2 > w/d/e/g; mv w/f w/h; chmod 600 w/h; rm w/h",
+	       "", "", 0);
+	expect_event(p, c, "create", "f");
+	expect_event(p, c, "write", "f");
+	expect_event(p, c, "create", "d/e/g");
+	expect_event(p, c, "rename", "f");
+	expect_event(p, c, "create", "h");
+	expect_event(p, c, "chmod", "h");
+	expect_event(p, c, "remove", "h");
+	expect(p, "echo 3 > w/d/e/later; mv w/d w/moved; echo 4 > w/moved/e/last", "", "", 0);
+	expect_event(p, c, "create", "d/e/later");
+	expect_event(p, c, "create", "moved/e/last");
+	call_free(c);
+	rq.path = span_of("/etc/passwd");
+	expect_error(p, METHOD_FILE_WATCH, &rq, ERR_INVALID, "not a directory");
+}
+
+/* ---- ports, setup, info ---- */
+
+static void t_port(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_port_connect rq = {.port = 8123};
+	struct rec_exec_start server = {
+		.command = span_of(
+			"python3 -c '\n"
+			"import socket\n"
+			"s=socket.socket(); s.bind((\"127.0.0.1\",8123)); s.listen()\n"
+			"print(\"up\",flush=True); c,_=s.accept(); n=0; d=b\"\"\n"
+			"while True:\n"
+			"  b=c.recv(65536)\n"
+			"  if not b: break\n"
+			"  d+=b\n"
+			"c.sendall(d[::-1]); c.close()'")};
+	size_t n = 2 * MIB;
+	AUTO_FREE char *data = mem_new(n);
+	struct call *c, *run;
+
+	expect_error(p, METHOD_PORT_CONNECT, &rq, ERR_UNAVAILABLE, "nothing listens");
+	run = call_start(p, METHOD_EXEC_START, &server, false);
+	wait_bytes(p, run, OUTPUT_HEAD + 3);
+	for (size_t i = 0; i < n; i++)
+		data[i] = (char)(i * 7919u >> 5);
+	c = call_start(p, METHOD_PORT_CONNECT, &rq, true);
+	c->send = data;
+	c->send_n = n;
+	c->end_after_send = true; /* half closed: the answer comes after that */
+	call_push(c);
+	assert_true(peer_wait(p, &c->closed));
+	assert_int_equal(c->why.code, 0);
+	assert_int_equal(c->bytes.len, n);
+	for (size_t i = 0; i < n; i++)
+		if (c->bytes.p[i] != data[n - 1 - i])
+			fail_msg("byte %zu differs", i);
+	call_free(c);
+	call_free(run);
+}
+
+static void t_setup_and_info(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_guest_setup rq = {
+		.hostname = span_of("cell-seven"),
+		.env = {"COLOR=red\0PATH=/bin", 20},
+		.user = span_of("other"),
+		.seed = {"seed", 4},
+		.machine_id = {{0xab, 0xcd}},
+	};
+	struct rec_guest_ready ready;
+	struct rec_guest_info info;
+	struct rec_guest_health health;
+	struct rec_sandbox_ref ref = {.sandbox = span_of("x")};
+	struct call *c = call_wait(p, METHOD_GUEST_SETUP, &rq, &ready);
+
+	assert_int_equal(c->why.code, 0);
+	assert_true(span_is(ready.hostname, "cell-seven"));
+	assert_true(span_is(ready.wall, "process"));
+	assert_false(ready.seeded); /* the pool is the host's: we may not and did not */
+	call_free(c);
+	expect(p, "id -un; echo $COLOR $PATH; pwd; cat /etc/machine-id; hostname",
+	       "other\nred /bin\n/tmp\nabcd0000000000000000000000000000\ncell-seven\n", "", 0);
+	c = call_wait(p, METHOD_GUEST_INFO, &ref, &info);
+	assert_true(span_is(info.hostname, "cell-seven"));
+	assert_true(info.memory_kib > 0 && info.disk_kib > 0 && info.cpus > 0);
+	call_free(c);
+	c = call_wait(p, METHOD_GUEST_PING, &ref, &health);
+	assert_int_equal(health.sessions, 0);
+	assert_int_equal(health.generation, 1);
+	call_free(c);
+}
+
+static void t_reaper_killed(void **state)
+{
+	struct rec_exec_start rq = {.command = span_of("echo x; sleep 4444")};
+	char path[64], text[64];
+	struct call *c;
+	struct box b;
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	assert_int_equal(open_box(&b, true), 0);
+	c = call_start(&b.peer, METHOD_EXEC_START, &rq, false);
+	wait_bytes(&b.peer, c, OUTPUT_HEAD + 2);
+	(void)snprintf(path, sizeof(path), "/proc/%d/task/%d/children", b.agent, b.agent);
+	assert_true(sys_read_file(AT_FDCWD, path, text, sizeof(text)) > 0);
+	assert_int_equal(kill((pid_t)strtol(text, NULL, 10), SIGKILL), 0);
+	assert_true(peer_wait(&b.peer, &c->closed)); /* everything died with it */
+	call_free(c);
+	close_box(&b);
+}
+
+static void t_shutdown(void **state)
+{
+	struct rec_guest_shutdown rq = {.grace_ms = 60000};
+	struct rec_exec_start polite = {
+		.command = span_of("trap 'echo bye > /tmp/bye; exit 0' TERM; echo x; while :; do sleep 0.1; done")};
+	struct call *c, *run;
+	struct box b;
+	int status;
+
+	(void)state;
+	if (geteuid() != 0)
+		skip();
+	assert_int_equal(open_box(&b, true), 0);
+	run = call_start(&b.peer, METHOD_EXEC_START, &polite, false);
+	wait_bytes(&b.peer, run, OUTPUT_HEAD + 2);
+	c = call_wait(&b.peer, METHOD_GUEST_SHUTDOWN, &rq, NULL);
+	assert_int_equal(c->why.code, 0);
+	call_free(c);
+	call_free(run);
+	assert_int_equal(waitpid(b.agent, &status, 0), b.agent);
+	assert_int_equal(status, 0);
+	b.peer.link = link_free(b.peer.link);
+	(void)close(b.peer.fd);
+	(void)loop_free(b.peer.loop);
+	remove_cgroup(b.cgroup);
+}
+
+#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+
+int main(int argc, char **argv)
+{
+	const struct CMUnitTest tests[] = {
+		T(t_output_and_code),
+		T(t_order),
+		T(t_walls),
+		T(t_failures_are_no_exit_codes),
+		T(t_signals),
+		T(t_signal_method),
+		T(t_timeout_kills_the_tree),
+		cmocka_unit_test(t_timeout_without_cgroup),
+		T(t_detach_kills),
+		T(t_background),
+		T(t_stdin_10_mib),
+		T(t_pty),
+		T(t_pty_end_of_input),
+		T(t_resync_in_mid_output),
+		T(t_attach_after_exit),
+		T(t_slow_reader_blocks_the_writer),
+		T(t_slow_reader_drops),
+		T(t_stalled_reader_does_not_grow_us),
+		T(t_thousand_execs),
+		T(t_file_round_trip),
+		T(t_file_half_upload),
+		T(t_file_errors),
+		T(t_disk_full),
+		T(t_file_list),
+		T(t_big_list),
+		T(t_mkdir_move_remove),
+		T(t_watch),
+		T(t_port),
+		T(t_setup_and_info),
+		cmocka_unit_test(t_reaper_killed),
+		cmocka_unit_test(t_shutdown),
+	};
+
+	if (argc > 1) /* names to run, "*" allowed */
+		cmocka_set_test_filter(argv[1]);
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
