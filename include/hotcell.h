@@ -1,0 +1,307 @@
+/*
+ * hotcell.h - run code that nobody has read in a machine of its own, from C
+ *
+ *	struct hotcell *h;
+ *	struct hotcell_sandbox *s;
+ *	struct hotcell_result *r;
+ *	struct hotcell_error e;
+ *
+ *	if (hotcell_connect(NULL, &h, &e) < 0 || hotcell_create_default(h, &s, &e) < 0 ||
+ *	    hotcell_execute(s, "echo $((6 * 7))", NULL, &r, &e) < 0)
+ *		errx(1, "%s", e.message);
+ *	fputs(hotcell_result_stdout(r, NULL), stdout);
+ *	hotcell_result_free(r);
+ *	hotcell_sandbox_destroy(s, &e);
+ *	hotcell_disconnect(h);
+ *
+ * Calls return 0, or -code (enum hotcell_code) and a sentence in @e; @e may be NULL. Outputs
+ * (`ret`, `ret_x`) are last and untouched on failure. Calls block.
+ *
+ * Ownership: objects given by hotcell_x() are freed by their own _free, _close or _destroy,
+ * which accept NULL. Texts and bytes returned by accessors are lent until their object is
+ * freed. Arguments are lent for the call and copied where they are kept.
+ *
+ * Threads: a connection and everything made through it belong to one thread at a time.
+ * Connections share nothing: use one per thread. The library keeps no global state, installs
+ * no signal handlers and is not disturbed by the caller's.
+ *
+ * Compatibility: objects are opaque; option structs begin with their size, set it with the
+ * initialiser given, so that a program built against an old header runs with a new library.
+ * struct hotcell_error never changes.
+ *
+ * When the daemon dies, calls that can be repeated without doing something twice are; programs
+ * that are being followed go on where they were, byte for byte, within 30 s.
+ */
+#ifndef HOTCELL_H
+#define HOTCELL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define HOTCELL_API __attribute__((visibility("default")))
+
+enum hotcell_code {
+	HOTCELL_INVALID = 1,	 /* malformed; the message names the field and the limit */
+	HOTCELL_NOT_FOUND = 2,	 /* no such sandbox, session, file or template */
+	HOTCELL_CONFLICT = 3,	 /* not legal in this state, or the name is taken */
+	HOTCELL_DENIED = 4,	 /* policy or permissions forbid it */
+	HOTCELL_LIMIT = 5,	 /* a named maximum was reached */
+	HOTCELL_TIMEOUT = 6,	 /* the deadline passed */
+	HOTCELL_UNSUPPORTED = 7, /* this host or template cannot do it; nothing was touched */
+	HOTCELL_UNAVAILABLE = 8, /* not reachable now; trying again may help */
+	HOTCELL_GONE = 9,	 /* the machine, session or connection ended before the call did */
+	HOTCELL_CANCELED = 10,	 /* withdrawn */
+	HOTCELL_INTERNAL = 11,	 /* a defect of hotcell's */
+};
+
+struct hotcell_error {
+	int code; /* enum hotcell_code */
+	char message[512];
+};
+
+struct hotcell;		/* a connection to the daemon; petty-core's SandboxManager */
+struct hotcell_sandbox; /* a handle of one sandbox */
+struct hotcell_list;
+struct hotcell_result;	/* of a program that has ended */
+struct hotcell_session; /* a program that is being followed */
+struct hotcell_dir;
+
+HOTCELL_API const char *hotcell_version(void);
+HOTCELL_API const char *hotcell_code_name(int code); /* "not_found"; "unknown" */
+
+/* ---- connection ---- */
+
+struct hotcell_connect_options {
+	size_t size;
+	const char *run_dir;	/* absolute; NULL: $HOTCELL_RUN, or the default of this user */
+	bool no_start;		/* fail with HOTCELL_UNAVAILABLE instead of starting the daemon */
+	uint32_t start_timeout_ms; /* for a daemon to serve; 0: 30000 */
+};
+#define HOTCELL_CONNECT_OPTIONS_INIT {.size = sizeof(struct hotcell_connect_options)}
+
+/*
+ * hotcell_connect() - connect to the daemon, starting it when nobody listens
+ * @o:	NULL: all defaults
+ *
+ * hotcelld is looked for beside the calling program, in ../libexec/hotcell from there, and in $PATH.
+ * Return: 0; HOTCELL_UNAVAILABLE with the daemon's last words; HOTCELL_TIMEOUT; HOTCELL_DENIED.
+ */
+HOTCELL_API int hotcell_connect(const struct hotcell_connect_options *o, struct hotcell **ret,
+				struct hotcell_error *e);
+/* Free everything made through @h first. Ephemeral sandboxes held by it are removed. */
+HOTCELL_API void hotcell_disconnect(struct hotcell *h);
+
+/* ---- sandboxes ---- */
+
+/* What is wanted. NULL and 0 mean: the template's value. Lists end with NULL. */
+struct hotcell_config {
+	size_t size;
+	const char *name;	 /* unique; 1 to 64 of [A-Za-z0-9_.-], not starting with '.' or '-' */
+	const char *template_name; /* "base" */
+	const char *isolation;	 /* "vm": a kernel of its own; "process": namespaces, a weaker wall */
+	uint32_t vcpus;		 /* at most 32 */
+	uint32_t memory_mib, disk_mib;
+	uint32_t pids_max;
+	uint64_t idle_timeout_ms; /* remove after this long without use */
+	uint64_t lifetime_ms;	  /* remove this long after creation */
+	bool ephemeral;		  /* remove when the connection that made it goes away */
+	const char *const *env;	  /* "NAME=value", for every program */
+	const char *const *metadata;   /* "key=value", labels of your own */
+	const char *const *unenforced; /* "memory", "cpu", "pids", "disk": accept that this host can't */
+};
+#define HOTCELL_CONFIG_INIT {.size = sizeof(struct hotcell_config)}
+
+/*
+ * hotcell_create() - make a sandbox; returns when it runs and its agent has answered
+ * @config:	NULL: all defaults
+ * Return: 0; HOTCELL_INVALID, _LIMIT naming the field; HOTCELL_CONFLICT (name taken);
+ * HOTCELL_NOT_FOUND (template); HOTCELL_UNSUPPORTED (this wall, on this host); HOTCELL_DENIED.
+ */
+HOTCELL_API int hotcell_create(struct hotcell *h, const struct hotcell_config *config,
+			       struct hotcell_sandbox **ret, struct hotcell_error *e);
+HOTCELL_API int hotcell_create_default(struct hotcell *h, struct hotcell_sandbox **ret,
+				       struct hotcell_error *e);
+/* A handle of a sandbox that exists, by id or name. HOTCELL_NOT_FOUND. */
+HOTCELL_API int hotcell_open(struct hotcell *h, const char *id, struct hotcell_sandbox **ret,
+			     struct hotcell_error *e);
+/* Open, call @fn, close; returns what @fn returns. */
+HOTCELL_API int hotcell_with_sandbox(struct hotcell *h, const char *id,
+				     int (*fn)(struct hotcell_sandbox *s, void *arg,
+					       struct hotcell_error *e),
+				     void *arg, struct hotcell_error *e);
+/* End it and free everything it had; returns when that is done. HOTCELL_NOT_FOUND. */
+HOTCELL_API int hotcell_destroy(struct hotcell *h, const char *id, struct hotcell_error *e);
+/* Every sandbox of the caller. Goes on after a failure and returns the first one. */
+HOTCELL_API int hotcell_destroy_all(struct hotcell *h, struct hotcell_error *e);
+
+HOTCELL_API int hotcell_exists(struct hotcell *h, const char *id, bool *ret, struct hotcell_error *e);
+HOTCELL_API int hotcell_count(struct hotcell *h, size_t *ret, struct hotcell_error *e);
+HOTCELL_API int hotcell_list(struct hotcell *h, struct hotcell_list **ret, struct hotcell_error *e);
+HOTCELL_API size_t hotcell_list_count(const struct hotcell_list *l);
+/* A handle lent from @l; @i below the count. */
+HOTCELL_API struct hotcell_sandbox *hotcell_list_get(const struct hotcell_list *l, size_t i);
+HOTCELL_API void hotcell_list_free(struct hotcell_list *l);
+
+enum hotcell_state { HOTCELL_CREATING, HOTCELL_READY, HOTCELL_PAUSED, HOTCELL_STOPPING, HOTCELL_FAILED };
+
+/* As of when the handle was made, or of the last hotcell_sandbox_refresh(). */
+HOTCELL_API const char *hotcell_sandbox_id(const struct hotcell_sandbox *s); /* 32 hex digits */
+HOTCELL_API const char *hotcell_sandbox_name(const struct hotcell_sandbox *s); /* "": none */
+HOTCELL_API enum hotcell_state hotcell_sandbox_state(const struct hotcell_sandbox *s);
+HOTCELL_API const char *hotcell_sandbox_wall(const struct hotcell_sandbox *s); /* "vm", "vm-emulated", "process" */
+HOTCELL_API const char *hotcell_sandbox_template(const struct hotcell_sandbox *s);
+HOTCELL_API uint32_t hotcell_sandbox_vcpus(const struct hotcell_sandbox *s);
+HOTCELL_API uint32_t hotcell_sandbox_memory_mib(const struct hotcell_sandbox *s);
+HOTCELL_API uint64_t hotcell_sandbox_created_ms(const struct hotcell_sandbox *s); /* Unix time, ms */
+/* All of it as one JSON object; its keys are those of `hotcell info --json`. */
+HOTCELL_API const char *hotcell_sandbox_json(const struct hotcell_sandbox *s);
+HOTCELL_API int hotcell_sandbox_refresh(struct hotcell_sandbox *s, struct hotcell_error *e);
+
+/* Does its agent answer? A busy one counts as healthy. */
+HOTCELL_API bool hotcell_sandbox_is_healthy(struct hotcell_sandbox *s);
+/* Forget the handle; the sandbox stays. */
+HOTCELL_API void hotcell_sandbox_close(struct hotcell_sandbox *s);
+/* End the sandbox. The handle is freed in every case. */
+HOTCELL_API int hotcell_sandbox_destroy(struct hotcell_sandbox *s, struct hotcell_error *e);
+
+/* ---- programs ---- */
+
+struct hotcell_exec_options {
+	size_t size;
+	const char *const *env; /* "NAME=value", ends with NULL */
+	const char *cwd;	/* NULL: the user's home */
+	const char *user;	/* of the guest; NULL: the template's default */
+	uint64_t timeout_ms;	/* then the whole process tree is killed; 0: never */
+	const void *input;	/* hotcell_execute*: standard input, whole */
+	size_t input_size;
+	size_t max_output; /* hotcell_execute*: keep this much of each stream; 0: 16 MiB */
+	const char *tag;   /* label in the session table */
+	bool pty;	   /* hotcell_start: a terminal of @rows x @cols */
+	uint16_t rows, cols;
+	bool keep_running; /* hotcell_start: goes on when nobody follows it */
+};
+#define HOTCELL_EXEC_OPTIONS_INIT {.size = sizeof(struct hotcell_exec_options)}
+
+/*
+ * hotcell_execute() - run a shell command to its end
+ * @command:	for /bin/sh -c; at most 60000 bytes
+ * Return: 0 when it ran, whatever its exit code; HOTCELL_GONE when the sandbox ended.
+ */
+HOTCELL_API int hotcell_execute(struct hotcell_sandbox *s, const char *command,
+				const struct hotcell_exec_options *o, struct hotcell_result **ret,
+				struct hotcell_error *e);
+/* The same without a shell; @argv ends with NULL. */
+HOTCELL_API int hotcell_execute_argv(struct hotcell_sandbox *s, const char *const *argv,
+				     const struct hotcell_exec_options *o,
+				     struct hotcell_result **ret, struct hotcell_error *e);
+/*
+ * hotcell_execute_code() - run source text, given to its interpreter on standard input
+ * @language:	python, python3, javascript, js, node, bash, sh; others are a result with exit
+ *		code -1 and a sentence in stderr
+ * @o:		its input must be NULL
+ */
+HOTCELL_API int hotcell_execute_code(struct hotcell_sandbox *s, const char *language,
+				     const char *code, const struct hotcell_exec_options *o,
+				     struct hotcell_result **ret, struct hotcell_error *e);
+
+HOTCELL_API int hotcell_result_exit_code(const struct hotcell_result *r); /* -1: ended by a signal */
+HOTCELL_API int hotcell_result_signal(const struct hotcell_result *r);	  /* 0: none */
+HOTCELL_API bool hotcell_result_success(const struct hotcell_result *r);  /* exit code 0 */
+/* "exited", "signaled", "timeout", "killed", "oom", "detached", "lost" */
+HOTCELL_API const char *hotcell_result_reason(const struct hotcell_result *r);
+/* NUL-terminated; may hold other NULs: @ret_n (may be NULL) gets the length. */
+HOTCELL_API const char *hotcell_result_stdout(const struct hotcell_result *r, size_t *ret_n);
+HOTCELL_API const char *hotcell_result_stderr(const struct hotcell_result *r, size_t *ret_n);
+HOTCELL_API bool hotcell_result_truncated(const struct hotcell_result *r); /* beyond max_output */
+HOTCELL_API uint64_t hotcell_result_wall_ms(const struct hotcell_result *r);
+HOTCELL_API uint64_t hotcell_result_cpu_ms(const struct hotcell_result *r); /* of the whole tree */
+HOTCELL_API void hotcell_result_free(struct hotcell_result *r);
+
+/* ---- sessions: programs while they run ---- */
+
+enum hotcell_stream { HOTCELL_STDOUT = 1, HOTCELL_STDERR = 2, HOTCELL_TERMINAL = 3 };
+
+#define HOTCELL_FOREVER UINT64_MAX
+
+/*
+ * hotcell_start() - start a program and follow it; exactly one of @command and @argv
+ *
+ * Output that is not read makes the program wait. Any number of sessions of one connection
+ * may be open; while one call blocks, all are served.
+ */
+HOTCELL_API int hotcell_start(struct hotcell_sandbox *s, const char *command,
+			      const char *const *argv, const struct hotcell_exec_options *o,
+			      struct hotcell_session **ret, struct hotcell_error *e);
+/* Follow a session that runs, or ended less than 30 s ago, from the oldest output kept. */
+HOTCELL_API int hotcell_attach(struct hotcell_sandbox *s, uint64_t number,
+			       struct hotcell_session **ret, struct hotcell_error *e);
+HOTCELL_API uint64_t hotcell_session_number(const struct hotcell_session *x);
+/*
+ * hotcell_session_read() - the next output, in the order the program wrote it
+ * @ret_n:	bytes put into @p, at least 1; 0: the program has ended and all was read
+ * Return: 0; HOTCELL_TIMEOUT when nothing came for @timeout_ms; HOTCELL_GONE.
+ */
+HOTCELL_API int hotcell_session_read(struct hotcell_session *x, void *p, size_t size,
+				     uint64_t timeout_ms, enum hotcell_stream *ret_stream,
+				     size_t *ret_n, struct hotcell_error *e);
+/* Standard input; blocks until all of it was taken. HOTCELL_GONE when the program ended first. */
+HOTCELL_API int hotcell_session_write(struct hotcell_session *x, const void *p, size_t n,
+				      struct hotcell_error *e);
+HOTCELL_API void hotcell_session_end_input(struct hotcell_session *x);
+HOTCELL_API int hotcell_session_signal(struct hotcell_session *x, int signal,
+				       struct hotcell_error *e); /* 1 to 64 */
+HOTCELL_API int hotcell_session_resize(struct hotcell_session *x, uint16_t rows, uint16_t cols,
+				       struct hotcell_error *e);
+/*
+ * hotcell_session_wait() - read on, forget the output, until the program has ended
+ * @ret_exit_code:	-1 when a signal ended it; NULL: not wanted
+ */
+HOTCELL_API int hotcell_session_wait(struct hotcell_session *x, uint64_t timeout_ms,
+				     int *ret_exit_code, struct hotcell_error *e);
+/* Stop following. Without keep_running, and when nobody else follows, the program is killed. */
+HOTCELL_API void hotcell_session_close(struct hotcell_session *x);
+
+/* ---- files ---- */
+
+/*
+ * hotcell_read_file() - a whole file
+ * @max:	bytes; a longer file is HOTCELL_LIMIT
+ * @ret:	malloc'd, with a NUL behind the last byte; free() it
+ */
+HOTCELL_API int hotcell_read_file(struct hotcell_sandbox *s, const char *path, size_t max,
+				  char **ret, size_t *ret_n, struct hotcell_error *e);
+/* It appears whole or not at all; missing directories are made. @mode 0: 0644. */
+HOTCELL_API int hotcell_write_file(struct hotcell_sandbox *s, const char *path, const void *p,
+				   size_t n, unsigned mode, struct hotcell_error *e);
+/*
+ * hotcell_get_file(), hotcell_put_file() - stream a file of any size to or from a descriptor
+ * @fd:		lent; read to its end, or written from where it stands
+ * @ret_sha256:	65 bytes: the hash of what passed, in hex; NULL: not wanted
+ */
+HOTCELL_API int hotcell_get_file(struct hotcell_sandbox *s, const char *path, int fd,
+				 char *ret_sha256, struct hotcell_error *e);
+HOTCELL_API int hotcell_put_file(struct hotcell_sandbox *s, const char *path, int fd, unsigned mode,
+				 char *ret_sha256, struct hotcell_error *e);
+HOTCELL_API int hotcell_remove_file(struct hotcell_sandbox *s, const char *path, bool recursive,
+				    struct hotcell_error *e);
+HOTCELL_API int hotcell_make_dir(struct hotcell_sandbox *s, const char *path, unsigned mode,
+				 struct hotcell_error *e); /* parents too; @mode 0: 0755 */
+
+/* The names in a directory, sorted by bytes. They come from the guest: never use one as a path unchecked. */
+HOTCELL_API int hotcell_list_dir(struct hotcell_sandbox *s, const char *path, struct hotcell_dir **ret,
+				 struct hotcell_error *e);
+HOTCELL_API size_t hotcell_dir_count(const struct hotcell_dir *d);
+HOTCELL_API const char *hotcell_dir_name(const struct hotcell_dir *d, size_t i);
+HOTCELL_API bool hotcell_dir_is_dir(const struct hotcell_dir *d, size_t i);
+HOTCELL_API uint64_t hotcell_dir_size(const struct hotcell_dir *d, size_t i); /* 0 for directories */
+HOTCELL_API void hotcell_dir_free(struct hotcell_dir *d);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,233 @@
+/* client/api_file.c - hotcell.h: files */
+#include <string.h>
+#include "base/macro.h"
+#include "base/mem.h"
+#include "client/api_int.h"
+#include "client/conn.h"
+#include "client/file.h"
+#include "sys/fd.h"
+#include "wire/gen/methods.h"
+
+enum { NAMES_MAX = 268435456, ENTRIES_MAX = 1000000 };
+
+/* ---- into memory, and from it ---- */
+
+static int put_memory(void *arg, const void *p, size_t n, struct err *e)
+{
+	struct str *s = arg;
+
+	str_add_mem(s, p, n);
+	return s->failed ? err_set(e, ERR_LIMIT, "the file is longer than %zu bytes", s->max) : 0;
+}
+
+int hotcell_read_file(struct hotcell_sandbox *s, const char *path, size_t max, char **ret,
+		      size_t *ret_n, struct hotcell_error *e)
+{
+	struct str content = STR_INIT(max);
+	struct file_sink sink = {.put = put_memory, .arg = &content};
+	struct rec_file_read rec = {.sandbox = span_of(s->id), .path = span_of(path)};
+	struct file_sum sum;
+	int r;
+
+	str_add(&content, ""); /* an empty file is a text too */
+	r = file_fetch(s->h->conn, &rec, &sink, &sum, api_err(e));
+	if (r < 0) {
+		str_deinit(&content);
+		return r;
+	}
+	*ret = content.p;
+	*ret_n = content.len;
+	return 0;
+}
+
+struct memory {
+	const char *p;
+	size_t left;
+};
+
+static ssize_t get_memory(void *arg, void *p, size_t n, struct err *e)
+{
+	struct memory *m = arg;
+	size_t take = MIN(n, m->left);
+
+	(void)e;
+	memcpy(p, m->p, take);
+	m->p += take;
+	m->left -= take;
+	return (ssize_t)take;
+}
+
+static int store(struct hotcell_sandbox *s, const char *path, unsigned mode,
+		 const struct file_source *from, struct file_sum *ret, struct err *e)
+{
+	struct rec_file_write rec = {.sandbox = span_of(s->id),
+				     .path = span_of(path),
+				     .mode = mode,
+				     .parents = true};
+
+	return file_store(s->h->conn, &rec, from, ret, e);
+}
+
+int hotcell_write_file(struct hotcell_sandbox *s, const char *path, const void *p, size_t n,
+		       unsigned mode, struct hotcell_error *e)
+{
+	struct memory m = {n ? p : "", n};
+	struct file_source from = {get_memory, &m};
+	struct file_sum sum;
+
+	return store(s, path, mode, &from, &sum, api_err(e));
+}
+
+/* ---- descriptors ---- */
+
+static int put_fd(void *arg, const void *p, size_t n, struct err *e)
+{
+	int r = sys_write_full(*(int *)arg, p, n);
+
+	return r < 0 ? err_sys(e, r, "write to descriptor %d", *(int *)arg) : 0;
+}
+
+static ssize_t get_fd(void *arg, void *p, size_t n, struct err *e)
+{
+	ssize_t r = sys_read(*(int *)arg, p, n);
+
+	return r < 0 ? err_sys(e, (int)r, "read from descriptor %d", *(int *)arg) : r;
+}
+
+static int give_sum(int r, const struct file_sum *sum, char *ret_sha256)
+{
+	if (r == 0 && ret_sha256)
+		file_sum_text(sum, ret_sha256);
+	return r;
+}
+
+int hotcell_get_file(struct hotcell_sandbox *s, const char *path, int fd, char *ret_sha256,
+		     struct hotcell_error *e)
+{
+	struct file_sink sink = {.put = put_fd, .arg = &fd};
+	struct rec_file_read rec = {.sandbox = span_of(s->id), .path = span_of(path)};
+	struct file_sum sum;
+
+	return give_sum(file_fetch(s->h->conn, &rec, &sink, &sum, api_err(e)), &sum, ret_sha256);
+}
+
+int hotcell_put_file(struct hotcell_sandbox *s, const char *path, int fd, unsigned mode,
+		     char *ret_sha256, struct hotcell_error *e)
+{
+	struct file_source from = {get_fd, &fd};
+	struct file_sum sum;
+
+	return give_sum(store(s, path, mode, &from, &sum, api_err(e)), &sum, ret_sha256);
+}
+
+static int change(struct hotcell_sandbox *s, unsigned method, const char *path, bool recursive,
+		  unsigned mode, struct err *e)
+{
+	struct rec_file_ref rec = {.sandbox = span_of(s->id),
+				   .path = span_of(path),
+				   .recursive = recursive,
+				   .mode = mode};
+	struct str bytes = STR_INIT(RECORD_MAX);
+	int r = conn_call(s->h->conn, method, &rec, &bytes, NULL, e);
+
+	str_deinit(&bytes);
+	return r;
+}
+
+int hotcell_remove_file(struct hotcell_sandbox *s, const char *path, bool recursive,
+			struct hotcell_error *e)
+{
+	return change(s, METHOD_FILE_REMOVE, path, recursive, 0, api_err(e));
+}
+
+int hotcell_make_dir(struct hotcell_sandbox *s, const char *path, unsigned mode,
+		     struct hotcell_error *e)
+{
+	return change(s, METHOD_FILE_MKDIR, path, true, mode, api_err(e));
+}
+
+/* ---- directories ---- */
+
+struct entry {
+	size_t name; /* in names */
+	uint64_t size;
+	bool is_dir;
+};
+
+struct hotcell_dir {
+	struct str names; /* NUL behind each */
+	struct entry *entries;
+	size_t n, cap;
+};
+
+static int on_entry(void *arg, const void *item, struct err *e)
+{
+	const struct rec_file_info *info = item;
+	struct hotcell_dir *d = arg;
+
+	if (d->n >= ENTRIES_MAX)
+		return err_set(e, ERR_LIMIT, "more than %d entries", ENTRIES_MAX);
+	if (d->n == d->cap) {
+		struct entry *bigger;
+
+		d->cap = d->cap ? 2 * d->cap : 64;
+		bigger = realloc(d->entries, d->cap * sizeof(*bigger));
+		if (!bigger)
+			return err_set(e, ERR_LIMIT, "out of memory");
+		d->entries = bigger;
+	}
+	d->entries[d->n++] = (struct entry){.name = d->names.len,
+					    .is_dir = span_is(info->kind, "directory"),
+					    .size = span_is(info->kind, "directory") ? 0 : info->size};
+	str_add_mem(&d->names, info->path.p, info->path.n);
+	str_add_mem(&d->names, "", 1);
+	return d->names.failed
+		       ? err_set(e, ERR_LIMIT, "names of more than %d bytes in all", NAMES_MAX)
+		       : 0;
+}
+
+int hotcell_list_dir(struct hotcell_sandbox *s, const char *path, struct hotcell_dir **ret,
+		     struct hotcell_error *e)
+{
+	struct rec_file_ref rec = {.sandbox = span_of(s->id), .path = span_of(path)};
+	struct hotcell_dir *d = mem_new(sizeof(*d));
+	int r;
+
+	d->names = (struct str)STR_INIT(NAMES_MAX);
+	r = conn_items(s->h->conn, METHOD_FILE_LIST, &rec, on_entry, d, api_err(e));
+	if (r < 0) {
+		hotcell_dir_free(d);
+		return r;
+	}
+	*ret = d;
+	return 0;
+}
+
+size_t hotcell_dir_count(const struct hotcell_dir *d)
+{
+	return d->n;
+}
+
+const char *hotcell_dir_name(const struct hotcell_dir *d, size_t i)
+{
+	return i < d->n ? d->names.p + d->entries[i].name : NULL;
+}
+
+bool hotcell_dir_is_dir(const struct hotcell_dir *d, size_t i)
+{
+	return i < d->n && d->entries[i].is_dir;
+}
+
+uint64_t hotcell_dir_size(const struct hotcell_dir *d, size_t i)
+{
+	return i < d->n ? d->entries[i].size : 0;
+}
+
+void hotcell_dir_free(struct hotcell_dir *d)
+{
+	if (!d)
+		return;
+	str_deinit(&d->names);
+	free(d->entries);
+	free(d);
+}
