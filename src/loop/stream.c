@@ -507,8 +507,9 @@ void stream_consumed_to(struct stream *s, uint64_t offset)
 {
 	uint64_t dealt_with = s->rx_offset - s->rx_held;
 
+	/* An owner that took the session over may be ahead of a stream that has brought nothing yet. */
 	if (offset > dealt_with)
-		stream_consumed(s, (size_t)(offset - dealt_with));
+		stream_consumed(s, (size_t)MIN(offset - dealt_with, (uint64_t)s->rx_held));
 }
 
 bool stream_send_item(struct stream *s, const struct rec_type *t, const void *rec)
