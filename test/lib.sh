@@ -178,65 +178,21 @@ host_end() {
 	done
 }
 
-# The keeper's control group, wherever a controller is mounted: named after the run directory (FNV-1a).
-groups() {
-	[ -n "${GROUP:-}" ] || GROUP=$(python3 -c 'import functools, sys
-print("hotcell-%016x" % functools.reduce(lambda h, c: (h ^ c) * 0x100000001b3 % 2**64, sys.argv[1].encode(), 0xcbf29ce484222325))' \
-		"$HOTCELL_RUN")
-	find /sys/fs/cgroup -type d -name "$GROUP" -prune 2>/dev/null
-}
-
-# A shell that the keeper keeps ready is no trace of a sandbox: its groups hold it and nothing else.
-is_parked() {
-	[ -z "$(find "$1" -mindepth 1 -type d)" ] || return 1
-	for pid in $(cat "$1/cgroup.procs" 2>/dev/null); do
-		[ "$(cat "/proc/$pid/comm" 2>/dev/null)" = hotcell-shell ] || return 1
-		return 0
-	done
-	return 1
-}
-
-# traces - what sandboxes could leave on this machine: control groups, mounts, files, processes
+# traces - what sandboxes have on this machine: control groups, mounts, files, processes, records; a line each
 traces() {
-	for top in $(groups); do
-		for group in "$top"/*/; do
-			[ ! -d "$group" ] || is_parked "$group" || echo "cgroup $group"
-		done
-	done
-	awk -v dir="$SCRATCH" -v lent=" $LENT " 'index($5, dir) == 1 && !index(lent, " " substr($5, length(dir "/state/") + 1) " ") {
-		print "mount", $5 }' /proc/self/mountinfo
-	for dir in "$HOTCELL_STATE/sandboxes" "$HOTCELL_STATE/keeper" "$HOTCELL_RUN/machines"; do
-		[ ! -d "$dir" ] || find "$dir" -mindepth 1 ! -name '.blank-*' | sed 's/^/file /'
-	done
-	for pid in $(host_pids); do
-		case $(cat "/proc/$pid/comm" 2>/dev/null) in
-		hotcelld | hotcell-keeper | hotcell-shell | '') ;;
-		*) echo "process $pid $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)" ;;
-		esac
-	done
+	python3 "$TOP/test/traces.py" "$SCRATCH"
 }
 
 # no_traces - every sandbox is gone; so must be all it used, soon. Keeper and daemon may stay.
 no_traces() {
 	same "" "$(hotcell list --json)" "sandboxes left"
 	tries=50
-	until traces >"$SCRATCH/traces.after" && [ ! -s "$SCRATCH/traces.after" ]; do
+	until traces >"$SCRATCH/traces" && [ ! -s "$SCRATCH/traces" ]; do
 		tries=$((tries - 1))
 		[ $tries -gt 0 ] || fail "left behind:
-$(cat "$SCRATCH/traces.after")"
+$(cat "$SCRATCH/traces")"
 		sleep 0.1
 	done
-	same 0 "$(rows)" "rows left in the daemon's store"
-}
-
-# Records of sandboxes and open intents in the daemon's store, which it holds locked: counted in a copy.
-rows() {
-	copy=$(scratch)
-	cp "$HOTCELL_STATE"/db/run.db* "$copy"
-	python3 -c 'import sqlite3, sys
-db = sqlite3.connect(sys.argv[1] + "/run.db")
-print(sum(db.execute("select count(*) from " + t).fetchone()[0] for t in ("sandbox", "intent")))' "$copy"
-	rm -rf "$copy"
 }
 
 # fds PID - how many descriptors it has open
@@ -264,7 +220,7 @@ cleanup() {
 		fi
 		host_end || result=1
 		unmount || result=1
-		for top in $(groups); do # a keeper that was killed could not
+		for top in $(python3 "$TOP/test/traces.py" "$SCRATCH" --groups); do # a keeper that was killed could not
 			find "$top" -depth -type d -exec rmdir {} + || result=1
 		done
 		awk -v dir="$SCRATCH" 'index($5, dir) == 1 { print $5 }' /proc/self/mountinfo | sort -r | while read -r at; do
