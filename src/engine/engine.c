@@ -267,8 +267,8 @@ struct engine *engine_free(struct engine *g)
 	while (!list_empty(&g->sandboxes))
 		sandbox_forget(LIST_ENTRY(g->sandboxes.next, struct sandbox, all));
 	recover_drop(g);
+	g->events = events_free(g->events); /* its streams are the clients' */
 	serve_drop_all(g);
-	g->events = events_free(g->events);
 	loop_timer_cancel(g->loop, &g->recovery_timer);
 	loop_call_cancel(g->loop, &g->ready_call);
 	loop_call_cancel(g->loop, &g->over_call);

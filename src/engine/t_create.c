@@ -1,6 +1,6 @@
 /* engine/t_create.c - the create plan: every step, failure, cancel and crash leaves nothing behind */
 #include "engine/engine.h"
-#include "engine/rig.h"
+#include "engine/t_rig.h"
 
 static struct rig *rig_new(void)
 {

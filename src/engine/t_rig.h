@@ -1,9 +1,12 @@
 /*
- * engine/rig.h - for t_*.c only: an engine on the null driver under a fake clock,
+ * engine/t_rig.h - for t_*.c only: an engine on the null driver under a fake clock,
  * with agents that are doubles and a client that speaks the real protocol.
  */
 #pragma once
+#include <dirent.h>
 #include <fcntl.h>
+#include <sys/random.h>
+#include <sys/socket.h>
 #include "base/testing.h"
 #include "base/err.h"
 #include "base/id.h"
@@ -15,10 +18,6 @@
 #include "loop/link.h"
 #include "loop/loop.h"
 #include "store/store.h"
-#include "sys/clock.h"
-#include "sys/fault.h"
-#include "sys/fd.h"
-#include "sys/sock.h"
 #include "wire/gen/limits.h"
 #include "wire/gen/methods.h"
 #include "wire/gen/records.h"
@@ -91,9 +90,9 @@ static inline int rig_image_open(void *arg, const char *ref, struct image *ret, 
 	*ret = (struct image)IMAGE_INIT;
 	(void)snprintf(ret->digest, sizeof(ret->digest), "%064d", 7);
 	ret->defaults.memory_mb = 256;
-	ret->root_fd = sys_open("/dev/null", O_RDONLY);
-	ret->tree_fd = sys_open("/dev", O_PATH | O_DIRECTORY);
-	ret->dir_fd = sys_open("/dev", O_PATH | O_DIRECTORY);
+	ret->root_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	ret->tree_fd = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	ret->dir_fd = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
 	return 0;
 }
 
@@ -105,7 +104,7 @@ static inline int rig_disk_make(void *arg, const char *id, uint64_t mb, int *ret
 	T_UNUSED(mb);
 	if (r->disks_fail)
 		return err_set(e, ERR_LIMIT, "the disk is full");
-	*ret_fd = sys_open("/dev/null", O_RDWR);
+	*ret_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
 	r->disks++;
 	return 0;
 }
@@ -124,13 +123,13 @@ static inline int rig_disk_remove(void *arg, const char *id, struct err *e)
 static inline int rig_random(void *arg, void *p, size_t n)
 {
 	T_UNUSED(arg);
-	return sys_random(p, n);
+	return getrandom(p, n, 0) == (ssize_t)n ? 0 : -EIO;
 }
 
 static inline void rig_close_fd(void *arg, int fd)
 {
 	T_UNUSED(arg);
-	(void)sys_close(fd);
+	(void)close(fd);
 }
 
 static inline void rig_log(void *arg, const char *line)
@@ -266,13 +265,13 @@ static inline void rig_agent(struct null_script *s, const struct id *id, int fd)
 	assert_true(r->n_agents <= RIG_AGENTS);
 	*a = (struct agent_double){.rig = r, .id = *id};
 	if (r->mode == AGENT_HANGS_UP) {
-		(void)sys_close(fd);
+		(void)close(fd);
 		return;
 	}
 	if (link_new(r->loop, fd, LINK_SOCKET, 0, &ops, a, &a->link, NULL) < 0)
 		a->link = NULL; /* an injected fault hit the double: to the engine it hung up */
 	if (a->link && r->mode == AGENT_MUTE) { /* the descriptor stays open, nobody reads */
-		int keep = sys_dup(link_fd(a->link));
+		int keep = dup(link_fd(a->link));
 
 		a->link = link_free(a->link);
 		a->got = (uint64_t)keep; /* closed by rig_end() */
@@ -302,7 +301,7 @@ static inline void rig_connect(struct rig *r)
 	static const struct link_ops ops = {0};
 	int pair[2];
 
-	assert_int_equal(sys_socketpair(pair), 0);
+	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, pair), 0);
 	assert_int_equal(engine_serve(r->engine, pair[0], RIG_UID, NULL), 0);
 	assert_int_equal(link_new(r->loop, pair[1], LINK_INITIATOR | LINK_SOCKET, 1, &ops, r,
 				  &r->client, NULL),
@@ -368,6 +367,18 @@ static inline void rig_crash(struct rig *r)
 	rig_turns(r, 3);
 }
 
+static inline void rig_remove_dir(const char *dir)
+{
+	DIR *d = opendir(dir);
+
+	assert_non_null(d);
+	for (struct dirent *e = readdir(d); e; e = readdir(d))
+		if (e->d_name[0] != '.')
+			assert_int_equal(unlinkat(dirfd(d), e->d_name, 0), 0);
+	(void)closedir(d);
+	assert_int_equal(rmdir(dir), 0);
+}
+
 static inline void rig_end(struct rig *r)
 {
 	r->client = link_free(r->client);
@@ -377,13 +388,13 @@ static inline void rig_end(struct rig *r)
 
 		a->link = link_free(a->link);
 		if (r->mode == AGENT_MUTE)
-			(void)sys_close((int)a->got);
+			(void)close((int)a->got);
 	}
 	rig_turns(r, 3);
 	null_script_end(&r->script);
 	r->store = store_close(r->store);
 	r->loop = loop_free(r->loop);
-	assert_int_equal(sys_remove_tree(AT_FDCWD, r->dir), 0);
+	rig_remove_dir(r->dir);
 }
 
 /* ---- calls of the client ---- */
