@@ -343,7 +343,7 @@ static int collect(struct closure *c, struct err *e)
 	int r = add_file(c, c->program, "qemu", e);
 
 	if (r == 0)
-		r = add_file(c, LOADER, LOADER + 1, e);
+		r = add_file(c, LOADER, &LOADER[1], e);
 	if (r == 0)
 		r = add_libraries(c, c->program, e);
 	if (r == 0)
@@ -440,7 +440,7 @@ static int copy_bytes(int from, int to)
 static int copy_file(int root, struct file *f, struct err *e)
 {
 	AUTO_CLOSE int from = sys_open(f->from, O_RDONLY | O_NOFOLLOW), to = -1;
-	bool runs = str_eq(f->to, "qemu") || str_eq(f->to, LOADER + 1);
+	bool runs = str_eq(f->to, "qemu") || str_eq(f->to, &LOADER[1]);
 	int r;
 
 	if (from < 0)
