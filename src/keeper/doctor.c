@@ -219,25 +219,44 @@ static enum verdict look_setting(const struct check *c, const struct host *h, ch
 }
 
 static const struct check checks[] = {
-	{"kvm", "machines at the processor's speed", "enable virtualisation in the firmware, modprobe kvm_intel or kvm_amd", look_kvm},
-	{"qemu", "runs machines with a kernel of their own", "apt-get install qemu-system-x86", look_qemu},
-	{"process wall", "sandboxes without a kernel of their own, as root", "see the reason", look_process},
-	{"tmpfs attributes", "process sandboxes: removing and making anew a folder of the template", "use Linux 6.6 or newer, or machines", look_tmpfs},
-	{"memory limit", "a sandbox can't take the host's memory", "boot with cgroup v2 and its memory controller", look_limit, .limit = CGROUP_MEMORY},
-	{"cpu limit", "a sandbox can't take the host's processors", "boot with cgroup v2 and its cpu controller", look_limit, .limit = CGROUP_CPU},
-	{"pids limit", "a fork bomb stays inside", "boot with cgroup v2 and its pids controller", look_limit, .limit = CGROUP_PIDS},
-	{"user namespaces", "root inside is nobody outside", "sysctl -w user.max_user_namespaces=65536", look_user_namespaces},
-	{"seccomp", "the system calls a sandbox may make", "use a kernel with CONFIG_SECCOMP_FILTER", look_seccomp},
-	{"landlock", "a second layer around files", "boot with lsm=landlock,...", look_landlock},
-	{"memory", "every running sandbox takes some", "free memory, or use smaller sandboxes", look_memory},
-	{"tun", "networks for machines", "modprobe tun", look_device, .file = "/dev/net/tun"},
-	{"smt", "siblings of a core share caches with other tenants", "echo off > /sys/devices/system/cpu/smt/control", look_setting, .file = "/sys/devices/system/cpu/smt/active", .good = "0"},
-	{"page sharing", "merged pages tell tenants about each other", "echo 2 > /sys/kernel/mm/ksm/run", look_setting, .file = "/sys/kernel/mm/ksm/run", .good = "0"},
-	{"mmdebstrap", "builds templates", "apt-get install mmdebstrap", look_tool, .file = "mmdebstrap"},
-	{"mke2fs", "makes disks", "apt-get install e2fsprogs", look_tool, .file = "mke2fs"},
-	{"zstd", "unpacks kernels", "apt-get install zstd", look_tool, .file = "zstd"},
-	{"lz4", "unpacks kernels", "apt-get install lz4", look_tool, .file = "lz4"},
-	{"kmod", "orders kernel modules", "apt-get install kmod", look_tool, .file = "modinfo"},
+	{"kvm", "machines at the processor's speed",
+	 "enable virtualisation in the firmware, modprobe kvm_intel or kvm_amd, join the group kvm", look_kvm},
+	{"qemu", "runs machines with a kernel of their own",
+	 "apt-get install qemu-system-x86", look_qemu},
+	{"process wall", "sandboxes without a kernel of their own, as root",
+	 "see the reason", look_process},
+	{"tmpfs attributes", "process sandboxes: removing and making anew a folder of the template",
+	 "use Linux 6.6 or newer, or machines", look_tmpfs},
+	{"memory limit", "a sandbox can't take the host's memory",
+	 "boot with cgroup v2 and its memory controller", look_limit, .limit = CGROUP_MEMORY},
+	{"cpu limit", "a sandbox can't take the host's processors",
+	 "boot with cgroup v2 and its cpu controller", look_limit, .limit = CGROUP_CPU},
+	{"pids limit", "a fork bomb stays inside",
+	 "boot with cgroup v2 and its pids controller", look_limit, .limit = CGROUP_PIDS},
+	{"user namespaces", "root inside is nobody outside",
+	 "sysctl -w user.max_user_namespaces=65536", look_user_namespaces},
+	{"seccomp", "the system calls a sandbox may make",
+	 "use a kernel with CONFIG_SECCOMP_FILTER", look_seccomp},
+	{"landlock", "a second layer around files",
+	 "boot with lsm=landlock,...", look_landlock},
+	{"memory", "every running sandbox takes some",
+	 "free memory, or use smaller sandboxes", look_memory},
+	{"tun", "networks for machines",
+	 "modprobe tun", look_device, .file = "/dev/net/tun"},
+	{"smt", "siblings of a core share caches with other tenants",
+	 "echo off > /sys/devices/system/cpu/smt/control", look_setting, .file = "/sys/devices/system/cpu/smt/active", .good = "0"},
+	{"page sharing", "merged pages tell tenants about each other",
+	 "echo 2 > /sys/kernel/mm/ksm/run", look_setting, .file = "/sys/kernel/mm/ksm/run", .good = "0"},
+	{"mmdebstrap", "builds templates",
+	 "apt-get install mmdebstrap", look_tool, .file = "mmdebstrap"},
+	{"mke2fs", "makes disks",
+	 "apt-get install e2fsprogs", look_tool, .file = "mke2fs"},
+	{"zstd", "unpacks kernels",
+	 "apt-get install zstd", look_tool, .file = "zstd"},
+	{"lz4", "unpacks kernels",
+	 "apt-get install lz4", look_tool, .file = "lz4"},
+	{"kmod", "orders kernel modules",
+	 "apt-get install kmod", look_tool, .file = "modinfo"},
 };
 
 /* ---- who may run what, and which limits hold ---- */
@@ -363,7 +382,8 @@ static void print_all(struct str *out, const struct host *h, bool json)
 		print_check(out, &checks[i], v, found, json);
 	}
 	n = build_matrix(h, rows);
-	str_add(out, json ? "\n  ],\n  \"matrix\": [" : "\nwho                      driver   wall         runs limits that hold\n");
+	str_add(out, json ? "\n  ],\n  \"matrix\": ["
+			  : "\nwho                      driver   wall         runs limits that hold\n");
 	for (size_t i = 0; i < n; i++)
 		print_row(out, &rows[i], i == 0, json);
 	if (json)
