@@ -536,11 +536,11 @@ static int build(struct closure *c, int closures, const char *stamp, struct err 
 		(void)sys_remove_tree(closures, ".new");
 		return r;
 	}
-	if (renameat(closures, ".new", closures, hash) < 0) {
-		if (errno != ENOTEMPTY && errno != EEXIST)
-			return err_sys(e, -errno, "name a closure");
-		(void)sys_remove_tree(closures, ".new"); /* the same contents at another inode */
-	}
+	/* The same contents may stand there from other inodes, whole or damaged: then they change places. */
+	if (renameat(closures, ".new", closures, hash) < 0 &&
+	    renameat2(closures, ".new", closures, hash, RENAME_EXCHANGE) < 0)
+		return err_sys(e, -errno, "name a closure");
+	(void)sys_remove_tree(closures, ".new");
 	return point(closures, stamp, hash, e);
 }
 
