@@ -98,7 +98,7 @@ int passwd_by_name(struct span file, struct span name, struct user *ret)
 	while (next_line(&file, &line)) {
 		if (line.n <= name.n || line.p[name.n] != ':' || memcmp(line.p, name.p, name.n) != 0)
 			continue;
-		if (parse_user(line, &u)) {
+		if (parse_user(line, &u) && span_is(name, u.name)) { /* "a:x" is no name */
 			*ret = u;
 			return 0;
 		}

@@ -13,6 +13,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "guest/agent.h"
+#include "guest/user.h"
 #include "loop/link.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
@@ -92,9 +93,40 @@ static int take_env(struct agent *a, struct strv env, struct err *e)
 	return 0;
 }
 
+static bool mentions(const struct span *file, struct span word)
+{
+	return file->n && memmem(file->p, file->n, word.p, word.n);
+}
+
+/* A name that does not resolve makes sudo and others complain or wait. */
+static void make_resolvable(struct span name)
+{
+	AUTO_CLOSE int fd = -1;
+	struct str line = STR_INIT(256);
+	struct span hosts;
+
+	if (user_load("/etc/hosts", &hosts, NULL) < 0)
+		return; /* the workload has put something else there: its business */
+	if (!mentions(&hosts, name)) {
+		str_addf(&line, "127.0.1.1\t%.*s\n", (int)name.n, name.p);
+		fd = sys_openat(AT_FDCWD, "/etc/hosts",
+				O_WRONLY | O_APPEND | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0644);
+		if (fd >= 0)
+			(void)sys_write_full(fd, line.p, line.len);
+	}
+	free((void *)hosts.p);
+	str_deinit(&line);
+}
+
 static int set_hostname(struct span name, struct err *e)
 {
-	return sethostname(name.p, name.n) < 0 ? err_sys(e, -errno, "set the host name") : 0;
+	for (size_t i = 0; i < name.n; i++)
+		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-", name.p[i]))
+			return err_set(e, ERR_INVALID, "hostname: letters, digits, dots and dashes only");
+	if (sethostname(name.p, name.n) < 0)
+		return err_sys(e, -errno, "set the host name");
+	make_resolvable(name);
+	return 0;
 }
 
 /* A machine's kernel is ours alone; of a process sandbox only the names are. */

@@ -36,6 +36,14 @@
 #include "sys/sock.h"
 #include "wire/gen/limits.h"
 
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED true
+#elif defined(__has_feature)
+#define SANITIZED __has_feature(address_sanitizer)
+#else
+#define SANITIZED false
+#endif
+
 /* ---- the sandbox ---- */
 
 struct box {
@@ -156,7 +164,7 @@ _Noreturn static void agent_main(const char *dir, int link_fd, int cgroup_fd)
 		(void)fprintf(stderr, "agent: %s\n", e.text);
 	(void)agent_free(a);
 	(void)loop_free(l);
-	exit(e.code != 0); /* through the leak checker, where there is one */
+	_exit(e.code != 0); /* a leak checker could not trace us in here: t_thousand_execs looks for growth */
 }
 
 /* A directory of our own in the version 2 hierarchy, wherever it is mounted. */
@@ -335,7 +343,7 @@ static void t_walls(void **state)
 	       "", 0);
 	expect(p, "ln -s a /tmp/link 2>/dev/null; echo $?", "1\n", "", 0); /* the filter */
 	expect(p, "cat /proc/1/comm; ls -d /proc/[0-9]* | wc -l", "hotcell-reaper\n4\n", "", 0);
-	expect(p, "ls /proc/$$/fd | wc -l", "3\n", "", 0); /* nothing of ours leaks in */
+	expect(p, "exec ls /proc/self/fd", "0\n1\n2\n3\n", "", 0); /* 3 is its own; none of ours */
 }
 
 static void t_failures_are_no_exit_codes(void **state)
@@ -761,7 +769,8 @@ static void t_stalled_reader_does_not_grow_us(void **state)
 	while (c->held < LIMIT_WINDOW - OUTPUT_CHUNK_MAX && sys_now_ns() < end)
 		peer_turn(p, 10);
 	expect(p, "echo others go on", "others go on\n", "", 0);
-	assert_true(resident_kib(b->agent) - before < 4096);
+	if (!SANITIZED)
+		assert_true(resident_kib(b->agent) - before < 4096);
 	call_free(c);
 }
 
@@ -788,7 +797,8 @@ static void t_thousand_execs(void **state)
 		}
 	}
 	assert_int_equal(descriptors(b->agent), fds);
-	assert_true(resident_kib(b->agent) - rss < 512);
+	if (!SANITIZED) /* a sanitizer keeps what is freed */
+		assert_true(resident_kib(b->agent) - rss < 512);
 	for (size_t i = 0; i < ARRAY_LEN(took); i++) /* the median is for people: nothing fails by it */
 		for (size_t j = i; j > 0 && took[j - 1] > took[j]; j--) {
 			uint64_t swap = took[j];
@@ -1096,8 +1106,10 @@ static void t_setup_and_info(void **state)
 	assert_true(span_is(ready.wall, "process"));
 	assert_false(ready.seeded); /* the pool is the host's: we may not and did not */
 	call_free(c);
-	expect(p, "id -un; echo $COLOR $PATH; pwd; cat /etc/machine-id; hostname",
-	       "other\nred /bin\n/tmp\nabcd0000000000000000000000000000\ncell-seven\n", "", 0);
+	expect(p, "id -un; echo $COLOR $PATH; pwd; cat /etc/machine-id; hostname; getent hosts $(hostname)",
+	       "other\nred /bin\n/tmp\nabcd0000000000000000000000000000\ncell-seven\n"
+	       "127.0.1.1       cell-seven\n",
+	       "", 0);
 	c = call_wait(p, METHOD_GUEST_INFO, &ref, &info);
 	assert_true(span_is(info.hostname, "cell-seven"));
 	assert_true(info.memory_kib > 0 && info.disk_kib > 0 && info.cpus > 0);
