@@ -1,15 +1,12 @@
 /* cli/t_args.c - the command line: options from tables, places, JSON of bytes, help */
 #include "cli/args.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
 #include <jansson.h>
 #include "base/err.h"
 #include "base/macro.h"
 #include "base/str.h"
+#include "base/testing.h"
 #include "cli/cli.h"
 #include "cli/encode.h"
 #include "cli/follow.h"
@@ -395,22 +392,15 @@ static void t_every_verb_has_help(void **state)
 	assert_null(cli_verb("nothing"));
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(t_options_fill_the_record),
-		cmocka_unit_test(t_the_programs_words_stay_its_own),
-		cmocka_unit_test(t_mistakes_get_one_clear_sentence),
-		cmocka_unit_test(t_repeated_options_have_limits),
-		cmocka_unit_test(t_nearest_word),
-		cmocka_unit_test(t_programs_are_checked_before_anything_is_made),
-		cmocka_unit_test(t_places),
-		cmocka_unit_test(t_long_places),
-		cmocka_unit_test(t_base64),
-		cmocka_unit_test(t_results_are_json),
-		cmocka_unit_test(t_tables_escape_what_a_guest_says),
-		cmocka_unit_test(t_every_verb_has_help),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+T_MAIN(T(t_options_fill_the_record),
+       T(t_the_programs_words_stay_its_own),
+       T(t_mistakes_get_one_clear_sentence),
+       T(t_repeated_options_have_limits),
+       T(t_nearest_word),
+       T(t_programs_are_checked_before_anything_is_made),
+       T(t_places),
+       T(t_long_places),
+       T(t_base64),
+       T(t_results_are_json),
+       T(t_tables_escape_what_a_guest_says),
+       T(t_every_verb_has_help))

@@ -1,9 +1,9 @@
 /* client/api_int.h - what is behind the names of include/hotcell.h */
 #pragma once
+#include <hotcell.h>
 #include <stdlib.h>
 #include "base/err.h"
 #include "base/str.h"
-#include "hotcell.h"
 #include "wire/gen/records.h"
 
 struct conn;

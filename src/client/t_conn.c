@@ -6,14 +6,11 @@
  */
 #include "client/conn.h"
 #include <fcntl.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
-#include <cmocka.h>
 #include "base/str.h"
+#include "base/testing.h"
 #include "client/file.h"
 #include "client/place.h"
 #include "client/t_double.h"
@@ -180,6 +177,7 @@ static int set_up(void **state)
 {
 	struct test *t = calloc(1, sizeof(*t));
 
+	(void)t_before(state);
 	t->plan.stored = (struct str)STR_INIT(16 << 20);
 	t->d.request = answer;
 	t->d.arg = &t->plan;
@@ -199,7 +197,7 @@ static int tear_down(void **state)
 	str_deinit(&t->bytes);
 	str_deinit(&t->plan.stored);
 	free(t);
-	return 0;
+	return t_after(state);
 }
 
 static int ask(struct test *t, unsigned method)
@@ -400,6 +398,7 @@ static int set_up_start(void **state)
 {
 	struct start *s = calloc(1, sizeof(*s));
 
+	(void)t_before(state);
 	assert(s);
 	(void)snprintf(s->dir, sizeof(s->dir), "/tmp/hotcell-t-XXXXXX");
 	assert(mkdtemp(s->dir));
@@ -418,7 +417,7 @@ static int tear_down_start(void **state)
 	assert_int_equal(sys_remove_tree(-1, s->dir), 0);
 	free(s->path);
 	free(s);
-	return 0;
+	return t_after(state);
 }
 
 static int open_at(const struct start *s, uint64_t start_ms, struct conn **ret, struct err *e)

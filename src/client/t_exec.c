@@ -5,12 +5,9 @@
  * from any offset, and whose input is collected by offset.
  */
 #include "client/exec.h"
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <cmocka.h>
 #include "base/mem.h"
 #include "base/str.h"
+#include "base/testing.h"
 #include "client/t_double.h"
 #include "wire/bytes.h"
 
@@ -515,17 +512,10 @@ static void t_lies_end_the_session_double(void **state)
 	}
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(t_output_and_exit_status_double),
-		cmocka_unit_test(t_output_survives_deaths_double),
-		cmocka_unit_test(t_input_survives_deaths_double),
-		cmocka_unit_test(t_lost_answer_does_not_start_twice_double),
-		cmocka_unit_test(t_busy_daemon_is_asked_again_double),
-		cmocka_unit_test(t_early_signals_arrive_double),
-		cmocka_unit_test(t_lies_end_the_session_double),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+T_MAIN(T(t_output_and_exit_status_double),
+       T(t_output_survives_deaths_double),
+       T(t_input_survives_deaths_double),
+       T(t_lost_answer_does_not_start_twice_double),
+       T(t_busy_daemon_is_asked_again_double),
+       T(t_early_signals_arrive_double),
+       T(t_lies_end_the_session_double))

@@ -1,17 +1,14 @@
 /* client/t_host.c - guest names on this host: HOST-1 to HOST-4 */
 #include "client/host.h"
 #include <fcntl.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <cmocka.h>
 #include "base/err.h"
 #include "base/macro.h"
+#include "base/testing.h"
 #include "sys/fault.h"
 #include "sys/fd.h"
 
@@ -31,6 +28,7 @@ static int set_up(void **state)
 {
 	struct place *p = calloc(1, sizeof(*p));
 
+	(void)t_before(state);
 	(void)snprintf(p->base, sizeof(p->base), "/tmp/hotcell-t-XXXXXX");
 	assert_non_null(mkdtemp(p->base));
 	p->outside = sys_open(p->base, O_RDONLY | O_DIRECTORY);
@@ -49,7 +47,7 @@ static int tear_down(void **state)
 	(void)sys_close(p->outside);
 	assert_int_equal(sys_remove_tree(-1, p->base), 0);
 	free(p);
-	return 0;
+	return t_after(state);
 }
 
 static unsigned count_entries(int dir_fd)
@@ -262,20 +260,14 @@ static void t_faults_leave_nothing(void **state)
 	assert_int_equal(count_entries(p->root), 1);
 }
 
-int main(void)
-{
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
-	const struct CMUnitTest tests[] = {
-		TEST(t_hostile_names_touch_nothing),
-		TEST(t_names_have_limits),
-		TEST(t_escapes_do_not_reach_a_terminal),
-		TEST(t_files_appear_whole),
-		TEST(t_links_in_the_way_are_not_followed),
-		TEST(t_swapped_directory_does_not_leave_the_tree),
-		TEST(t_only_regular_files_are_replaced),
-		TEST(t_links_that_could_lead_out_are_refused),
-		TEST(t_faults_leave_nothing),
-	};
 
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+T_MAIN(TEST(t_hostile_names_touch_nothing),
+       TEST(t_names_have_limits),
+       TEST(t_escapes_do_not_reach_a_terminal),
+       TEST(t_files_appear_whole),
+       TEST(t_links_in_the_way_are_not_followed),
+       TEST(t_swapped_directory_does_not_leave_the_tree),
+       TEST(t_only_regular_files_are_replaced),
+       TEST(t_links_that_could_lead_out_are_refused),
+       TEST(t_faults_leave_nothing))
