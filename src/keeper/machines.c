@@ -367,6 +367,8 @@ static void on_status(struct loop_io *io, unsigned events)
 		fail_start(s, &why);
 		return;
 	}
+	s->child.status_fd = sys_close(s->child.status_fd);
+	s->child.userns_fd = sys_close(s->child.userns_fd);
 	set_state(s, SLOT_RUNNING);
 	s->start = NULL;
 	if (c)
