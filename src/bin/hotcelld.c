@@ -415,7 +415,6 @@ static void on_ready(void *arg)
 		loop_stop(d->loop);
 		return;
 	}
-	host_log(NULL, "level=info event=serving");
 	if (d->ready_fd >= 0)
 		(void)!write(d->ready_fd, "\n", 1);
 	d->ready_fd = sys_close(d->ready_fd);
@@ -425,13 +424,8 @@ static void on_over(void *arg, const struct err *why)
 {
 	struct daemon *d = arg;
 
-	if (why) {
-		char line[ERR_TEXT_MAX + 64];
-
-		(void)snprintf(line, sizeof(line), "level=error event=ending text=\"%s\"", why->text);
-		host_log(NULL, line);
+	if (why)
 		d->exit_code = EXIT_KEEPER_LOST;
-	}
 	loop_stop(d->loop);
 }
 
@@ -470,6 +464,14 @@ static void read_memory(uint64_t *ret_available_mb, uint64_t *ret_total_mb)
 		*ret_total_mb = kib / 1024;
 }
 
+/* An emulated kernel keeps a processor busy for seconds. */
+static unsigned boots_at_once(void)
+{
+	long n = sysconf(_SC_NPROCESSORS_ONLN);
+
+	return n > 2 ? (unsigned)n : 2;
+}
+
 static int serve(struct daemon *d, struct err *e)
 {
 	const struct engine_host host = {d, host_image_open, host_disk_make, host_disk_remove,
@@ -485,6 +487,7 @@ static int serve(struct daemon *d, struct err *e)
 		.version = HOTCELL_VERSION,
 		.pid = getpid(),
 		.memory_budget_mb = d->memory_budget_mb,
+		.boots_max = boots_at_once(),
 		.uids = d->uids,
 		.n_uids = ARRAY_LEN(d->uids),
 	};

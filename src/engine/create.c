@@ -301,6 +301,73 @@ static void undo_disk(struct plan *p)
 		plan_undone(p);
 }
 
+/* ---- turn: kernels that boot all at once would all be late ---- */
+
+static uint64_t deadline_of(const struct sandbox *sb)
+{
+	uint64_t ms = sb->engine->config->create_deadline_ms;
+
+	return ms ? ms : ENGINE_CREATE_MS;
+}
+
+static bool may_boot(const struct engine *g)
+{
+	return !g->config->boots_max || g->boots < g->config->boots_max;
+}
+
+static void take_turn(struct sandbox *sb)
+{
+	list_del(&sb->turn);
+	sb->has_turn = true;
+	sb->engine->boots++;
+	plan_deadline(&sb->plan, deadline_of(sb));
+	plan_next(&sb->plan);
+}
+
+/* From the loop: one that fails at once gives its turn to the next without a growing stack. */
+static void on_turn(struct loop_call *c)
+{
+	struct engine *g = CONTAINER_OF(c, struct engine, turn_call);
+
+	while (may_boot(g) && !list_empty(&g->boot_queue))
+		take_turn(LIST_ENTRY(g->boot_queue.next, struct sandbox, turn));
+}
+
+static void give_turn(struct sandbox *sb)
+{
+	struct engine *g = sb->engine;
+
+	list_del(&sb->turn);
+	if (!sb->has_turn)
+		return;
+	sb->has_turn = false;
+	g->boots--;
+	loop_defer(g->loop, &g->turn_call, on_turn);
+}
+
+static int run_turn(struct plan *p, struct err *e)
+{
+	struct sandbox *sb = of(p);
+	struct engine *g = sb->engine;
+
+	(void)e;
+	if (!(sb->driver->caps & DRIVER_OWN_KERNEL)) {
+		plan_next(p);
+	} else if (may_boot(g) && list_empty(&g->boot_queue)) {
+		take_turn(sb);
+	} else {
+		list_add_tail(&g->boot_queue, &sb->turn);
+		plan_deadline(p, 0); /* those before it have theirs */
+	}
+	return 0;
+}
+
+static void undo_turn(struct plan *p)
+{
+	give_turn(of(p));
+	plan_undone(p);
+}
+
 /* ---- machine ---- */
 
 static void machine_gone(void *arg, const struct err *why)
@@ -659,6 +726,7 @@ static int run_ready(struct plan *p, struct err *e)
 	r = sandbox_save(sb, e);
 	if (r < 0)
 		return r;
+	give_turn(sb);
 	free((char *)sb->env.p); /* the guest has it */
 	sb->env = (struct strv){0};
 	plan_next(p);
@@ -672,6 +740,7 @@ static const struct step create_steps[] = {
 	{.name = "promise", .run = run_promise, .undo = undo_promise},
 	{.name = "record", .run = run_record, .undo = undo_record},
 	{.name = "disk", .run = run_disk, .undo = undo_disk, .waits = true, .intent = true},
+	{.name = "turn", .run = run_turn, .undo = undo_turn},
 	{.name = "machine", .run = run_machine, .undo = undo_machine, .intent = true},
 	{.name = "link", .run = run_link, .undo = undo_link},
 	{.name = "hello", .run = run_hello},
@@ -738,10 +807,8 @@ static const struct plan_ops ops = {
 
 void create_start(struct sandbox *sb)
 {
-	uint64_t ms = sb->engine->config->create_deadline_ms;
-
 	sb->plan_started_ns = loop_now(sb->engine->loop);
-	plan_start(&sb->plan, sb->engine->loop, create_steps, &ops, ms ? ms : ENGINE_CREATE_MS);
+	plan_start(&sb->plan, sb->engine->loop, create_steps, &ops, deadline_of(sb));
 }
 
 void create_adopt(struct sandbox *sb)

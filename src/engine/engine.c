@@ -95,10 +95,14 @@ static void measure_walls(struct engine *g)
 static void on_ready(struct loop_call *c)
 {
 	struct engine *g = CONTAINER_OF(c, struct engine, ready_call);
+	char adopted[16];
 
 	if (g->state != ENGINE_STARTING)
 		return;
 	g->state = ENGINE_SERVING;
+	(void)snprintf(adopted, sizeof(adopted), "%u", g->adopted);
+	log_line(g->host, g->loop, "info", "serving", NULL, "version", g->config->version, "adopted",
+		 adopted, NULL);
 	g->ops.ready(g->ops.arg);
 }
 
@@ -193,6 +197,8 @@ static void on_over(struct loop_call *c)
 {
 	struct engine *g = CONTAINER_OF(c, struct engine, over_call);
 
+	log_line(g->host, g->loop, g->over_why.code ? "error" : "info", "ending", NULL, "text",
+		 g->over_why.code ? g->over_why.text : "asked to", NULL);
 	g->ops.over(g->ops.arg, g->over_why.code ? &g->over_why : NULL);
 }
 
@@ -236,6 +242,7 @@ int engine_new(const struct engine_config *config, const struct engine_ops *ops,
 			   .pids_max = ENGINE_PIDS_MAX},
 	};
 	list_init(&g->sandboxes);
+	list_init(&g->boot_queue);
 	list_init(&g->clients);
 	list_init(&g->strays);
 	g->events = events_new(g->loop, ENGINE_EVENTS, config->epoch);
@@ -270,6 +277,7 @@ struct engine *engine_free(struct engine *g)
 	g->events = events_free(g->events); /* its streams are the clients' */
 	serve_drop_all(g);
 	loop_timer_cancel(g->loop, &g->recovery_timer);
+	loop_call_cancel(g->loop, &g->turn_call);
 	loop_call_cancel(g->loop, &g->ready_call);
 	loop_call_cancel(g->loop, &g->over_call);
 	map_deinit(&g->by_id);

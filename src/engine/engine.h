@@ -58,12 +58,13 @@ struct engine_config {
 	uint64_t memory_budget_mb;   /* 0: derived from the next two */
 	uint64_t memory_available_mb, memory_total_mb;
 	uint64_t create_deadline_ms; /* 0: ENGINE_CREATE_MS */
+	unsigned boots_max;	     /* kernels that boot at once, others wait their turn; 0: no bound */
 	const unsigned *uids;	     /* who is served */
 	unsigned n_uids;
 };
 
 enum {
-	ENGINE_CREATE_MS = 120000,	/* of a create plan; emulated boots share few cores */
+	ENGINE_CREATE_MS = 60000,	/* of a create plan, from its turn to boot on */
 	ENGINE_ADOPT_MS = 15000,	/* of an adopt plan */
 	ENGINE_IDLE_MS = 3600000,	/* idle timeout when the request names none */
 	ENGINE_GRACE_MS = 30000,	/* an ephemeral sandbox nobody holds yet or any more */

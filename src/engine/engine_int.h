@@ -46,6 +46,10 @@ struct engine {
 	struct loop_timer recovery_timer;
 	unsigned recovering; /* plans and calls of the start that are not over yet */
 
+	struct list boot_queue; /* sandboxes that wait for their turn, first come first served */
+	unsigned boots;		/* turns given */
+	struct loop_call turn_call;
+
 	struct list clients;
 	unsigned n_clients;
 	struct events *events;

@@ -130,14 +130,22 @@ static void init(struct plan *p, struct loop *l, const struct step *steps,
 	*p = (struct plan){.loop = l, .steps = steps, .ops = ops};
 }
 
+void plan_deadline(struct plan *p, uint64_t ms)
+{
+	if (p->state != PLAN_FORWARD || !ms)
+		loop_timer_cancel(p->loop, &p->deadline);
+	else
+		loop_timer_set(p->loop, &p->deadline, loop_now(p->loop) + ms * NS_PER_MS,
+			       on_deadline);
+}
+
 void plan_start(struct plan *p, struct loop *l, const struct step *steps,
 		const struct plan_ops *ops, uint64_t deadline_ms)
 {
 	init(p, l, steps, ops);
 	p->state = PLAN_FORWARD;
 	p->answered = true;
-	if (deadline_ms)
-		loop_timer_set(l, &p->deadline, loop_now(l) + deadline_ms * NS_PER_MS, on_deadline);
+	plan_deadline(p, deadline_ms);
 	walk(p);
 }
 

@@ -85,6 +85,9 @@ void plan_next(struct plan *p);				/* the step in flight succeeded */
 void plan_fail(struct plan *p, const struct err *why);	/* it failed; why is copied */
 void plan_undone(struct plan *p);			/* the step being undone is undone */
 
+/* Move the deadline of a forward walk to @ms from now; 0: none until it is set again. */
+void plan_deadline(struct plan *p, uint64_t ms);
+
 /* Cancel a forward walk, or begin to undo a finished one. @why is copied and reported. */
 void plan_undo(struct plan *p, const struct err *why);
 

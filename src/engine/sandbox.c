@@ -247,6 +247,7 @@ static struct sandbox *sandbox_new(struct engine *g, const struct id *id)
 	sb->disk_fd = -1;
 	sb->fate = SANDBOX_FAILED;
 	sb->generation = 1;
+	list_init(&sb->turn);
 	list_init(&sb->waiters);
 	list_init(&sb->relays);
 	list_add_tail(&g->sandboxes, &sb->all);

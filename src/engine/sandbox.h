@@ -83,6 +83,8 @@ struct sandbox {
 	uint64_t promised_mb;
 	struct image image;
 	int disk_fd;
+	struct list turn; /* in engine->boot_queue */
+	bool has_turn;
 	struct machine *machine;
 	bool machine_is_foreign; /* of the daemon before: only the keeper knows it */
 	struct driver_req start_req, destroy_req;

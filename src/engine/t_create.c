@@ -284,6 +284,43 @@ static void removal_waits_for_a_job_in_flight(void **state)
 	rig_free(r);
 }
 
+/* ---- turns ---- */
+
+static void kernels_boot_in_turns(void **state)
+{
+	struct rec_sandbox_create recs[4] = {{.name = span_of("a")}, {.name = span_of("b")},
+					     {.name = span_of("c")}, {.name = span_of("d")}};
+	struct rig *r = rig_new();
+	struct ask *asks[4], *b = ask_new();
+
+	T_UNUSED(state);
+	r->config.boots_max = 1;
+	r->mode = AGENT_IGNORES; /* the first one hangs in its boot */
+	rig_up(r);
+	for (int i = 0; i < 4; i++) {
+		asks[i] = ask_new();
+		ask_start(r, asks[i], METHOD_SANDBOX_CREATE, &recs[i], false);
+		for (int turn = 0; turn < 30; turn++)
+			assert_int_equal(loop_turn(r->loop, 1), 0);
+	}
+	assert_int_equal(null_script_running(&r->script), 1);
+	assert_int_equal(rig_ref(r, b, METHOD_SANDBOX_REMOVE, "b"), 0); /* waits: can go at once */
+	assert_true(asks[1]->done);
+	r->mode = AGENT_GOOD;
+	loop_advance(r->loop, ENGINE_CREATE_MS * NS_PER_MS); /* the first one's time is over, not the others' */
+	assert_true(rig_until(r, &asks[0]->done));
+	assert_int_equal(asks[0]->why.code, ERR_TIMEOUT);
+	assert_true(rig_until(r, &asks[2]->done));
+	assert_true(rig_until(r, &asks[3]->done));
+	assert_int_equal(asks[2]->why.code, 0);
+	assert_int_equal(asks[3]->why.code, 0);
+	assert_int_equal(null_script_running(&r->script), 2);
+	for (int i = 0; i < 4; i++)
+		free(asks[i]);
+	free(b);
+	rig_free(r);
+}
+
 /* ---- crashes ---- */
 
 /*
@@ -362,5 +399,6 @@ T_MAIN(T(creates_uses_and_removes), T(a_failing_template_is_named),
        T(every_bad_agent_is_undone), T(a_silent_start_times_out), T(a_mute_agent_times_out),
        T(an_ignored_setup_times_out), T(can_be_removed_at_every_moment),
        T(machine_can_die_at_every_moment), T(can_be_withdrawn_at_every_moment),
-       T(removal_waits_for_a_job_in_flight), T(a_crash_at_every_moment_leaves_all_or_nothing),
+       T(removal_waits_for_a_job_in_flight), T(kernels_boot_in_turns),
+       T(a_crash_at_every_moment_leaves_all_or_nothing),
        T(a_crash_before_the_setup_leaves_nothing), T(a_crash_while_removing_is_finished))
