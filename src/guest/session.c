@@ -22,11 +22,14 @@
 #include "sys/fd.h"
 #include "wire/gen/records.h"
 
+#define OOM_SCORE "500" /* above the agent's, which the keeper chose */
+
 enum {
 	ENDED_MEMORY_MAX = 4 * 1024 * 1024, /* output of all ended sessions together */
 	HUNT_ROUNDS = 100,
 	SIGNAL_EXIT_CODE = -1,
 };
+static const char OOM_SCORE[] = "500";
 static const uint64_t HUNT_PAUSE_NS = 20 * NS_PER_MS;
 
 struct sessions *sessions_new(const struct sessions_config *c)
@@ -284,6 +287,32 @@ static void on_timeout(struct loop_timer *t)
 	session_kill(CONTAINER_OF(t, struct session, timeout), "timeout");
 }
 
+/*
+ * When memory runs out, the program goes before the agent, which answers for it. Not in the
+ * child: until it executes, it shares our memory, and the kernel would score us both.
+ */
+static void offer_to_oom_killer(const struct session *ss)
+{
+	char path[32];
+
+	(void)snprintf(path, sizeof(path), "%d/oom_score_adj", (int)ss->pid);
+	(void)sys_write_file(ss->all->c.proc_fd, path, OOM_SCORE); /* gone already: as good */
+}
+
+/*
+ * On a kernel that is not ours alone, memory running out must hit a program
+ * before the agent. Not done by the child: before exec it would change our score
+ * along with its own, since memory is shared.
+ */
+static void offer_to_oom(const struct session *ss)
+{
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "%d/oom_score_adj", ss->pid);
+	if (ss->all->c.walls->on)
+		(void)sys_write_file(ss->all->c.proc_fd, path, OOM_SCORE);
+}
+
 static void on_spawned(struct spawn *sp, pid_t inner_pid, const struct err *why)
 {
 	struct session *ss = spawn_arg(sp);
@@ -303,10 +332,12 @@ static void on_spawned(struct spawn *sp, pid_t inner_pid, const struct err *why)
 		return;
 	}
 	spawn_free(take_ptr(&ss->spawn));
+	offer_to_oom(ss);
 	ss->inner_pid = inner_pid;
 	ss->state = SESSION_RUNNING;
 	if (s)
 		(void)stream_reply(s, &rec_exec_started_type, &started, true, NULL, 0, NULL);
+	offer_to_oom_killer(ss);
 	subscribers_pump(ss);
 	if (ss->reaped)
 		main_gone(ss);
