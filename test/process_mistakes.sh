@@ -98,8 +98,7 @@ try:
         made += 1
 except OSError:
     pass
-print(made)
-os.killpg(0, 9) if made < 0 else os._exit(0)'
+print(made)'
 	made=$(cat "$OUT")
 	[ "$made" -ge 10 ] && [ "$made" -lt 40 ] || fail "of 200 processes $made could be made, the limit is 40"
 }
