@@ -2,8 +2,8 @@
  * cli/cli.h - what the verbs share: a connection, output, exit status
  *
  * Exit status: of `run`, `exec`, `shell` and `attach` the program's own (128 + signal, 124 after
- * --timeout), or 125 when hotcell itself failed; of every other verb the one of the error's
- * code (schema/errors.toml). One thread.
+ * --timeout), 125 when hotcell itself failed, 128 + signal when it was interrupted; of every
+ * other verb the one of the error's code (schema/errors.toml). One thread.
  */
 #pragma once
 #include <stdbool.h>
@@ -29,6 +29,7 @@ struct cli {
 	const struct cli_hooks *hooks;
 	const struct verb *verb;
 	bool json, quiet;
+	int interrupted;	 /* by this signal; 0: not */
 	struct conn *conn;	 /* made by cli_connect() */
 	struct signals *signals; /* by cli_signals() */
 };

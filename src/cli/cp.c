@@ -44,6 +44,7 @@ struct cp {
 	uint64_t shown_ns;
 	/* one file */
 	int fd;
+	off_t start; /* where it stood; -1: it can't be read twice */
 	unsigned mode;
 	bool got_mode;
 	struct host_file file;
@@ -273,10 +274,18 @@ static ssize_t get(void *arg, void *bytes, size_t n, struct err *e)
 	return r;
 }
 
+static int rewind_file(void *arg, uint64_t bytes, struct err *e)
+{
+	struct cp *p = arg;
+
+	p->stats.bytes -= bytes;
+	return lseek(p->fd, p->start, SEEK_SET) < 0 ? err_sys(e, -errno, "read it again") : 0;
+}
+
 static int store_file(struct cp *p, int fd, unsigned mode, const struct guest_path *to,
 		      struct err *e)
 {
-	struct file_source source = {get, p};
+	struct file_source source = {.get = get, .arg = p};
 	struct rec_file_write rec = {.sandbox = span_of(to->sandbox),
 				     .path = span_of(to->path),
 				     .user = p->user,
@@ -285,6 +294,9 @@ static int store_file(struct cp *p, int fd, unsigned mode, const struct guest_pa
 	int r;
 
 	p->fd = fd;
+	p->start = lseek(fd, 0, SEEK_CUR);
+	if (p->start >= 0)
+		source.rewind = rewind_file;
 	r = file_store(p->cli->conn, &rec, &source, &p->sum, e);
 	p->stats.files += r == 0;
 	return r;

@@ -37,10 +37,12 @@ static void on_signal(void *arg, int signo)
 {
 	struct cli *c = arg;
 
-	if (signo == SIGINT || signo == SIGTERM || signo == SIGHUP || signo == SIGQUIT)
+	if (signo == SIGINT || signo == SIGTERM || signo == SIGHUP || signo == SIGQUIT) {
+		c->interrupted = signo;
 		conn_cancel(c->conn);
-	else if (signo == SIGTSTP)
+	} else if (signo == SIGTSTP) {
 		(void)kill(getpid(), SIGSTOP);
+	}
 }
 
 int cli_signals(struct cli *c, struct err *e)
@@ -89,10 +91,12 @@ void cli_note(const struct cli *c, const char *fmt, ...)
 
 /* ---- errors ---- */
 
-static int exit_of(const struct verb *v, int code)
+static int exit_of(const struct verb *v, int code, int interrupted)
 {
 	static const int exits[] = ERR_CODE_EXITS;
 
+	if (v && v->error_status && code == ERR_CANCELED && interrupted)
+		return CLI_SIGNAL + interrupted;
 	if (v && v->error_status)
 		return v->error_status;
 	return code > 0 && (size_t)code < ARRAY_LEN(exits) ? exits[code] : 1;
@@ -120,7 +124,7 @@ static void print_error(const struct err *e, bool json)
 int cli_fail(const struct err *e, bool json)
 {
 	print_error(e, json);
-	return exit_of(NULL, e->code);
+	return exit_of(NULL, e->code, 0);
 }
 
 /* ---- the program ---- */
@@ -255,7 +259,7 @@ int cli_main(int argc, char **argv, const struct cli_hooks *hooks)
 	conn_close(c.conn);
 	if (r < 0) {
 		print_error(&e, c.json);
-		status = exit_of(c.verb, e.code);
+		status = exit_of(c.verb, e.code, c.interrupted);
 	}
 	return status;
 }

@@ -13,6 +13,7 @@
 #include "cli/place.h"
 #include "cli/program.h"
 #include "cli/table.h"
+#include "sys/fd.h"
 
 enum { WORDS = 16 };
 
@@ -392,6 +393,36 @@ static void t_every_verb_has_help(void **state)
 	assert_null(cli_verb("nothing"));
 }
 
+/* The manual names every verb and every option. */
+static void t_manual_is_complete(void **state)
+{
+	const char *source = getenv("HOTCELL_SOURCE");
+	char path[512], text[65536];
+
+	(void)state;
+	if (!source)
+		skip();
+	(void)snprintf(path, sizeof(path), "%s/doc/man/hotcell.1", source);
+	assert_true(sys_read_file(-1, path, text, sizeof(text)) > 0);
+	for (const struct verb *v = cli_verbs; v->name; v++) {
+		struct str words = STR_INIT(65536), verb = STR_INIT(64);
+
+		str_addf(&verb, ".It Nm Cm %s", v->name);
+		if (!strstr(text, str_text(&verb)))
+			fail_msg("the manual lacks '%s'", v->name);
+		args_words(v, &words);
+		for (char *save, *w = strtok_r(words.p, " ", &save); w; w = strtok_r(NULL, " ", &save)) {
+			char flag[64];
+
+			(void)snprintf(flag, sizeof(flag), " %.40s", w + 1); /* "Fl -x" or "Fl y , -x" */
+			if (!strstr(text, flag))
+				fail_msg("the manual lacks %s of '%s'", w, v->name);
+		}
+		str_deinit(&words);
+		str_deinit(&verb);
+	}
+}
+
 T_MAIN(T(t_options_fill_the_record),
        T(t_the_programs_words_stay_its_own),
        T(t_mistakes_get_one_clear_sentence),
@@ -403,4 +434,5 @@ T_MAIN(T(t_options_fill_the_record),
        T(t_base64),
        T(t_results_are_json),
        T(t_tables_escape_what_a_guest_says),
-       T(t_every_verb_has_help))
+       T(t_every_verb_has_help),
+       T(t_manual_is_complete))

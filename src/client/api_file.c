@@ -43,6 +43,8 @@ int hotcell_read_file(struct hotcell_sandbox *s, const char *path, size_t max, c
 struct memory {
 	const char *p;
 	size_t left;
+	const char *start;
+	size_t n;
 };
 
 static ssize_t get_memory(void *arg, void *p, size_t n, struct err *e)
@@ -55,6 +57,17 @@ static ssize_t get_memory(void *arg, void *p, size_t n, struct err *e)
 	m->p += take;
 	m->left -= take;
 	return (ssize_t)take;
+}
+
+static int rewind_memory(void *arg, uint64_t bytes, struct err *e)
+{
+	struct memory *m = arg;
+
+	(void)bytes;
+	(void)e;
+	m->p = m->start;
+	m->left = m->n;
+	return 0;
 }
 
 static int store(struct hotcell_sandbox *s, const char *path, unsigned mode,
@@ -71,8 +84,9 @@ static int store(struct hotcell_sandbox *s, const char *path, unsigned mode,
 int hotcell_write_file(struct hotcell_sandbox *s, const char *path, const void *p, size_t n,
 		       unsigned mode, struct hotcell_error *e)
 {
-	struct memory m = {n ? p : "", n};
-	struct file_source from = {get_memory, &m};
+	const char *start = n ? p : "";
+	struct memory m = {start, n, start, n};
+	struct file_source from = {get_memory, &m, rewind_memory};
 	struct file_sum sum;
 
 	return store(s, path, mode, &from, &sum, api_err(e));
@@ -114,7 +128,7 @@ int hotcell_get_file(struct hotcell_sandbox *s, const char *path, int fd, char *
 int hotcell_put_file(struct hotcell_sandbox *s, const char *path, int fd, unsigned mode,
 		     char *ret_sha256, struct hotcell_error *e)
 {
-	struct file_source from = {get_fd, &fd};
+	struct file_source from = {.get = get_fd, .arg = &fd};
 	struct file_sum sum;
 
 	return give_sum(store(s, path, mode, &from, &sum, api_err(e)), &sum, ret_sha256);

@@ -12,13 +12,16 @@
 #include "wire/gen/methods.h"
 #include "wire/gen/records.h"
 
-enum { PIECE = 65536 };
+enum { PIECE = 65536, LOST_MAX = 10 };
 
 struct transfer {
 	struct conn_op op;
 	struct stream *stream;
 	EVP_MD_CTX *hash;
 	uint64_t bytes;
+	bool lost;		      /* the connection, not the file, failed */
+	bool known;		      /* size and mtime are valid */
+	uint64_t size, mtime_ns;      /* of the file when reading began */
 	struct err why; /* ours comes before the peer's: it is the cause */
 	const struct file_sink *to;
 	const struct file_source *from;
@@ -41,6 +44,7 @@ static void on_closed(struct stream *s, const struct err *why)
 
 	t->stream = NULL;
 	t->op.done = true;
+	t->lost = why && !t->why.code && !link_is_up(stream_link(s));
 	if (!t->why.code)
 		err_copy(&t->why, why);
 }
@@ -87,8 +91,13 @@ static void on_info(struct stream *s, struct span payload, const int *fds, unsig
 
 	(void)fds;
 	(void)n_fds;
-	if (r == 0 && t->to->begin)
+	if (r == 0 && t->known && (info.size != t->size || info.mtime_ns != t->mtime_ns))
+		r = err_set(&t->why, ERR_CONFLICT, "the file changed while it was read");
+	if (r == 0 && !t->known && t->to->begin)
 		r = t->to->begin(t->to->arg, &info, &t->why);
+	t->known = true;
+	t->size = info.size;
+	t->mtime_ns = info.mtime_ns;
 	if (r < 0)
 		stop(t);
 }
@@ -148,14 +157,14 @@ static const struct stream_ops store_ops = {.writable = on_writable, .closed = o
 
 /* ---- both ---- */
 
-static int transfer(struct conn *c, unsigned method, const void *rec, struct transfer *t,
-		    struct file_sum *ret, struct err *e)
+static int attempt(struct conn *c, unsigned method, const void *rec, struct transfer *t,
+		   struct err *e)
 {
 	const struct stream_ops *ops = t->from ? &store_ops : &fetch_ops;
 	int r = conn_ready(c, e);
 
-	if (r == 0)
-		r = hash_start(t, e);
+	t->op.done = t->lost = false;
+	t->why = (struct err)ERR_INIT;
 	if (r == 0)
 		r = link_call(conn_link(c), method, method_find(method)->request, rec,
 			      t->from != NULL, NULL, 0, ops, t, &t->stream, e);
@@ -163,18 +172,45 @@ static int transfer(struct conn *c, unsigned method, const void *rec, struct tra
 		on_writable(t->stream);
 	if (r == 0)
 		r = conn_run(c, &t->op, e);
-	if (r == 0 && !t->why.code)
-		(void)hash_finish(t, ret);
-	EVP_MD_CTX_free(t->hash);
 	return r < 0 ? r : err_copy(e, t->why.code ? &t->why : NULL);
+}
+
+static int end(struct transfer *t, int r, struct file_sum *ret, struct err *e)
+{
+	if (r == 0 && hash_finish(t, ret) < 0)
+		r = err_copy(e, &t->why);
+	EVP_MD_CTX_free(t->hash);
+	return r;
 }
 
 int file_fetch(struct conn *c, const struct rec_file_read *rec, const struct file_sink *to,
 	       struct file_sum *ret, struct err *e)
 {
 	struct transfer t = {.op.cancel = cancel, .to = to};
+	struct rec_file_read rest = *rec;
+	unsigned tries = 0;
+	int r = hash_start(&t, e);
 
-	return transfer(c, METHOD_FILE_READ, rec, &t, ret, e);
+	if (r < 0)
+		return end(&t, r, ret, e);
+	do {
+		rest.offset = rec->offset + t.bytes;
+		rest.length = rec->length ? rec->length - t.bytes : 0;
+		r = attempt(c, METHOD_FILE_READ, &rest, &t, e);
+	} while (t.lost && (!rec->length || t.bytes < rec->length) && ++tries < LOST_MAX);
+	return end(&t, r, ret, e);
+}
+
+static int start_over(struct transfer *t, struct err *e)
+{
+	int r = t->from->rewind(t->from->arg, t->bytes, e);
+
+	t->bytes = 0;
+	t->piece_at = t->piece_n = 0;
+	t->source_ended = false;
+	if (r == 0 && EVP_DigestInit_ex(t->hash, EVP_sha256(), NULL) != 1)
+		r = err_set(e, ERR_INTERNAL, "SHA-256 failed");
+	return r;
 }
 
 int file_store(struct conn *c, const struct rec_file_write *rec, const struct file_source *from,
@@ -182,8 +218,19 @@ int file_store(struct conn *c, const struct rec_file_write *rec, const struct fi
 {
 	AUTO_FREE unsigned char *piece = mem_new(PIECE);
 	struct transfer t = {.op.cancel = cancel, .from = from, .piece = piece};
+	unsigned tries = 0;
+	bool again;
+	int r = hash_start(&t, e);
 
-	return transfer(c, METHOD_FILE_WRITE, rec, &t, ret, e);
+	if (r < 0)
+		return end(&t, r, ret, e);
+	do {
+		r = attempt(c, METHOD_FILE_WRITE, rec, &t, e);
+		again = t.lost && from->rewind && !rec->append && ++tries < LOST_MAX;
+		if (again)
+			r = start_over(&t, e);
+	} while (again && r == 0);
+	return end(&t, r, ret, e);
 }
 
 void file_sum_text(const struct file_sum *s, char ret[2 * FILE_SHA256 + 1])

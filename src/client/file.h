@@ -29,7 +29,12 @@ struct file_sink {
 	void *arg;
 };
 
-/* file_fetch() - read a file. Return: 0; what the guest, the daemon or @to say. */
+/*
+ * file_fetch() - read a file
+ *
+ * When the daemon dies, reading goes on at the byte that was reached.
+ * Return: 0; what the guest, the daemon or @to say; -ERR_CONFLICT when the file changed meanwhile.
+ */
 int file_fetch(struct conn *c, const struct rec_file_read *rec, const struct file_sink *to,
 	       struct file_sum *ret, struct err *e);
 
@@ -37,11 +42,14 @@ struct file_source {
 	/* The next bytes, at most @n; 0: end; negative code: the file is not written. May block. */
 	ssize_t (*get)(void *arg, void *p, size_t n, struct err *e);
 	void *arg;
+	/* Start over: the daemon died, all @bytes so far come again. NULL: can't be done. */
+	int (*rewind)(void *arg, uint64_t bytes, struct err *e);
 };
 
 /*
  * file_store() - write a file; it appears whole when this returns 0, or not at all
- * Return: 0; what the guest, the daemon or @from say; -ERR_GONE when the daemon died midway.
+ * Return: 0; what the guest, the daemon or @from say; -ERR_GONE when the daemon died midway
+ * and @from can't start over.
  */
 int file_store(struct conn *c, const struct rec_file_write *rec, const struct file_source *from,
 	       struct file_sum *ret, struct err *e);

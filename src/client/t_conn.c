@@ -17,7 +17,7 @@
 #include "client/tree.h"
 #include "sys/clock.h"
 
-enum { ITEMS = 3000 };
+enum { ITEMS = 3000, FILE_BYTES = 1000000 };
 
 /* ---- the double's answers ---- */
 
@@ -33,6 +33,11 @@ struct plan {
 	unsigned asked, removed;
 	char request_id[65];
 	struct str stored;
+	struct str content;	/* of the file that is read; empty: "hello" */
+	uint64_t at;
+	uint64_t cut[8];	/* the connection ends at these offsets of a file, one after the other */
+	unsigned cuts;
+	bool changes;		/* the file is another one after the first cut */
 	const char *const *tree; /* "name\0kind\0target" triples */
 };
 
@@ -98,25 +103,62 @@ static void send_tree(struct plan *p, struct stream *s)
 	stream_end(s);
 }
 
-static void send_file(struct stream *s, struct span payload)
+static bool cut_here(struct double_daemon *d, uint64_t at)
 {
+	struct plan *p = d->arg;
+
+	if (p->cuts >= ARRAY_LEN(p->cut) || !p->cut[p->cuts] || at < p->cut[p->cuts])
+		return false;
+	p->cuts++;
+	double_die(d);
+	return true;
+}
+
+static void more_bytes(struct stream *s)
+{
+	struct double_daemon *d = stream_arg(s);
+	struct plan *p = d->arg;
+
+	while (p->at < p->content.len) {
+		size_t n = MIN(p->content.len - (size_t)p->at, (size_t)20000), sent;
+
+		sent = stream_send(s, p->content.p + p->at, n);
+		p->at += sent;
+		if (cut_here(d, p->at) || sent < n)
+			return;
+	}
+	stream_end(s);
+}
+
+static void send_file(struct double_daemon *d, struct stream *s, struct span payload)
+{
+	static const struct stream_ops ops = {.writable = more_bytes};
+	struct plan *p = d->arg;
 	struct rec_file_read rec;
-	struct rec_file_info info = {.kind = span_of("file"), .mode = 0640, .size = 5};
+	struct rec_file_info info = {.kind = span_of("file"), .mode = 0640};
 
 	assert(rec_decode(&rec_file_read_type, payload.p, payload.n, &rec, NULL) == 0);
-	stream_accept(s, &none, NULL);
+	if (!p->content.len)
+		str_add(&p->content, "hello");
+	info.size = p->content.len;
+	info.mtime_ns = p->changes ? 100 + p->cuts : 100;
+	p->at = rec.offset;
+	stream_accept(s, &ops, d);
 	assert(stream_reply(s, &rec_file_info_type, &info, true, NULL, 0, NULL) == 0);
-	assert(stream_send(s, "hello", 5) == 5);
-	stream_end(s);
+	more_bytes(s);
 }
 
 static void on_stored(struct stream *s, uint64_t offset, struct span bytes)
 {
-	struct plan *p = stream_arg(s);
+	struct double_daemon *d = stream_arg(s);
+	struct plan *p = d->arg;
 
+	if (offset == 0)
+		str_clear(&p->stored); /* the half of before never appeared */
 	assert(offset == p->stored.len);
 	str_add_mem(&p->stored, bytes.p, bytes.n);
-	stream_consumed(s, bytes.n);
+	if (!cut_here(d, p->stored.len))
+		stream_consumed(s, bytes.n);
 }
 
 static void on_stored_end(struct stream *s, uint64_t offset)
@@ -155,8 +197,8 @@ static void answer(struct double_daemon *d, struct stream *s, unsigned method, s
 		return;
 	case METHOD_SANDBOX_LIST: send_list(d, s); return;
 	case METHOD_FILE_LIST: send_tree(p, s); return;
-	case METHOD_FILE_READ: send_file(s, payload); return;
-	case METHOD_FILE_WRITE: stream_accept(s, &store_ops, p); return;
+	case METHOD_FILE_READ: send_file(d, s, payload); return;
+	case METHOD_FILE_WRITE: stream_accept(s, &store_ops, d); return;
 	case METHOD_DAEMON_STOP: loop_stop(d->loop); return;
 	case METHOD_GUEST_PING: stream_accept(s, &none, NULL); return; /* for ever */
 	default: double_fail(s, ERR_UNSUPPORTED, "not played"); return;
@@ -178,7 +220,7 @@ static int set_up(void **state)
 	struct test *t = calloc(1, sizeof(*t));
 
 	(void)t_before(state);
-	t->plan.stored = (struct str)STR_INIT(16 << 20);
+	t->plan.stored = t->plan.content = (struct str)STR_INIT(16 << 20);
 	t->d.request = answer;
 	t->d.arg = &t->plan;
 	t->bytes = (struct str)STR_INIT(RECORD_MAX);
@@ -196,6 +238,7 @@ static int tear_down(void **state)
 	double_stop(&t->d);
 	str_deinit(&t->bytes);
 	str_deinit(&t->plan.stored);
+	str_deinit(&t->plan.content);
 	free(t);
 	return t_after(state);
 }
@@ -316,7 +359,7 @@ static void t_files_are_hashed_while_they_stream_double(void **state)
 {
 	struct test *t = *state;
 	size_t left = 1000000;
-	struct file_source source = {get_pattern, &left}, broken = {get_error, NULL};
+	struct file_source source = {get_pattern, &left, NULL}, broken = {get_error, NULL, NULL};
 	struct rec_file_write rec = {.sandbox = span_of("lab"), .path = span_of("f")};
 	struct file_sum sum;
 	char text[2 * FILE_SHA256 + 1];
@@ -329,6 +372,55 @@ static void t_files_are_hashed_while_they_stream_double(void **state)
 	str_clear(&t->plan.stored);
 	assert_int_equal(file_store(t->c, &rec, &broken, &sum, &t->e), -ERR_DENIED);
 	assert_string_equal(t->e.text, "cannot read it");
+}
+
+static int rewind_pattern(void *arg, uint64_t bytes, struct err *e)
+{
+	(void)e;
+	*(size_t *)arg += bytes;
+	return 0;
+}
+
+static int put_str(void *arg, const void *p, size_t n, struct err *e)
+{
+	(void)e;
+	str_add_mem(arg, p, n);
+	return 0;
+}
+
+static void t_files_survive_deaths_double(void **state)
+{
+	struct test *t = *state;
+	size_t left = FILE_BYTES;
+	struct str got = STR_INIT(16 << 20);
+	struct file_source source = {get_pattern, &left, rewind_pattern};
+	struct file_sink sink = {.put = put_str, .arg = &got};
+	struct rec_file_write write = {.sandbox = span_of("lab"), .path = span_of("f")};
+	struct rec_file_read read = {.sandbox = span_of("lab"), .path = span_of("f")};
+	struct file_sum sum, again;
+
+	memcpy(t->plan.cut, (uint64_t[]){1, 300000, 999999}, 3 * sizeof(uint64_t));
+	assert_int_equal(file_store(t->c, &write, &source, &sum, &t->e), 0);
+	assert_int_equal(t->plan.cuts, 3);
+	assert_int_equal(t->plan.stored.len, FILE_BYTES);
+	assert_int_equal(sum.bytes, FILE_BYTES);
+	for (size_t i = 0; i < FILE_BYTES; i++)
+		str_add_mem(&t->plan.content, "a", 1);
+	t->plan.cuts = 0;
+	assert_int_equal(file_fetch(t->c, &read, &sink, &again, &t->e), 0);
+	assert_int_equal(t->plan.cuts, 3);
+	assert_int_equal(got.len, FILE_BYTES);
+	assert_memory_equal(again.sha256, sum.sha256, FILE_SHA256);
+	/* one that is written meanwhile is not glued together from two versions */
+	t->plan.cuts = 0;
+	t->plan.changes = true;
+	assert_int_equal(file_fetch(t->c, &read, &sink, &again, &t->e), -ERR_CONFLICT);
+	/* a source that can't start over is an error, not half a file */
+	t->plan.cuts = 0;
+	source.rewind = NULL;
+	left = FILE_BYTES;
+	assert_int_equal(file_store(t->c, &write, &source, &sum, &t->e), -ERR_GONE);
+	str_deinit(&got);
 }
 
 /* ---- trees ---- */
@@ -536,6 +628,7 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(t_calls_can_be_withdrawn_double, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(t_files_are_hashed_while_they_stream_double, set_up,
 						tear_down),
+		cmocka_unit_test_setup_teardown(t_files_survive_deaths_double, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(t_trees_keep_inside_their_target_double, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(t_missing_daemon_is_named, set_up_start,

@@ -264,13 +264,21 @@ static ssize_t get_bytes(void *arg, void *p, size_t n, struct err *e)
 	return r;
 }
 
+static int rewind_bytes(void *arg, uint64_t bytes, struct err *e)
+{
+	struct stored *s = arg;
+
+	s->tree->stats->bytes -= bytes;
+	return lseek(s->fd, 0, SEEK_SET) < 0 ? err_sys(e, -errno, "read %s again", s->name) : 0;
+}
+
 static int store_file(struct tree *t, int dir_fd, const char *name, const struct stat *st,
 		      const char *to, struct err *e)
 {
 	/* O_NONBLOCK: should it have become a FIFO since we looked. */
 	AUTO_CLOSE int fd = sys_open_beneath(dir_fd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
 	struct stored s = {t, fd, name};
-	struct file_source source = {get_bytes, &s};
+	struct file_source source = {get_bytes, &s, rewind_bytes};
 	struct rec_file_write rec = {.sandbox = span_of(t->sandbox),
 				     .path = span_of(to),
 				     .user = t->user,
