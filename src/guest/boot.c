@@ -322,7 +322,6 @@ static void raise_limits(void)
 	struct rlimit files = {OPEN_FILES, OPEN_FILES};
 
 	(void)setrlimit(RLIMIT_NOFILE, &files);
-	(void)sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", "-1000"); /* programs get their own */
 }
 
 static int open_port(void *arg)

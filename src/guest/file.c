@@ -126,6 +126,7 @@ int file_error(struct err *e, int negative_errno, const char *path)
 	case ENOSPC:
 	case EDQUOT:
 		return err_set(e, ERR_LIMIT, "no space left on the sandbox's disk for '%s'", path);
+	case ENOMEM: return err_set(e, ERR_LIMIT, "the sandbox's memory is used up: '%s'", path);
 	case EXDEV:
 		return err_set(e, ERR_UNSUPPORTED, "'%s': can't move to another file system", path);
 	default: return err_sys(e, negative_errno, "'%s'", path);

@@ -14,7 +14,13 @@
 #include "loop/link.h"
 #include "sys/fd.h"
 
-enum { LINK_FD = 3, FILTER_FD = 4, CGROUP_FD = 5, FILTER_MAX = 4096 /* the kernel's BPF_MAXINSNS */, LAST_CAPABILITY = 63 };
+enum {
+	LINK_FD = 3,
+	FILTER_FD = 4,
+	CGROUP_FD = 5,
+	FILTER_MAX = 4096, /* instructions; the kernel's BPF_MAXINSNS */
+	LAST_CAPABILITY = 63,
+};
 
 /* The link may be opened again after a broken one, until the host's end is closed. */
 static int open_link(void *arg)

@@ -41,6 +41,8 @@ static _Noreturn void reaper_main(int report_fd, bool shared_kernel)
 	r = mount_proc(shared_kernel);
 	if (shared_kernel)
 		lose_powers();
+	else /* its death would be everybody's; the agent, as the kernel's process 1, is safe anyway */
+		(void)sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", "-1000");
 	(void)sys_write_full(report_fd, &r, sizeof(r));
 	(void)syscall(SYS_close_range, 0, ~0u, 0);
 	for (;;)

@@ -29,7 +29,6 @@ enum {
 	HUNT_ROUNDS = 100,
 	SIGNAL_EXIT_CODE = -1,
 };
-static const char OOM_SCORE[] = "500";
 static const uint64_t HUNT_PAUSE_NS = 20 * NS_PER_MS;
 
 struct sessions *sessions_new(const struct sessions_config *c)
@@ -299,20 +298,6 @@ static void offer_to_oom_killer(const struct session *ss)
 	(void)sys_write_file(ss->all->c.proc_fd, path, OOM_SCORE); /* gone already: as good */
 }
 
-/*
- * On a kernel that is not ours alone, memory running out must hit a program
- * before the agent. Not done by the child: before exec it would change our score
- * along with its own, since memory is shared.
- */
-static void offer_to_oom(const struct session *ss)
-{
-	char path[64];
-
-	(void)snprintf(path, sizeof(path), "%d/oom_score_adj", ss->pid);
-	if (ss->all->c.walls->on)
-		(void)sys_write_file(ss->all->c.proc_fd, path, OOM_SCORE);
-}
-
 static void on_spawned(struct spawn *sp, pid_t inner_pid, const struct err *why)
 {
 	struct session *ss = spawn_arg(sp);
@@ -332,7 +317,6 @@ static void on_spawned(struct spawn *sp, pid_t inner_pid, const struct err *why)
 		return;
 	}
 	spawn_free(take_ptr(&ss->spawn));
-	offer_to_oom(ss);
 	ss->inner_pid = inner_pid;
 	ss->state = SESSION_RUNNING;
 	if (s)

@@ -32,19 +32,19 @@ static int set_clock(uint64_t unix_ns, struct err *e)
 /* Mix the host's bytes in, count them, and make the generator use them at once. */
 static int reseed(struct span seed, struct err *e)
 {
-	struct {
-		struct rand_pool_info info;
-		unsigned char bytes[SEED_MAX];
-	} pool = {.info = {.entropy_count = (int)(seed.n * 8), .buf_size = (int)seed.n}};
+	_Alignas(struct rand_pool_info) unsigned char room[sizeof(struct rand_pool_info) + SEED_MAX];
+	struct rand_pool_info *pool = (void *)room;
 	AUTO_CLOSE int fd = sys_open("/dev/urandom", O_RDONLY);
 	int r = 0;
 
 	if (fd < 0)
 		return err_sys(e, fd, "/dev/urandom");
-	memcpy(pool.info.buf, seed.p, seed.n);
-	if (ioctl(fd, RNDADDENTROPY, &pool.info) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
+	pool->entropy_count = (int)(seed.n * 8);
+	pool->buf_size = (int)seed.n;
+	memcpy(pool->buf, seed.p, seed.n);
+	if (ioctl(fd, RNDADDENTROPY, pool) < 0 || ioctl(fd, RNDRESEEDCRNG) < 0)
 		r = err_sys(e, -errno, "reseed the random pool");
-	explicit_bzero(&pool, sizeof(pool));
+	explicit_bzero(room, sizeof(room));
 	return r;
 }
 
