@@ -74,6 +74,7 @@ static void session_free(struct session *ss)
 			stream_reset(s);
 	}
 	cancel_timers(ss);
+	loop_call_cancel(all->c.loop, &ss->tidy);
 	loop_timer_cancel(all->c.loop, &ss->hunt);
 	input_close(&ss->in);
 	source_close(&ss->out);
@@ -210,6 +211,13 @@ static void on_expiry(struct loop_timer *t)
 	session_free(CONTAINER_OF(t, struct session, expiry));
 }
 
+static void on_tidy(struct loop_call *c)
+{
+	struct session *ss = CONTAINER_OF(c, struct session, tidy);
+
+	cgroup_give(ss->all->c.cgroups, take_ptr(&ss->cgroup));
+}
+
 static void end(struct session *ss)
 {
 	struct loop *l = ss->all->c.loop;
@@ -220,9 +228,9 @@ static void end(struct session *ss)
 	input_close(&ss->in);
 	source_close(&ss->out);
 	source_close(&ss->err);
-	cgroup_give(ss->all->c.cgroups, take_ptr(&ss->cgroup));
 	loop_timer_set(l, &ss->expiry, loop_now(l) + SESSION_KEPT_NS, on_expiry);
 	subscribers_pump(ss);
+	loop_defer(l, &ss->tidy, on_tidy); /* behind the link's own call: the exit is on its way by then */
 	trim_ended(ss->all);
 }
 

@@ -55,6 +55,7 @@ struct session {
 	struct list subscribers;
 	unsigned n_subscribers;
 	struct loop_timer timeout, held, hunt, expiry;
+	struct loop_call tidy;
 	unsigned hunts;
 	int status; /* as waitpid says */
 	const char *reason;
