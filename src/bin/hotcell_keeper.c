@@ -255,9 +255,13 @@ static void name_groups(const char *run, char ret[CGROUP_NAME_MAX])
 
 static int drop_privileges(struct err *e)
 {
-	/* mounts and cgroups; id maps; signals to slots' uids; delegating a cgroup; groups made by slots' uids */
+	/*
+	 * Mounts and cgroups; id maps; signals to slots' uids; delegating a cgroup; groups made by
+	 * slots' uids. The last two are used by overlays that the mount helper makes (process_root.h).
+	 */
 	const uint64_t keep = CAP_BIT(CAP_SYS_ADMIN) | CAP_BIT(CAP_SETUID) | CAP_BIT(CAP_SETGID) |
-			      CAP_BIT(CAP_KILL) | CAP_BIT(CAP_CHOWN) | CAP_BIT(CAP_DAC_OVERRIDE);
+			      CAP_BIT(CAP_KILL) | CAP_BIT(CAP_CHOWN) | CAP_BIT(CAP_DAC_OVERRIDE) |
+			      CAP_BIT(CAP_FOWNER) | CAP_BIT(CAP_FSETID);
 	AUTO_CLOSE int filter = -1;
 	struct rlimit files;
 	int r;

@@ -67,24 +67,6 @@ static enum verdict look_process(const struct check *c, const struct host *h, ch
 	return h->process ? CHECK_OK : CHECK_MISSING;
 }
 
-/* Without them an overlay on a tmpfs can't say that a folder replaces the template's. */
-static enum verdict look_tmpfs(const struct check *c, const struct host *h, char found[FOUND_MAX])
-{
-	struct utsname u = {0};
-	unsigned major = 0, minor = 0;
-
-	(void)c;
-	(void)h;
-	(void)uname(&u);
-	(void)sscanf(u.release, "%u.%u", &major, &minor);
-	if (major > 6 || (major == 6 && minor >= 6)) {
-		say(found, "Linux %u.%u", major, minor);
-		return CHECK_OK;
-	}
-	say(found, "Linux %u.%u: a folder of the template that was removed can't be made again", major, minor);
-	return CHECK_WEAK;
-}
-
 static enum verdict look_limit(const struct check *c, const struct host *h, char found[FOUND_MAX])
 {
 	if (!h->groups) {
@@ -225,8 +207,6 @@ static const struct check checks[] = {
 	 "apt-get install qemu-system-x86", look_qemu},
 	{"process wall", "sandboxes without a kernel of their own, as root",
 	 "see the reason", look_process},
-	{"tmpfs attributes", "process sandboxes: removing and making anew a folder of the template",
-	 "use Linux 6.6 or newer, or machines", look_tmpfs},
 	{"memory limit", "a sandbox can't take the host's memory",
 	 "boot with cgroup v2 and its memory controller", look_limit, .limit = CGROUP_MEMORY},
 	{"cpu limit", "a sandbox can't take the host's processors",

@@ -16,6 +16,7 @@
 #include "base/err.h"
 #include "base/macro.h"
 #include "base/mem.h"
+#include "keeper/process_root.h"
 #include "sys/cgroup.h"
 #include "sys/fd.h"
 #include "sys/ns.h"
@@ -23,20 +24,27 @@
 #include "sys/seccomp.h"
 #include "sys/sock.h"
 
-/* The agent's descriptors, and how many files the writable layer may hold per MiB. */
-enum { FD_LINK = 3, FD_FILTER = 4, FD_CGROUP = 5, INODES_PER_MIB = 256, INODES_MIN = 4096 };
+/* The agent's descriptors. */
+enum { FD_LINK = 3, FD_FILTER = 4, FD_CGROUP = 5 };
 
 #define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
 #define STAGE "/tmp" /* in the child's own mount namespace; any folder that exists everywhere */
 
 struct process_host {
 	int init_fd, filter_fd;
+	bool by_user; /* shells mount their root themselves; see process_root.h */
 };
 
-/* To the child, with the tree's descriptor. */
+/* To the child, with the shifted tree (one descriptor) or a struct process_root (three). */
 struct go_message {
 	uint64_t disk_bytes;
 	bool probe; /* stop before exec */
+};
+
+struct go {
+	struct go_message m;
+	int fds[PROCESS_ROOT_FDS];
+	unsigned n_fds;
 };
 
 struct process_shell {
@@ -44,6 +52,8 @@ struct process_shell {
 	int go_fd;	  /* ours; the child waits at the other end */
 	int link_fd;	  /* host end */
 	int console_fd;	  /* read end */
+	bool by_user;	  /* as the host's */
+	uid_t uid_base;
 };
 
 /* ---- in the child: before the request ---- */
@@ -143,62 +153,28 @@ static int build_stage(struct err *e)
 
 /* ---- in the child: the request is here ---- */
 
-static int receive_go(int fd, struct go_message *ret, int *ret_tree, struct err *e)
+static int receive_go(int fd, struct go *ret, struct err *e)
 {
-	unsigned n;
 	ssize_t r;
 
 	/* No time limit: the socket ends when the keeper closes it or dies. */
 	do {
-		n = 1;
-		r = sys_recv(fd, ret, sizeof(*ret), ret_tree, &n);
+		ret->n_fds = PROCESS_ROOT_FDS;
+		r = sys_recv(fd, &ret->m, sizeof(ret->m), ret->fds, &ret->n_fds);
 	} while (r == -EAGAIN && sys_await_readable(fd) == 0);
 	if (r == 0)
 		_exit(0); /* a shell nobody needed */
-	if (r != sizeof(*ret) || n != 1)
+	if (r != sizeof(ret->m) || (ret->n_fds != 1 && ret->n_fds != PROCESS_ROOT_FDS))
 		return err_set(e, ERR_INTERNAL, "a shell got a torn message");
 	return 0;
 }
 
-static int mount_disk(uint64_t bytes, struct err *e)
+static int take_root(const struct go *go, struct process_root *ret, struct err *e)
 {
-	char size[48], inodes[48];
-	const char *const opts[] = {size, inodes, "mode=0755", NULL};
-	uint64_t files = MAX(bytes / MIB * INODES_PER_MIB, (uint64_t)INODES_MIN);
-	static const struct {
-		const char *path;
-		mode_t mode;
-	} folders[] = {
-		{STAGE "/write/upper", 0755},
-		{STAGE "/write/work", 0755},
-		{STAGE "/write/tmp", 01777},
-		{STAGE "/write/shm", 01777},
-	};
-	int r;
-
-	(void)snprintf(size, sizeof(size), "size=%llu", (unsigned long long)bytes);
-	(void)snprintf(inodes, sizeof(inodes), "nr_inodes=%llu", (unsigned long long)files);
-	r = mount_at("tmpfs", opts, QUIET, STAGE "/write", e);
-	for (size_t i = 0; i < ARRAY_LEN(folders) && r == 0; i++)
-		if (mkdir(folders[i].path, 0) < 0 || chmod(folders[i].path, folders[i].mode) < 0)
-			r = err_sys(e, -errno, "make %s", folders[i].path);
-	return r;
-}
-
-static int mount_root(int tree, struct err *e)
-{
-	static const char *const opts[] = {
-		"lowerdir=" STAGE "/lower",
-		"upperdir=" STAGE "/write/upper",
-		"workdir=" STAGE "/write/work",
-		"userxattr",
-		NULL,
-	};
-	int r = sys_mount_attach(tree, AT_FDCWD, STAGE "/lower");
-
-	if (r < 0)
-		return err_sys(e, r, "attach the template's tree");
-	return mount_at("overlay", opts, QUIET, STAGE "/root", e);
+	if (go->n_fds == 1)
+		return process_root_build(STAGE, go->fds[0], go->m.disk_bytes, 0, true, ret, e);
+	*ret = (struct process_root){go->fds[0], go->fds[1], go->fds[2]};
+	return 0;
 }
 
 /* A folder of the new root to mount on, made if the template lacks it; never through a link. */
@@ -217,67 +193,69 @@ static int folder_in_root(int root, const char *name, int *ret, struct err *e)
 	return 0;
 }
 
-/* @from is a mount of the stage (moved) or a folder of one (cloned). */
-static int put(int root, const char *from, bool clone, const char *to, struct err *e)
+static int put(int root, int mount, const char *to, struct err *e)
 {
-	AUTO_CLOSE int source = clone ? sys_tree_clone(AT_FDCWD, from) : sys_open(from, O_PATH);
 	AUTO_CLOSE int target = -1;
-	int r;
+	int r = folder_in_root(root, to, &target, e);
 
-	if (source < 0)
-		return err_sys(e, source, "take %s", from);
-	r = folder_in_root(root, to, &target, e);
 	if (r < 0)
 		return r;
-	r = sys_mount_attach(source, target, "");
+	r = sys_mount_attach(mount, target, "");
 	return r < 0 ? err_sys(e, r, "mount /%s", to) : 0;
 }
 
-static int furnish(struct err *e)
+/* What was prepared on the stage moves over, with all that is mounted in it. */
+static int move_from_stage(int root, const char *name, struct err *e)
 {
-	static const struct {
-		const char *from, *to;
-		bool clone;
-	} pieces[] = {
-		{STAGE "/proc", "proc", false},	   {STAGE "/sys", "sys", false},
-		{STAGE "/dev", "dev", false},	   {STAGE "/write/shm", "dev/shm", true},
-		{STAGE "/write/tmp", "tmp", true},
-	};
-	AUTO_CLOSE int root = sys_open(STAGE "/root", O_PATH | O_DIRECTORY);
-	int r = 0;
+	char path[64];
+	AUTO_CLOSE int from = -1;
 
+	(void)snprintf(path, sizeof(path), STAGE "/%s", name);
+	from = sys_open(path, O_PATH | O_DIRECTORY);
+	return from < 0 ? err_sys(e, from, "take %s", path) : put(root, from, name, e);
+}
+
+static int furnish(const struct process_root *t, struct err *e)
+{
+	static const char *const prepared[] = {"proc", "sys", "dev"};
+	AUTO_CLOSE int root = -1;
+	int r = sys_mount_attach(t->root, AT_FDCWD, STAGE "/root");
+
+	if (r < 0)
+		return err_sys(e, r, "mount the new root");
+	root = sys_open(STAGE "/root", O_PATH | O_DIRECTORY);
 	if (root < 0)
 		return err_sys(e, root, "open the new root");
-	for (size_t i = 0; i < ARRAY_LEN(pieces) && r == 0; i++)
-		r = put(root, pieces[i].from, pieces[i].clone, pieces[i].to, e);
-	return r;
+	for (size_t i = 0; i < ARRAY_LEN(prepared) && r == 0; i++)
+		r = move_from_stage(root, prepared[i], e);
+	if (r == 0)
+		r = put(root, t->shm, "dev/shm", e);
+	return r < 0 ? r : put(root, t->tmp, "tmp", e);
 }
 
 static int setup(void *arg, struct err *e)
 {
 	const int *go_fd = arg;
-	AUTO_CLOSE int tree = -1;
-	struct go_message go;
+	struct process_root root = PROCESS_ROOT_INIT;
+	struct go go;
 	int r;
 
 	(void)prctl(PR_SET_NAME, "hotcell-shell", 0, 0, 0);
 	r = build_stage(e);
 	if (r == 0)
-		r = receive_go(*go_fd, &go, &tree, e);
+		r = receive_go(*go_fd, &go, e);
 	if (r == 0)
-		r = mount_disk(go.disk_bytes, e);
+		r = take_root(&go, &root, e);
 	if (r == 0)
-		r = mount_root(tree, e);
-	if (r == 0)
-		r = furnish(e);
+		r = furnish(&root, e);
 	if (r == 0) {
 		r = sys_pivot(STAGE "/root");
 		if (r < 0)
 			r = err_sys(e, r, "enter the new root");
 	}
-	if (r == 0 && go.probe)
+	if (r == 0 && go.m.probe)
 		r = err_set(e, ERR_CANCELED, "the host can do it");
-	return r;
+	return r; /* descriptors that are left close at exec */
 }
 
 /* ---- the keeper's side ---- */
@@ -297,6 +275,7 @@ int process_host_open(const char *init_path, struct process_host **ret, struct e
 	h = mem_new(sizeof(*h));
 	h->init_fd = take_fd(&init);
 	h->filter_fd = take_fd(&filter);
+	h->by_user = process_root_by_user();
 	*ret = h;
 	return 0;
 }
@@ -398,7 +377,7 @@ int process_shell_new(struct process_host *h, uid_t uid_base, struct cgroup *cg,
 	struct ends t = {-1, -1, -1, -1};
 	int r;
 
-	*s = (struct process_shell){JAIL_CHILD_INIT, -1, -1, -1};
+	*s = (struct process_shell){JAIL_CHILD_INIT, -1, -1, -1, h->by_user, uid_base};
 	r = make_ends(s, &t, e);
 	if (r == 0 && cg) {
 		t.cgroup = cgroup_delegate(cg, uid_base, uid_base);
@@ -457,13 +436,20 @@ static int send_go(struct process_shell *s, const struct process_go *go, bool pr
 {
 	struct go_message m = {.disk_bytes = go->disk_bytes, .probe = probe};
 	struct iovec iov = {&m, sizeof(m)};
+	struct process_root t = PROCESS_ROOT_INIT;
 	AUTO_CLOSE int tree = -1;
 	ssize_t n;
 	int r = shift_tree(go->tree_fd, s->child.userns_fd, &tree, e);
 
+	if (r == 0 && !s->by_user)
+		r = process_root_lend(tree, go->disk_bytes, s->uid_base, &t, e);
 	if (r < 0)
 		return r;
-	n = sys_send(s->go_fd, &iov, 1, &tree, 1);
+	if (s->by_user)
+		n = sys_send(s->go_fd, &iov, 1, &tree, 1);
+	else
+		n = sys_send(s->go_fd, &iov, 1, (const int[]){t.root, t.tmp, t.shm}, PROCESS_ROOT_FDS);
+	process_root_close(&t);
 	if (n == sizeof(m))
 		return 0;
 	r = jail_status(s->child.status_fd, e); /* it died while it waited: what did it say? */

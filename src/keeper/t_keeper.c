@@ -66,6 +66,7 @@ static void make_dirs(const struct world *w)
 					    "run",
 					    "state/images/x/tree/etc",
 					    "state/images/x/tree/var",
+					    "state/images/x/tree/old",
 					    "elsewhere"};
 	char path[PATH_ROOM];
 
@@ -75,6 +76,8 @@ static void make_dirs(const struct world *w)
 	}
 	path_of(w, "state/images/x/tree/hello", path);
 	assert_int_equal(sys_write_file(AT_FDCWD, path, "as it was"), 0);
+	path_of(w, "state/images/x/tree/old/file", path);
+	assert_int_equal(sys_write_file(AT_FDCWD, path, ""), 0);
 }
 
 static void start_keeper(struct world *w)
@@ -365,7 +368,7 @@ static void nobody_gets_out(void **state)
 		{'m', -EPERM},	     {'u', -EPERM},  {'n', -EPERM}, {'c', -EPERM}, {'3', -ENOSYS},
 		{'b', -EPERM},	     {'i', -EPERM},  {'k', -EPERM}, {'p', -EPERM}, {'s', -EACCES},
 		{'h', -ENOENT},	     {'r', -EACCES}, {'d', -EPERM}, {'l', -ECONNREFUSED},
-		{'o', -ENETUNREACH}, {'w', 7},	     {'g', 0},	    {'L', -EACCES},
+		{'o', -ENETUNREACH}, {'w', 7}, {'R', 0},	     {'g', 0},	    {'L', -EACCES},
 	};
 	struct world *w = world_new();
 	struct rec_machine_start rec = request(1);

@@ -143,6 +143,14 @@ static int64_t try_lower(void)
 	return fd < 0 ? -errno : write(fd, "changed", 7);
 }
 
+/* A folder of the template goes and comes again, empty. */
+static int64_t replace_folder(void)
+{
+	if (unlink("/old/file") < 0 || rmdir("/old") < 0 || mkdir("/old", 0755) < 0)
+		return -errno;
+	return access("/old/file", F_OK) == 0 ? -EEXIST : 0;
+}
+
 static int64_t fork_bomb(void)
 {
 	static pid_t kids[FORKS_MAX];
@@ -241,7 +249,7 @@ static const struct {
 	{'3', 0, try_clone3},	  {'b', 0, try_bpf},	   {'i', 0, try_io_uring}, {'k', 0, try_keyctl},
 	{'p', 0, try_ptrace},	  {'s', 0, try_proc_sys},  {'K', 0, try_kcore},	   {'h', 0, try_shadow},
 	{'r', 0, try_init_root},  {'d', 0, try_device},	   {'l', 0, try_host_port}, {'o', 0, try_outside},
-	{'w', 0, try_lower},	  {'F', 0, fork_bomb},	   {'D', 0, disk_bomb},	   {'M', 0, memory_bomb},
+	{'w', 0, try_lower},	  {'R', 0, replace_folder}, {'F', 0, fork_bomb},	   {'D', 0, disk_bomb},	   {'M', 0, memory_bomb},
 	{'f', 1, count_fds},	  {'P', 1, own_pid},	   {'g', 1, make_group},   {'L', 1, raise_limit},
 	{'q', 1, leave_quietly},  {'t', 1, ignore_term},
 };
