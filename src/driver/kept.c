@@ -8,6 +8,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include "base/list.h"
 #include "base/macro.h"
 #include "base/mem.h"
@@ -18,6 +19,8 @@
 #include "sys/fd.h"
 #include "wire/gen/records.h"
 #include "wire/qmp.h"
+
+enum { LAST_WORDS = 256 }; /* bytes of a console in a sentence */
 
 /*
  * NEW		start
@@ -130,6 +133,28 @@ static const char *explain(const struct machine *m, const struct rec_machine_inf
 	return "";
 }
 
+/* What a console said last says most; of a kernel's panic it is the line with that word. */
+static void add_reason(struct str *s, struct span reason)
+{
+	static const char panic[] = "Kernel panic";
+	const char *colon, *from;
+	size_t cause;
+
+	if (reason.n == 0)
+		return;
+	colon = memchr(reason.p, ':', reason.n);
+	from = memmem(reason.p, reason.n, panic, sizeof(panic) - 1);
+	cause = colon ? (size_t)(colon - reason.p) : reason.n;
+	str_add_escaped(s, reason.p, cause);
+	if (!from && reason.n - cause > LAST_WORDS)
+		from = reason.p + reason.n - LAST_WORDS;
+	if (from)
+		str_addf(s, ": ... ");
+	else
+		from = reason.p + cause;
+	str_add_escaped(s, from, MIN((size_t)(reason.p + reason.n - from), (size_t)LAST_WORDS + 2));
+}
+
 static void fail_start(struct machine *m, const struct err *why)
 {
 	struct driver_req *req = take_ptr(&m->start_req);
@@ -149,7 +174,7 @@ static void on_gone(struct keeper_watch *w, const struct rec_machine_info *info)
 
 	if (m->monitor) /* its last words may be behind the keeper's */
 		monitor_drain(m->monitor);
-	str_add_escaped(&s, info->reason.p, info->reason.n);
+	add_reason(&s, info->reason);
 	(void)err_set(&why, ERR_GONE, "the machine ended: %s%s", explain(m, info), str_text(&s));
 	str_deinit(&s);
 	if (m->state == KEPT_STARTING && m->start_req) {
