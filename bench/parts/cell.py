@@ -1,4 +1,5 @@
 """What every suite needs: the system measured, the peers, and how much time there is."""
+import time
 from pathlib import Path
 
 from .duel import Contestant, Skip
@@ -8,7 +9,8 @@ from .probe import ProbeError
 
 
 class Cell:
-    def __init__(self, hotcell, probe, peers, scratch, quick):
+    def __init__(self, hotcell, probe, peers, scratch, quick, limit_s):
+        self.end = time.monotonic() + limit_s
         self.hotcell, self.probe = hotcell, probe
         self.peers, self.scratch, self.quick = Path(peers), Path(scratch), quick
         self.absent = ""  # why there is no hotcell to measure
@@ -17,9 +19,15 @@ class Cell:
         self.guest_absent = ""
         self.boxes = []
 
+    def left_s(self):
+        """Of the time for the whole run."""
+        return self.end - time.monotonic()
+
     def scale(self, rounds, seconds):
-        """Rounds and seconds of the default run, or of the quick one."""
-        return (max(1, rounds // 4), seconds / 4) if self.quick else (rounds, seconds)
+        """Rounds and seconds of the default run, or of the quick one; none when the run is out of time."""
+        if self.quick:
+            rounds, seconds = max(1, rounds // 4), seconds / 4
+        return rounds, min(seconds, self.left_s())
 
     def pick(self, default, quick):
         return quick if self.quick else default

@@ -56,7 +56,10 @@ class Contestant:
 
 
 def duel(contestants, rounds, seconds, warm=1):
-    """Up to @rounds samples each, less when @seconds are over; at least one."""
+    """Up to @rounds samples each, less when @seconds are over; at least one unless there are none."""
+    if seconds <= 0:
+        for c in contestants:
+            c.skip("the run is out of time")
     for _ in range(warm):
         for c in contestants:
             c.take(keep=False)

@@ -3,7 +3,7 @@
  *
  * Does what hotcell-init does before it serves, and no more: modules, root file
  * system (read-only template on vda, writable layer on vdb), /dev, /proc, /sys,
- * /tmp; then starts qemu-ga on the first virtio port and reaps. Statically
+ * /run; then starts qemu-ga on the first virtio port and reaps. Statically
  * linked. When qemu-ga ends, the machine ends.
  */
 #include <errno.h>
@@ -86,7 +86,6 @@ static void enter_root(void)
 		die("switch root");
 	must_mount("proc", "/proc", "proc", 0, NULL);
 	must_mount("sysfs", "/sys", "sysfs", 0, NULL);
-	must_mount("tmpfs", "/tmp", "tmpfs", 0, NULL);
 	must_mount("tmpfs", "/run", "tmpfs", 0, NULL);
 }
 

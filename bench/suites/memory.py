@@ -70,6 +70,8 @@ def fill_ours(cell, wall, group, n, footprints):
         before = host.mem_available_kib()
         while len(boxes) < n:
             boxes.append(cell.box(wall))
+            if cell.left_s() <= 0:
+                raise Skip("the run is out of time")
         settle()
         group.fill(before, [int(b["pid"]) for b in boxes])
         footprint(cell, footprints, f"{n} {wall} sandboxes")
