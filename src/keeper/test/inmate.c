@@ -245,13 +245,13 @@ static const struct {
 	int agent; /* unconfined */
 	int64_t (*run)(void);
 } commands[] = {
-	{'m', 0, try_mount},	  {'u', 0, try_umount},	   {'n', 0, try_unshare},  {'c', 0, try_clone_ns},
-	{'3', 0, try_clone3},	  {'b', 0, try_bpf},	   {'i', 0, try_io_uring}, {'k', 0, try_keyctl},
-	{'p', 0, try_ptrace},	  {'s', 0, try_proc_sys},  {'K', 0, try_kcore},	   {'h', 0, try_shadow},
-	{'r', 0, try_init_root},  {'d', 0, try_device},	   {'l', 0, try_host_port}, {'o', 0, try_outside},
-	{'w', 0, try_lower},	  {'R', 0, replace_folder}, {'F', 0, fork_bomb},	   {'D', 0, disk_bomb},	   {'M', 0, memory_bomb},
-	{'f', 1, count_fds},	  {'P', 1, own_pid},	   {'g', 1, make_group},   {'L', 1, raise_limit},
-	{'q', 1, leave_quietly},  {'t', 1, ignore_term},
+	{'m', 0, try_mount}, {'u', 0, try_umount}, {'n', 0, try_unshare}, {'c', 0, try_clone_ns},
+	{'3', 0, try_clone3}, {'b', 0, try_bpf}, {'i', 0, try_io_uring}, {'k', 0, try_keyctl},
+	{'p', 0, try_ptrace}, {'s', 0, try_proc_sys}, {'K', 0, try_kcore}, {'h', 0, try_shadow},
+	{'r', 0, try_init_root}, {'d', 0, try_device}, {'l', 0, try_host_port}, {'o', 0, try_outside},
+	{'w', 0, try_lower}, {'R', 0, replace_folder}, {'F', 0, fork_bomb}, {'D', 0, disk_bomb},
+	{'M', 0, memory_bomb}, {'f', 1, count_fds}, {'P', 1, own_pid}, {'g', 1, make_group},
+	{'L', 1, raise_limit}, {'q', 1, leave_quietly}, {'t', 1, ignore_term},
 };
 
 static void confine(void)
