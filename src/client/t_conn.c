@@ -619,6 +619,43 @@ static void t_one_of_many_starts_it_double(void **state)
 	conn_close(c);
 }
 
+/* Every system call of the client fails once: an error, or another way, and nothing stays open. */
+static void t_faults_are_errors(void **state)
+{
+	struct start *s = *state;
+	char text[512], self[256];
+	ssize_t n = readlink("/proc/self/exe", self, sizeof(self) - 1);
+	struct str bytes = STR_INIT(RECORD_MAX);
+	struct rec_sandbox_ref ref = {span_of("lab")};
+	struct conn *c;
+	unsigned failed = 0;
+
+	assert_true(n > 0);
+	self[n] = '\0';
+	(void)snprintf(text, sizeof(text), "#!/bin/sh\nexec %s --as-daemon %s\n", self, s->dir);
+	script(s, text);
+	assert_int_equal(open_at(s, 0, &c, NULL), 0);
+	conn_close(c);
+	FOR_EACH_FAULT(nth, EIO) {
+		struct err e = ERR_INIT;
+		int r = open_at(s, 0, &c, &e);
+
+		if (r == 0) {
+			r = conn_call(c, METHOD_SANDBOX_INFO, &ref, &bytes, NULL, &e);
+			conn_close(c);
+		}
+		if (r < 0) {
+			failed++;
+			assert_true(e.text[0]);
+		}
+	}
+	assert_true(failed > 0);
+	str_deinit(&bytes);
+	assert_int_equal(open_at(s, 0, &c, NULL), 0);
+	stop_daemon(c);
+	conn_close(c);
+}
+
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
@@ -639,6 +676,7 @@ int main(int argc, char **argv)
 						tear_down_start),
 		cmocka_unit_test_setup_teardown(t_one_of_many_starts_it_double, set_up_start,
 						tear_down_start),
+		cmocka_unit_test_setup_teardown(t_faults_are_errors, set_up_start, tear_down_start),
 	};
 
 	if (argc > 2 && strcmp(argv[1], "--as-daemon") == 0)
