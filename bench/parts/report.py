@@ -43,6 +43,10 @@ class Row:
         base = self.peer.series.p(50)
         return self.c.series.p(50) / base if base else None
 
+    def is_nothing(self):
+        """A stage that took no time that could be read; it stays in the JSON."""
+        return self.aim is None and len(self.c.series) > 0 and number(max(self.c.series.samples)) == "0.00"
+
     def judged(self):
         """(aim, verdict) as texts; empty without an aim."""
         if self.aim is None:
@@ -77,7 +81,8 @@ class Table:
         head = f"  {'':{width}} {'p50':>8} {'p90':>8} {'p99':>8} {'unit':<7} {'n':>4}  {'ratio':<8} {'aim':<15} verdict"
         print(head.rstrip())
         for row in self.rows:
-            self._print_row(row, width)
+            if not row.is_nothing():
+                self._print_row(row, width)
         for note in self.notes:
             print(f"    {note}")
 
