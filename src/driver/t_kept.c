@@ -1,0 +1,593 @@
+/* driver/t_kept.c - the drivers of the keeper keep the contract of driver.h, against a keeper played here */
+#include "driver/kept.h"
+#include <fcntl.h>
+#include <sys/eventfd.h>
+#include "base/err.h"
+#include "base/str.h"
+#include "base/testing.h"
+#include "driver/monitor.h"
+#include "keeper/keeper.h"
+#include "loop/link.h"
+#include "loop/loop.h"
+#include "sys/fd.h"
+#include "sys/sock.h"
+#include "wire/gen/methods.h"
+#include "wire/gen/records.h"
+
+enum { TURNS = 50, HELD_MAX = 4 };
+enum answer { ANSWERS, FAILS, HOLDS };
+
+struct asked {
+	struct driver_usage_req usage; /* .req is the request of every call */
+	unsigned done;
+	int code;
+	char text[ERR_TEXT_MAX];
+	struct asked *before; /* must have completed earlier */
+};
+
+struct stage {
+	struct loop *loop;
+	struct keeper *keeper;
+	bool up, lost;
+
+	/* the keeper played here */
+	char dir[64], path[96];
+	int listen_fd;
+	struct loop_io accept_io;
+	struct link *link;
+	struct stream *watcher, *held[HELD_MAX];
+	unsigned n_held, releases;
+	enum answer start, others;
+	bool has_monitor;
+	int agent_fd, qemu_fd; /* the guest's end of the link, QEMU's of the monitor */
+
+	/* the machine */
+	struct machine_spec spec;
+	struct machine_events ev;
+	unsigned gone;
+	char why[ERR_TEXT_MAX];
+};
+
+/* ---- the keeper ---- */
+
+static void close_all(const int *fds, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++)
+		(void)sys_close(fds[i]);
+}
+
+static void reply_started(struct stage *t, struct stream *s)
+{
+	const struct rec_machine_started rec = {.id = t->spec.id, .pid = 4711, .kind = 2};
+	int link[2], monitor[2] = {-1, -1}, fds[3];
+
+	assert_int_equal(sys_socketpair(link), 0);
+	if (t->has_monitor)
+		assert_int_equal(sys_socketpair(monitor), 0);
+	t->agent_fd = link[1];
+	t->qemu_fd = monitor[1];
+	fds[KEEPER_LINK] = link[0];
+	fds[KEEPER_PIDFD] = eventfd(0, EFD_CLOEXEC);
+	fds[KEEPER_MONITOR] = monitor[0];
+	assert_int_equal(stream_reply(s, &rec_machine_started_type, &rec, false, fds, t->has_monitor ? 3 : 2, NULL), 0);
+	close_all(fds, 3);
+}
+
+static void reply(struct stage *t, struct stream *s, unsigned method)
+{
+	const struct rec_keeper_info host = {.version = span_of("t"), .qemu = span_of("7.2.22"), .root = true};
+	const struct rec_machine_stats stats = {.memory_bytes = 5, .memory_max_bytes = 6, .cpu_us = 7, .pids = 8};
+
+	if (method == METHOD_KEEPER_HELLO)
+		assert_int_equal(stream_reply(s, &rec_keeper_info_type, &host, false, NULL, 0, NULL), 0);
+	else if (method == METHOD_MACHINE_START || method == METHOD_MACHINE_ADOPT)
+		reply_started(t, s);
+	else if (method == METHOD_MACHINE_STATS)
+		assert_int_equal(stream_reply(s, &rec_machine_stats_type, &stats, false, NULL, 0, NULL), 0);
+	else
+		assert_int_equal(stream_reply(s, &rec_empty_type, &(struct rec_empty){0},
+					      method == METHOD_MACHINE_WATCH, NULL, 0, NULL), 0);
+}
+
+static enum answer answer_to(const struct stage *t, unsigned method)
+{
+	switch (method) {
+	case METHOD_MACHINE_START:
+	case METHOD_MACHINE_ADOPT:
+		return t->start;
+	case METHOD_MACHINE_STATS:
+	case METHOD_MACHINE_STOP:
+		return t->others;
+	default:
+		return ANSWERS;
+	}
+}
+
+static void on_request(struct link *k, struct stream *s, unsigned method, struct span payload,
+		       const int *fds, unsigned n_fds)
+{
+	static const struct stream_ops none;
+	struct stage *t = link_arg(k);
+	struct err e;
+
+	(void)payload;
+	close_all(fds, n_fds);
+	t->releases += method == METHOD_MACHINE_RELEASE;
+	if (answer_to(t, method) == FAILS) {
+		(void)err_set(&e, ERR_LIMIT, "no free slot");
+		stream_fail(s, &e);
+		return;
+	}
+	stream_accept(s, &none, NULL);
+	if (method == METHOD_MACHINE_WATCH)
+		t->watcher = s;
+	if (answer_to(t, method) == HOLDS)
+		t->held[t->n_held++] = s;
+	else
+		reply(t, s, method);
+}
+
+static void on_link_down(struct link *k, const struct err *why)
+{
+	(void)why;
+	(void)k;
+}
+
+static void on_accept(struct loop_io *io, unsigned events)
+{
+	static const struct link_ops ops = {.request = on_request, .down = on_link_down};
+	struct stage *t = CONTAINER_OF(io, struct stage, accept_io);
+	int fd = sys_accept(io->fd);
+
+	(void)events;
+	assert_true(fd >= 0);
+	assert_int_equal(link_new(t->loop, fd, LINK_FDS | LINK_SOCKET, 0, &ops, t, &t->link, NULL), 0);
+}
+
+/* The machine ended, says the keeper. */
+static void tell_gone(struct stage *t, const char *reason, unsigned signal)
+{
+	const struct rec_machine_info info = {
+		.id = t->spec.id, .kind = 2, .gone = true, .signal = signal, .reason = span_of(reason),
+	};
+
+	assert_true(stream_send_item(t->watcher, &rec_machine_info_type, &info));
+}
+
+/* ---- the stage ---- */
+
+static void turn(struct stage *t)
+{
+	for (int i = 0; i < TURNS; i++)
+		assert_true(loop_turn(t->loop, 0) >= 0);
+}
+
+static void on_up(void *arg)
+{
+	((struct stage *)arg)->up = true;
+}
+
+static void on_lost(void *arg, const struct err *why)
+{
+	(void)why;
+	((struct stage *)arg)->lost = true;
+}
+
+static void on_gone(void *arg, const struct err *why)
+{
+	struct stage *t = arg;
+
+	t->gone++;
+	(void)snprintf(t->why, sizeof(t->why), "%s", why->text);
+}
+
+static void begin(struct stage *t)
+{
+	const struct keeper_events ev = {.up = on_up, .lost = on_lost, .arg = t};
+
+	*t = (struct stage){
+		.dir = "/tmp/t_kept.XXXXXX", .has_monitor = true, .agent_fd = -1, .qemu_fd = -1,
+		.spec = {.id = {{1, 2, 3}}, .vcpus = 1, .memory_mb = 256, .n_drives = 1, .lease_ms = 1000},
+	};
+	t->ev = (struct machine_events){.gone = on_gone, .arg = t};
+	assert_non_null(mkdtemp(t->dir));
+	(void)snprintf(t->path, sizeof(t->path), "%s/s", t->dir);
+	t->spec.root_fd = t->spec.kernel_fd = t->spec.initrd_fd = t->spec.drives[0].fd =
+		sys_open("/dev/null", O_RDWR);
+	assert_int_equal(loop_new(true, &t->loop), 0);
+	t->listen_fd = sys_unix_listen(t->path, 0600);
+	assert_true(t->listen_fd >= 0);
+	assert_int_equal(loop_io_add(t->loop, &t->accept_io, t->listen_fd, LOOP_READ, on_accept), 0);
+	assert_int_equal(keeper_new(t->loop, t->path, &ev, &t->keeper, NULL), 0);
+	turn(t);
+	assert_true(t->up && t->watcher);
+}
+
+static void end(struct stage *t)
+{
+	t->keeper = keeper_free(t->keeper);
+	t->link = link_free(t->link);
+	loop_io_del(t->loop, &t->accept_io);
+	t->loop = loop_free(t->loop);
+	(void)sys_close(t->listen_fd);
+	(void)sys_close(t->agent_fd);
+	(void)sys_close(t->qemu_fd);
+	(void)sys_close(t->spec.root_fd);
+	assert_int_equal(sys_remove_tree(AT_FDCWD, t->dir), 0);
+}
+
+static void on_done(struct driver_req *r, const struct err *why)
+{
+	struct asked *a = CONTAINER_OF(r, struct asked, usage.req);
+
+	a->done++;
+	a->code = why ? why->code : 0;
+	(void)snprintf(a->text, sizeof(a->text), "%s", why ? why->text : "");
+	if (a->before)
+		assert_int_equal(a->before->done, 1);
+}
+
+#define ASKED {.usage.req.done = on_done}
+
+/* QEMU answers the hello with what follows it. */
+static void qemu_answers(struct stage *t)
+{
+	char heard[256], line[64], *id;
+	ssize_t n = sys_read(t->qemu_fd, heard, sizeof(heard) - 1);
+
+	assert_true(n > 0);
+	heard[n] = '\0';
+	id = strstr(heard, "\"id\":");
+	assert_non_null(id);
+	(void)snprintf(line, sizeof(line), "{\"return\": {}, \"id\": %llu}\n", strtoull(id + 5, NULL, 10));
+	assert_int_equal(sys_write_full(t->qemu_fd, line, strlen(line)), 0);
+	turn(t);
+}
+
+static struct machine *starting(struct stage *t, struct asked *a)
+{
+	struct machine *m = NULL;
+
+	assert_int_equal(driver_qemu.create(t->loop, t->keeper, &t->spec, &t->ev, &m, NULL), 0);
+	assert_int_equal(driver_qemu.start(m, &t->spec, &a->usage.req, NULL), 0);
+	assert_int_equal(a->done, 0);
+	turn(t);
+	return m;
+}
+
+static struct machine *running(struct stage *t)
+{
+	struct asked a = ASKED;
+	struct machine *m = starting(t, &a);
+
+	assert_int_equal(a.done, 0); /* not before QEMU answers */
+	qemu_answers(t);
+	assert_int_equal(a.done, 1);
+	assert_int_equal(a.code, 0);
+	return m;
+}
+
+static void destroy(struct stage *t, struct machine *m)
+{
+	struct asked a = ASKED;
+
+	driver_qemu.destroy(m, &a.usage.req);
+	assert_int_equal(a.done, 0);
+	turn(t);
+	assert_int_equal(a.done, 1);
+	assert_int_equal(a.code, 0);
+	assert_int_equal(t->releases, 1);
+}
+
+/* ---- tests ---- */
+
+static void lives(void **state)
+{
+	struct asked u = ASKED, s = ASKED, again = ASKED;
+	struct machine *m;
+	struct stage t;
+	char byte = 'x';
+	int link;
+
+	T_UNUSED(state);
+	begin(&t);
+	m = running(&t);
+	assert_int_equal(driver_qemu.pid(m), 4711);
+	link = driver_qemu.take_link(m);
+	assert_int_equal(driver_qemu.take_link(m), -1);
+	assert_int_equal(sys_write(t.agent_fd, &byte, 1), 1);
+	byte = 0;
+	assert_int_equal(sys_read(link, &byte, 1), 1);
+	assert_int_equal(byte, 'x');
+	(void)sys_close(link);
+	assert_int_equal(driver_qemu.start(m, &t.spec, &again.usage.req, NULL), -ERR_CONFLICT);
+	assert_int_equal(driver_qemu.usage(m, &u.usage, NULL), 0);
+	assert_int_equal(driver_qemu.stop(m, 10, &s.usage.req, NULL), 0);
+	turn(&t);
+	assert_int_equal(u.done + s.done, 2);
+	assert_int_equal(u.usage.usage.memory_max_bytes, 6);
+	assert_int_equal(t.gone, 0);
+	destroy(&t, m);
+	end(&t);
+}
+
+static void tells_the_end_once(void **state)
+{
+	static const struct {
+		const char *event, *reason, *says;
+		unsigned signal;
+	} cases[] = {
+		{"{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-reset\"}}\n", "exited: x", "restarted or panicked", 0},
+		{"{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-shutdown\"}}\n", "exited", "from inside", 0},
+		{"", "killed", "jail forbids", SIGSYS},
+		{"nonsense\n", "oom: \x1b[31mred\n", "oom: \\x1b[31mred\\n", SIGKILL},
+		{"", "", "the machine ended", SIGKILL},
+		{"", "exited: [1] Kernel panic - not syncing: why\n[1] more", "... Kernel panic - not syncing: why", 0},
+	};
+
+	T_UNUSED(state);
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct asked u = ASKED;
+		struct machine *m;
+		struct stage t;
+
+		begin(&t);
+		m = running(&t);
+		tell_gone(&t, cases[i].reason, cases[i].signal);
+		assert_int_equal(sys_write_full(t.qemu_fd, cases[i].event, strlen(cases[i].event)), 0);
+		turn(&t);
+		tell_gone(&t, "again", 0);
+		turn(&t);
+		assert_int_equal(t.gone, 1); /* DRIVER-2 */
+		assert_non_null(strstr(t.why, cases[i].says));
+		assert_int_equal(driver_qemu.usage(m, &u.usage, NULL), -ERR_GONE);
+		destroy(&t, m);
+		end(&t);
+	}
+}
+
+static void cuts_long_last_words(void **state)
+{
+	struct str s = STR_INIT(4096);
+	struct machine *m;
+	struct stage t;
+
+	T_UNUSED(state);
+	begin(&t);
+	m = running(&t);
+	str_add(&s, "exited: ");
+	for (int i = 0; i < 90; i++)
+		str_addf(&s, "line %d ", i);
+	str_add(&s, "the end");
+	tell_gone(&t, str_text(&s), 0);
+	turn(&t);
+	assert_non_null(strstr(t.why, "exited: ... "));
+	assert_non_null(strstr(t.why, "the end"));
+	assert_null(strstr(t.why, "line 1 "));
+	str_deinit(&s);
+	destroy(&t, m);
+	end(&t);
+}
+
+static void a_start_can_fail(void **state)
+{
+	struct asked a = ASKED;
+	struct machine *m;
+	struct stage t;
+
+	T_UNUSED(state);
+	begin(&t);
+	t.start = FAILS;
+	m = starting(&t, &a);
+	assert_int_equal(a.code, ERR_LIMIT);
+	assert_string_equal(a.text, "no free slot");
+	assert_int_equal(driver_qemu.take_link(m), -1);
+	destroy(&t, m);
+	assert_int_equal(t.gone, 0);
+	end(&t);
+}
+
+static void dies_while_starting(void **state)
+{
+	struct asked a = ASKED;
+	struct machine *m;
+	struct stage t;
+
+	T_UNUSED(state);
+	begin(&t);
+	m = starting(&t, &a);
+	tell_gone(&t, "exited: no such machine type", 0);
+	turn(&t);
+	assert_int_equal(a.done, 1);
+	assert_int_equal(a.code, ERR_GONE);
+	assert_non_null(strstr(a.text, "no such machine type"));
+	assert_int_equal(t.gone, 0);
+	destroy(&t, m);
+	end(&t);
+}
+
+static void a_silent_monitor_fails_the_start(void **state)
+{
+	struct asked a = ASKED;
+	struct machine *m;
+	struct stage t;
+
+	T_UNUSED(state);
+	begin(&t);
+	m = starting(&t, &a);
+	loop_advance(t.loop, MONITOR_HELLO_MS * NS_PER_MS);
+	turn(&t);
+	assert_int_equal(a.code, ERR_TIMEOUT);
+	destroy(&t, m);
+	end(&t);
+}
+
+static void a_broken_monitor_ends_alone(void **state)
+{
+	struct asked u = ASKED;
+	struct machine *m;
+	struct stage t;
+
+	T_UNUSED(state);
+	begin(&t);
+	m = running(&t);
+	assert_int_equal(sys_write_full(t.qemu_fd, "[[[[\n", 5), 0);
+	turn(&t);
+	assert_int_equal(t.gone, 0);
+	assert_int_equal(driver_qemu.usage(m, &u.usage, NULL), 0);
+	turn(&t);
+	assert_int_equal(u.code, 0);
+	destroy(&t, m);
+	end(&t);
+}
+
+static void destroy_cancels_first(void **state)
+{
+	static const bool in_start[] = {true, false};
+
+	T_UNUSED(state);
+	for (size_t i = 0; i < ARRAY_LEN(in_start); i++) {
+		struct asked a = ASKED, d = ASKED;
+		struct machine *m;
+		struct stage t;
+
+		begin(&t);
+		t.start = in_start[i] ? HOLDS : ANSWERS;
+		t.others = HOLDS;
+		m = in_start[i] ? starting(&t, &a) : running(&t);
+		if (!in_start[i])
+			assert_int_equal(driver_qemu.usage(m, &a.usage, NULL), 0);
+		turn(&t);
+		assert_int_equal(a.done, 0);
+		d.before = &a; /* DRIVER-3 */
+		driver_qemu.destroy(m, &d.usage.req);
+		assert_int_equal(a.done, 0);
+		turn(&t);
+		assert_int_equal(a.done, 1);
+		assert_int_equal(a.code, ERR_CANCELED);
+		assert_int_equal(d.done, 1);
+		reply(&t, t.held[0], in_start[i] ? METHOD_MACHINE_START : METHOD_MACHINE_STATS);
+		turn(&t); /* descriptors nobody wants any more are closed: t_after looks */
+		assert_int_equal(a.done, 1);
+		end(&t);
+	}
+}
+
+static void forgets(void **state)
+{
+	static const enum answer starts[] = {HOLDS, ANSWERS};
+
+	T_UNUSED(state);
+	for (size_t i = 0; i < ARRAY_LEN(starts); i++) {
+		struct asked a = ASKED;
+		struct stage t;
+
+		begin(&t);
+		t.start = starts[i];
+		driver_qemu.forget(starting(&t, &a));
+		turn(&t);
+		if (starts[i] == HOLDS)
+			reply(&t, t.held[0], METHOD_MACHINE_START);
+		turn(&t);
+		tell_gone(&t, "exited", 0);
+		turn(&t);
+		assert_int_equal(a.done + t.gone + t.releases, 0);
+		end(&t);
+	}
+}
+
+static void adopts(void **state)
+{
+	struct asked a = ASKED, b = ASKED;
+	struct machine *m, *n;
+	struct stage t;
+
+	T_UNUSED(state);
+	begin(&t);
+	assert_int_equal(driver_qemu.adopt(t.loop, t.keeper, &t.spec.id, &t.ev, &a.usage.req, &m, NULL), 0);
+	turn(&t);
+	assert_int_equal(a.done, 0);
+	qemu_answers(&t);
+	assert_int_equal(a.done, 1);
+	assert_int_equal(a.code, 0);
+	t.start = FAILS;
+	assert_int_equal(driver_qemu.adopt(t.loop, t.keeper, &t.spec.id, &t.ev, &b.usage.req, &n, NULL), 0);
+	turn(&t);
+	assert_int_equal(b.code, ERR_LIMIT);
+	driver_qemu.forget(n);
+	destroy(&t, m);
+	end(&t);
+}
+
+static void a_lost_keeper_ends_calls(void **state)
+{
+	struct asked a = ASKED, d = ASKED, b = ASKED;
+	struct machine *m, *n;
+	struct stage t;
+
+	T_UNUSED(state);
+	begin(&t);
+	t.start = HOLDS;
+	m = starting(&t, &a);
+	t.link = link_free(t.link);
+	turn(&t);
+	assert_true(t.lost);
+	assert_int_equal(a.done, 1);
+	assert_true(a.code != 0);
+	driver_qemu.destroy(m, &d.usage.req);
+	assert_int_equal(d.done, 0);
+	turn(&t);
+	assert_int_equal(d.done, 1);
+	assert_true(d.code != 0);
+	assert_true(driver_qemu.adopt(t.loop, t.keeper, &t.spec.id, &t.ev, &b.usage.req, &n, NULL) < 0);
+	end(&t);
+}
+
+static void checks_the_spec(void **state)
+{
+	struct machine_spec none;
+	struct machine *m = NULL;
+	struct stage t;
+
+	T_UNUSED(state);
+	begin(&t);
+	assert_string_equal(driver_qemu.wall(t.keeper), "vm-emulated");
+	assert_int_equal(driver_qemu.probe(NULL, NULL), -ERR_UNSUPPORTED);
+	none = t.spec;
+	none.kernel_fd = -1;
+	assert_int_equal(driver_qemu.create(t.loop, t.keeper, &none, &t.ev, &m, NULL), -ERR_INVALID);
+	none = t.spec;
+	none.n_drives = 2;
+	assert_int_equal(driver_qemu.create(t.loop, t.keeper, &none, &t.ev, &m, NULL), -ERR_INVALID);
+	none = t.spec;
+	none.drives[0].read_only = true;
+	assert_int_equal(driver_qemu.create(t.loop, t.keeper, &none, &t.ev, &m, NULL), -ERR_INVALID);
+	assert_null(m);
+	end(&t);
+}
+
+/* No monitor: it is up as soon as the keeper says so. */
+static void process_needs_no_monitor(void **state)
+{
+	struct asked a = ASKED;
+	struct machine *m = NULL;
+	struct stage t;
+
+	T_UNUSED(state);
+	begin(&t);
+	t.has_monitor = false;
+	assert_int_equal(driver_process.create(t.loop, t.keeper, &t.spec, &t.ev, &m, NULL), -ERR_UNSUPPORTED);
+	t.spec.n_drives = 0;
+	assert_int_equal(driver_process.create(t.loop, t.keeper, &t.spec, &t.ev, &m, NULL), 0);
+	assert_int_equal(driver_process.start(m, &t.spec, &a.usage.req, NULL), 0);
+	turn(&t);
+	assert_int_equal(a.done, 1);
+	assert_int_equal(a.code, 0);
+	destroy(&t, m);
+	end(&t);
+}
+
+T_MAIN(T(lives), T(tells_the_end_once), T(cuts_long_last_words), T(a_start_can_fail),
+       T(dies_while_starting), T(a_silent_monitor_fails_the_start), T(a_broken_monitor_ends_alone),
+       T(destroy_cancels_first), T(forgets), T(adopts), T(a_lost_keeper_ends_calls), T(checks_the_spec),
+       T(process_needs_no_monitor))
