@@ -46,12 +46,13 @@ enum {
 #define OOM_SCORE "-950" /* the last of ours; lowering needs a privilege, so this may fail */
 
 static const char usage[] =
-	"usage: hotcell-keeper [--state DIR] [--run DIR] [--slots N] [--ready-fd N]\n"
-	"       hotcell-keeper --probe [--json] [--state DIR]\n"
+	"usage: hotcell-keeper [--state DIR] [--run DIR] [--qemu FILE] [--slots N] [--ready-fd N]\n"
+	"       hotcell-keeper --probe [--json] [--state DIR] [--qemu FILE]\n"
 	"\n"
 	"Keeps the machines of hotcelld, which starts it. --probe says what this host can do.\n"
 	"  --state DIR    images and closures (HOTCELL_STATE)\n"
 	"  --run DIR      sockets (HOTCELL_RUN)\n"
+	"  --qemu FILE    the QEMU to run (HOTCELL_QEMU)\n"
 	"  --slots N      machines at most, 1 to 1024 (1024)\n"
 	"  --ready-fd N   write a byte there when it serves\n";
 
@@ -87,10 +88,13 @@ static int default_paths(struct host_paths *p, struct err *e)
 	const char *home = getenv("HOME"), *xdg_state = getenv("XDG_STATE_HOME");
 	const char *xdg_run = getenv("XDG_RUNTIME_DIR");
 	char path[HOST_PATH_MAX];
+	const char *qemu = getenv("HOTCELL_QEMU");
 	bool root = geteuid() == 0;
 	int r = 0;
 
-	if (!p->state[0]) {
+	if (!p->qemu[0] && qemu)
+		r = set_path(p->qemu, qemu, e);
+	if (r == 0 && !p->state[0]) {
 		if (state)
 			(void)snprintf(path, sizeof(path), "%s", state);
 		else if (root)
@@ -141,6 +145,8 @@ static int take_option(struct options *o, int opt, struct err *e)
 		return set_path(o->paths.state, optarg, e);
 	case 'r':
 		return set_path(o->paths.run, optarg, e);
+	case 'q':
+		return set_path(o->paths.qemu, optarg, e);
 	case 'n':
 		if (str_to_u64(optarg, 1, MACHINES_SLOTS_MAX, &o->slots) < 0)
 			return err_set(e, ERR_INVALID, "--slots: a number from 1 to %d", MACHINES_SLOTS_MAX);
@@ -167,6 +173,7 @@ static int parse_options(int argc, char **argv, struct options *o, struct err *e
 {
 	static const struct option longs[] = {
 		{"state", 1, NULL, 's'}, {"run", 1, NULL, 'r'},	  {"slots", 1, NULL, 'n'},
+		{"qemu", 1, NULL, 'q'},
 		{"ready-fd", 1, NULL, 'f'}, {"probe", 0, NULL, 'p'}, {"json", 0, NULL, 'j'},
 		{"help", 0, NULL, 'h'},	 {0},
 	};

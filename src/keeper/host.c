@@ -38,7 +38,7 @@ static void probe_qemu(const struct host_paths *p, struct host *h)
 	struct err e = ERR_INIT;
 
 	(void)snprintf(closures, sizeof(closures), "%s/closures", p->state);
-	h->has_qemu = qemu_host_probe(NULL, closures, h->root, &h->qemu, &e) == 0;
+	h->has_qemu = qemu_host_probe(p->qemu[0] ? p->qemu : NULL, closures, h->root, &h->qemu, &e) == 0;
 	if (!h->has_qemu)
 		keep(h->qemu_reason, e.text);
 }

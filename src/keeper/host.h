@@ -22,6 +22,7 @@ enum { HOST_REASON_MAX = 1024, HOST_PATH_MAX = 4096 };
 struct host_paths {
 	char state[HOST_PATH_MAX], run[HOST_PATH_MAX]; /* absolute */
 	char init[HOST_PATH_MAX];		       /* hotcell-init; may be missing */
+	char qemu[HOST_PATH_MAX];		       /* the operator's choice; empty: the known places */
 };
 
 struct host {

@@ -183,6 +183,11 @@ static int confine(struct child *c, int seccomp_fd, struct err *e)
 	const struct jail_spec *s = c->s;
 	int r = set_rlimits(s, e);
 
+	if (r == 0 && !s->keep_caps) { /* changing ids takes away the right to do this */
+		r = caps_bound(0);
+		if (r < 0)
+			return err_sys(e, r, "empty the capability bounding set");
+	}
 	if (r == 0 && (s->uid || s->gid))
 		r = become(s->uid, s->gid, false, e);
 	if (r < 0)

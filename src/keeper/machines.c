@@ -26,7 +26,8 @@
 #include "wire/gen/records.h"
 
 enum {
-	TAIL_MAX = 512,		/* last words of a console */
+	TAIL_MAX = 4096,	/* last words of a console: a kernel's panic with its registers */
+	WORDS_MAX = 900,	/* of them in a reason */
 	CONSOLE_READ = 4096,
 	CLEAN_RETRY_MS = 5,	/* cgroup v1 has no event for "empty" */
 	REFILL_MS = 20,		/* a new machine gets the processors first */
@@ -798,20 +799,31 @@ static void add_last_words(struct str *text, const char *p, size_t n)
 	}
 }
 
+/* Where the telling part of the last words starts: a panic, else the last whole lines that fit. */
+static size_t find_last_words(const struct slot *s)
+{
+	static const char panic[] = "Kernel panic";
+	const char *at = memmem(s->tail, s->tail_len, panic, sizeof(panic) - 1);
+	const char *line;
+
+	if (at)
+		return (size_t)(at - s->tail);
+	if (s->tail_len <= WORDS_MAX)
+		return 0;
+	at = s->tail + s->tail_len - WORDS_MAX;
+	line = memchr(at, '\n', WORDS_MAX);
+	return (size_t)((line ? line + 1 : at) - s->tail);
+}
+
 static void describe_end(const struct slot *s, char reason[SLOT_REASON_MAX])
 {
 	struct str text = STR_INIT(SLOT_REASON_MAX - 1);
-	size_t from = 0;
+	size_t from = find_last_words(s), n = MIN(s->tail_len - from, (size_t)WORDS_MAX);
 
 	str_add(&text, s->cause);
-	if (s->tail_len == TAIL_MAX) { /* cut: start with a whole line */
-		const char *line = memchr(s->tail, '\n', s->tail_len);
-
-		from = line ? (size_t)(line + 1 - s->tail) : 0;
-	}
-	if (s->tail_len > from) {
+	if (n) {
 		str_add(&text, ": ");
-		add_last_words(&text, s->tail + from, s->tail_len - from);
+		add_last_words(&text, s->tail + from, n);
 	}
 	(void)snprintf(reason, SLOT_REASON_MAX, "%s", str_text(&text));
 	str_deinit(&text);

@@ -25,7 +25,7 @@ uint64_t caps_effective(void)
 	return d[0].effective | (uint64_t)d[1].effective << 32;
 }
 
-static int drop_bounding(uint64_t mask)
+int caps_bound(uint64_t mask)
 {
 	for (int cap = 0; cap < CAPS_N; cap++) {
 		int has = prctl(PR_CAPBSET_READ, cap, 0, 0, 0);
@@ -45,7 +45,7 @@ int caps_limit(uint64_t mask)
 	int r = get(d);
 
 	if (r == 0 && (d[0].effective & (1u << CAP_SETPCAP)))
-		r = drop_bounding(mask); /* while we still may */
+		r = caps_bound(mask);
 	if (r < 0)
 		return r;
 	for (int i = 0; i < 2; i++) {
