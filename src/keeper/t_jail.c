@@ -203,6 +203,53 @@ static void a_childs_failure_is_heard(void **state)
 	jail_end(&c);
 }
 
+/* An ordinary program under another id: not even the bounding set is left. */
+static void no_capability_is_left(void **state)
+{
+	static const char *const argv[] = {"grep", "^Cap", "/proc/self/status", NULL}, *const none[] = {NULL};
+	static const char *const sets[] = {"Inh", "Prm", "Eff", "Bnd", "Amb"};
+	struct err e = ERR_INIT;
+	char text[512] = "";
+	int out[2];
+
+	T_UNUSED(state);
+	if (geteuid() != 0)
+		skip();
+	assert_int_equal(sys_pipe(out), 0);
+	const struct jail_fd fds[] = {{out[1], 1}};
+	const struct jail_spec spec = {
+		.name = "grep",
+		.uid_base = (uid_t)UID,
+		.gid_base = (gid_t)UID,
+		.id_count = JAIL_IDS,
+		.uid = 1,
+		.gid = 1,
+		.seccomp_fd = -1,
+		.fds = fds,
+		.n_fds = ARRAY_LEN(fds),
+		.exec_fd = -1,
+		.exec_path = "/bin/grep",
+		.argv = argv,
+		.envp = none,
+	};
+	struct jail_child c = JAIL_CHILD_INIT;
+
+	assert_int_equal(jail_start(&spec, &c, &e), 0);
+	(void)sys_close(out[1]);
+	assert_int_equal(await_program(c.status_fd, &e), 0);
+	for (size_t n = 0; sys_read(out[0], text + n, sizeof(text) - 1 - n) > 0; n = strlen(text))
+		;
+	for (size_t i = 0; i < ARRAY_LEN(sets); i++) {
+		char line[64];
+
+		(void)snprintf(line, sizeof(line), "Cap%s:\t0000000000000000\n", sets[i]);
+		if (!strstr(text, line))
+			fail_msg("Cap%s is not empty:\n%s", sets[i], text);
+	}
+	(void)sys_close(out[0]);
+	jail_end(&c);
+}
+
 /* What older kernels need; here it must work just as well, and leave nothing. */
 static void a_helper_lends_a_root(void **state)
 {
@@ -231,4 +278,4 @@ static void a_helper_lends_a_root(void **state)
 	rig_deinit(&g);
 }
 
-T_MAIN(T(a_helper_lends_a_root), T(every_failing_call_leaves_nothing), T(a_childs_failure_is_heard))
+T_MAIN(T(no_capability_is_left), T(a_helper_lends_a_root), T(every_failing_call_leaves_nothing), T(a_childs_failure_is_heard))
