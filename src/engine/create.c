@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include "base/macro.h"
+#include "base/mem.h"
 #include "base/str.h"
 #include "engine/engine_int.h"
 #include "engine/relay.h"
@@ -23,6 +24,16 @@
 #include "wire/gen/records.h"
 
 enum { CLOCK_SLACK_S = 60, SEED_BYTES = 32 };
+
+/*
+ * What is lent to the driver for a machine. A destroy() that is under way when
+ * the engine is freed still completes, and what it withdraws before: so this
+ * outlives the sandbox then, and frees itself.
+ */
+struct machine_calls {
+	struct driver_req start, destroy;
+	struct sandbox *sandbox; /* NULL: forgotten */
+};
 
 static struct sandbox *of(struct plan *p)
 {
@@ -222,10 +233,16 @@ static int write_end(struct sandbox *sb, struct err *e)
 		.stages = {sb->stages, sb->stages_n},
 	};
 
+	int r;
+
 	if (!sb->is_recorded)
 		return 0;
-	return keeps_failure(sb) ? store_sandbox_update(sb->engine->store, &sb->id, &life, e)
-				 : store_sandbox_remove(sb->engine->store, &sb->id, e);
+	if (keeps_failure(sb))
+		return store_sandbox_update(sb->engine->store, &sb->id, &life, e);
+	r = store_sandbox_remove(sb->engine->store, &sb->id, e);
+	if (r == 0)
+		sb->is_recorded = false;
+	return r;
 }
 
 /* Everything is gone but the row. A store that can't write now (full disk) is asked again. */
@@ -370,6 +387,16 @@ static void undo_turn(struct plan *p)
 
 /* ---- machine ---- */
 
+static struct machine_calls *calls_new(struct sandbox *sb,
+				       void (*started)(struct driver_req *r, const struct err *why))
+{
+	struct machine_calls *c = mem_new(sizeof(*c));
+
+	*c = (struct machine_calls){.start.done = started, .sandbox = sb};
+	sb->calls = c;
+	return c;
+}
+
 static void machine_gone(void *arg, const struct err *why)
 {
 	create_machine_gone(arg, why);
@@ -397,9 +424,9 @@ static void fill_spec(struct sandbox *sb, struct machine_spec *s)
 
 static void started(struct driver_req *r, const struct err *why)
 {
-	struct sandbox *sb = CONTAINER_OF(r, struct sandbox, start_req);
+	struct sandbox *sb = CONTAINER_OF(r, struct machine_calls, start)->sandbox;
 
-	if (!plan_is_forward(&sb->plan)) /* destroy() withdrew it */
+	if (!sb || !plan_is_forward(&sb->plan)) /* destroy() withdrew it */
 		return;
 	close_image_files(sb);
 	if (why)
@@ -417,13 +444,12 @@ static int run_machine(struct plan *p, struct err *e)
 	int r;
 
 	fill_spec(sb, &spec);
-	sb->start_req.done = started;
 	r = sb->driver->create(g->loop, g->keeper, &spec, &ev, &sb->machine, e);
 	if (r < 0) {
 		sb->machine = NULL;
 		return r;
 	}
-	return sb->driver->start(sb->machine, &spec, &sb->start_req, e);
+	return sb->driver->start(sb->machine, &spec, &calls_new(sb, started)->start, e);
 }
 
 static int run_adopt(struct plan *p, struct err *e)
@@ -433,20 +459,33 @@ static int run_adopt(struct plan *p, struct err *e)
 	struct machine_events ev = {machine_gone, sb};
 	int r;
 
-	sb->start_req.done = started;
-	r = sb->driver->adopt(g->loop, g->keeper, &sb->id, &ev, &sb->start_req, &sb->machine, e);
-	if (r < 0)
+	r = sb->driver->adopt(g->loop, g->keeper, &sb->id, &ev, &calls_new(sb, started)->start,
+			      &sb->machine, e);
+	if (r < 0) {
 		sb->machine = NULL;
+		free(take_ptr(&sb->calls));
+	}
 	return r;
 }
 
 static void destroyed(struct driver_req *r, const struct err *why)
 {
-	struct sandbox *sb = CONTAINER_OF(r, struct sandbox, destroy_req);
+	struct machine_calls *c = CONTAINER_OF(r, struct machine_calls, destroy);
+	struct sandbox *sb = c->sandbox;
 
+	free(c);
+	if (!sb)
+		return;
+	sb->calls = NULL;
 	if (why)
 		engine_emit(sb->engine, "error", EVENT_SANDBOX_STEP, sb, "machine", "%s", why->text);
 	plan_undone(&sb->plan);
+}
+
+static void destroy(struct sandbox *sb)
+{
+	sb->calls->destroy.done = destroyed;
+	sb->driver->destroy(take_ptr(&sb->machine), &sb->calls->destroy);
 }
 
 static void released(struct keeper_call *c, const struct err *why)
@@ -461,11 +500,8 @@ static void released(struct keeper_call *c, const struct err *why)
 /* No keeper stands behind the null driver's machines: they are taken over, to be destroyed. */
 static void adopted_to_destroy(struct driver_req *r, const struct err *why)
 {
-	struct sandbox *sb = CONTAINER_OF(r, struct sandbox, start_req);
-
 	(void)why; /* there was none, or it has ended: destroy() cleans up either way */
-	sb->destroy_req.done = destroyed;
-	sb->driver->destroy(take_ptr(&sb->machine), &sb->destroy_req);
+	destroy(CONTAINER_OF(r, struct machine_calls, start)->sandbox);
 }
 
 static void ignore_gone(void *arg, const struct err *why)
@@ -483,15 +519,16 @@ static void release_foreign(struct sandbox *sb)
 
 	sb->machine_is_foreign = false;
 	sb->release_call.done = released;
-	sb->start_req.done = adopted_to_destroy;
 	if (g->keeper)
 		r = keeper_release(g->keeper, &sb->id, &sb->release_call, &e);
 	else if (sb->driver)
-		r = sb->driver->adopt(g->loop, NULL, &sb->id, &ev, &sb->start_req, &sb->machine, &e);
+		r = sb->driver->adopt(g->loop, NULL, &sb->id, &ev,
+				      &calls_new(sb, adopted_to_destroy)->start, &sb->machine, &e);
 	else
 		r = -ERR_NOT_FOUND;
 	if (r < 0) {
 		sb->machine = NULL;
+		free(take_ptr(&sb->calls));
 		plan_undone(&sb->plan);
 	}
 }
@@ -502,9 +539,8 @@ static void undo_machine(struct plan *p)
 
 	close_image_files(sb);
 	loop_timer_cancel(sb->engine->loop, &sb->gone_timer);
-	sb->destroy_req.done = destroyed;
 	if (sb->machine)
-		sb->driver->destroy(take_ptr(&sb->machine), &sb->destroy_req);
+		destroy(sb);
 	else if (sb->machine_is_foreign)
 		release_foreign(sb);
 	else
@@ -830,9 +866,14 @@ void create_drop(struct sandbox *sb)
 {
 	plan_drop(&sb->plan);
 	sb->link = link_free(sb->link);
-	if (sb->machine && sb->driver->forget)
+	if (sb->calls)
+		sb->calls->sandbox = NULL;
+	if (sb->machine) {
 		sb->driver->forget(sb->machine);
+		free(sb->calls);
+	}
 	sb->machine = NULL;
+	sb->calls = NULL;
 	close_image_files(sb);
 	image_close(&sb->image);
 }

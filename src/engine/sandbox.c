@@ -168,11 +168,12 @@ void sandbox_touch(struct sandbox *sb)
 
 /* ---- store ---- */
 
+/* Only a failure has a reason in the store: so the next daemon knows removal from failure. */
 int sandbox_save(struct sandbox *sb, struct err *e)
 {
 	struct store_life life = {
 		.state = sandbox_state_name(sb->state),
-		.reason = sb->reason.text,
+		.reason = sb->fate == SANDBOX_FAILED ? sb->reason.text : "",
 		.idle_deadline_ms = sandbox_deadline_ms(sb, sb->idle_at_ns),
 		.generation = sb->generation,
 		.stages = {sb->stages, sb->stages_n},
@@ -668,6 +669,8 @@ void sandbox_remove(struct sandbox *sb, const struct err *why)
 		return;
 	}
 	sb->fate = SANDBOX_GONE;
+	if (sb->state == SANDBOX_STOPPING && sb->is_recorded)
+		(void)sandbox_save(sb, NULL);
 	plan_undo(&sb->plan, why);
 }
 
@@ -711,12 +714,15 @@ static void settle_over(struct sandbox *sb, const struct err *why)
 
 	if (failed)
 		engine_emit(sb->engine, "warn", EVENT_SANDBOX_FAILED, sb, NULL, "%s", why->text);
-	if (!failed || sb->ephemeral || !sb->is_recorded) { /* SANDBOX-3 */
+	if (!sb->is_recorded) { /* SANDBOX-3, or it failed before its record */
 		become_gone(sb, why);
 		return;
 	}
 	keep_failure(sb);
-	tell_over(sb, why);
+	if (failed)
+		tell_over(sb, why);
+	else /* removed after the failure had been written, before it was told */
+		forget_failed(sb, why);
 }
 
 void sandbox_settle(struct sandbox *sb, const struct err *why)

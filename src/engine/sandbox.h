@@ -87,7 +87,7 @@ struct sandbox {
 	bool has_turn;
 	struct machine *machine;
 	bool machine_is_foreign; /* of the daemon before: only the keeper knows it */
-	struct driver_req start_req, destroy_req;
+	struct machine_calls *calls; /* owned until destroy() was called, then its own */
 	struct keeper_call release_call;
 	struct link *link;
 	bool link_was_up; /* in this life of the link */

@@ -143,7 +143,9 @@ static void drop_client(struct client *c)
 		struct call *call = LIST_ENTRY(c->calls.next, struct call, link);
 
 		list_del(&call->link);
-		free(call);
+		call->stream = NULL;
+		if (!call->is_lent)
+			free(call);
 	}
 	link_free(c->conn);
 	list_del(&c->link);

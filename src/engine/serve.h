@@ -6,6 +6,7 @@
  * sees only fields this version knows. Thread: the loop's.
  */
 #pragma once
+#include <stdbool.h>
 #include "base/list.h"
 #include "policy/policy.h"
 
@@ -30,6 +31,7 @@ struct call {
 	struct list link;
 	struct client *client;
 	struct stream *stream; /* NULL: closed */
+	bool is_lent;	       /* to a driver, whose answer frees it: not freed with the client */
 };
 
 struct verb {

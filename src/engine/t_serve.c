@@ -143,7 +143,8 @@ static void bad_requests_name_field_and_limit(void **state)
 	assert_non_null(strstr(a->why.text, "128"));
 	assert_int_equal(ask(r, a, METHOD_SANDBOX_CREATE, &(struct rec_sandbox_create){.name = span_of("a/b")}),
 			 -ERR_INVALID);
-	assert_int_equal(ask(r, a, METHOD_SANDBOX_CREATE, &(struct rec_sandbox_create){.isolation = span_of("process")}),
+	assert_int_equal(ask(r, a, METHOD_SANDBOX_CREATE,
+			     &(struct rec_sandbox_create){.isolation = span_of("process")}),
 			 -ERR_UNSUPPORTED);
 	assert_int_equal(rig_ref(r, a, METHOD_SANDBOX_INFO, "nobody"), -ERR_NOT_FOUND);
 	assert_int_equal(rig_ref(r, a, METHOD_SANDBOX_REMOVE, "nobody"), -ERR_NOT_FOUND);
@@ -664,8 +665,8 @@ static void events_tell_the_story(void **state)
 	tell(w, &t);
 	assert_string_equal(t.text,
 			    "sandbox_creating sandbox_step:image sandbox_step:promise sandbox_step:record "
-			    "sandbox_step:disk sandbox_step:turn sandbox_step:machine sandbox_step:link sandbox_step:hello "
-			    "sandbox_step:setup sandbox_step:ready sandbox_ready sandbox_removed ");
+			    "sandbox_step:disk sandbox_step:turn sandbox_step:machine sandbox_step:link "
+			    "sandbox_step:hello sandbox_step:setup sandbox_step:ready sandbox_ready sandbox_removed ");
 	stream_reset(w->stream);
 	rig_crash(r);
 	rig_up(r); /* numbers go on growing */
@@ -694,6 +695,66 @@ static void a_slow_watcher_sees_a_gap(void **state)
 	assert_int_equal(events_last(ev), 3 * EVENTS_PER_EPOCH + 20);
 	events_free(ev);
 	rig_free(r);
+}
+
+/* ---- questions to a driver that is slow ---- */
+
+static void a_slow_usage_outlives_client_and_sandbox(void **state)
+{
+	struct rec_sandbox_ref ref = {.sandbox = span_of("x")};
+	struct rig *r = rig_new();
+	struct ask *a = ask_new(), *b = ask_new();
+	struct rec_sandbox_info info;
+
+	T_UNUSED(state);
+	make_named(r, "x");
+	r->script.steps[NULL_USAGE].mode = NULL_NEVER;
+	ask_start(r, a, METHOD_SANDBOX_INFO, &ref, false);
+	rig_turns(r, 10);
+	assert_false(a->done);
+	r->client = link_free(r->client); /* who asked goes away */
+	rig_turns(r, 10);
+	rig_connect(r);
+	ask_start(r, b, METHOD_SANDBOX_INFO, &ref, false);
+	rig_turns(r, 10);
+	assert_int_equal(rig_ref(r, a, METHOD_SANDBOX_REMOVE, "x"), 0);
+	assert_true(b->done); /* answered with what is known */
+	assert_int_equal(b->why.code, 0);
+	ask_decode(b, METHOD_SANDBOX_INFO, &info);
+	assert_int_equal(info.memory_used_mb, 0);
+	rig_is_clean(r);
+	free(a);
+	free(b);
+	rig_free(r);
+}
+
+static void the_daemon_may_end_while_a_machine_is_destroyed(void **state)
+{
+	struct rec_sandbox_ref ref = {.sandbox = span_of("x")};
+
+	T_UNUSED(state);
+	for (int starting = 0; starting < 2; starting++) {
+		struct rig *r = rig_new();
+		struct ask *a = ask_new(), *b = ask_new();
+
+		r->script.steps[NULL_DESTROY].after_ns = 50 * NS_PER_MS;
+		r->script.steps[NULL_START].mode = starting ? NULL_NEVER : NULL_OK;
+		ask_start(r, a, METHOD_SANDBOX_CREATE, &(struct rec_sandbox_create){.name = span_of("x")}, false);
+		settle(r);
+		assert_int_equal(a->done, !starting);
+		ask_start(r, b, METHOD_SANDBOX_REMOVE, &ref, false);
+		rig_turns(r, 10);
+		assert_false(b->done);
+		rig_crash(r);
+		loop_advance(r->loop, 100 * NS_PER_MS); /* the driver answers to nobody */
+		r->script.steps[NULL_START].mode = NULL_OK;
+		rig_up(r);
+		assert_int_equal(state_is(r, "x", "running"), -ERR_NOT_FOUND);
+		rig_is_clean(r);
+		free(a);
+		free(b);
+		rig_free(r);
+	}
 }
 
 /* ---- lists and the daemon ---- */
@@ -764,5 +825,6 @@ T_MAIN(T(names_are_unique), T(a_failed_name_is_free_again), T(a_repeated_request
        T(what_runs_is_adopted_under_a_new_generation),
        T(a_machine_that_died_meanwhile_is_a_failure_with_reason),
        T(a_hanging_guest_does_not_hold_up_the_others), T(any_failing_system_call_leaves_nothing),
-       T(events_tell_the_story), T(a_slow_watcher_sees_a_gap), T(long_lists_come_in_pieces),
+       T(events_tell_the_story), T(a_slow_watcher_sees_a_gap), T(a_slow_usage_outlives_client_and_sandbox),
+       T(the_daemon_may_end_while_a_machine_is_destroyed), T(long_lists_come_in_pieces),
        T(stop_leaves_machines_running))

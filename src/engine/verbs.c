@@ -127,6 +127,7 @@ static void run_info(struct client *c, struct stream *s, const void *rec)
 		i = mem_new(sizeof(*i));
 		i->sandbox = sb;
 		i->usage.req.done = info_usage;
+		i->call.is_lent = true;
 		if (sb->driver->usage(sb->machine, &i->usage, NULL) == 0) {
 			call_init(&i->call, c, s);
 			stream_accept(s, &ops, i);
