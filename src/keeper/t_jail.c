@@ -206,7 +206,8 @@ static void a_childs_failure_is_heard(void **state)
 /* An ordinary program under another id: not even the bounding set is left. */
 static void no_capability_is_left(void **state)
 {
-	static const char *const argv[] = {"grep", "^Cap", "/proc/self/status", NULL}, *const none[] = {NULL};
+	static const char *const argv[] = {"grep", "^Cap", "/proc/self/status", NULL};
+	static const char *const none[] = {NULL};
 	static const char *const sets[] = {"Inh", "Prm", "Eff", "Bnd", "Amb"};
 	struct err e = ERR_INIT;
 	char text[512] = "";
@@ -278,4 +279,5 @@ static void a_helper_lends_a_root(void **state)
 	rig_deinit(&g);
 }
 
-T_MAIN(T(no_capability_is_left), T(a_helper_lends_a_root), T(every_failing_call_leaves_nothing), T(a_childs_failure_is_heard))
+T_MAIN(T(no_capability_is_left), T(a_helper_lends_a_root), T(every_failing_call_leaves_nothing),
+       T(a_childs_failure_is_heard))
