@@ -240,7 +240,13 @@ static void attempt(struct conn *c)
 	} else if (fd == -ENOENT || fd == -ECONNREFUSED) {
 		start_or_wait(c);
 	} else {
-		err_sys(&c->why, fd, "connect to the daemon's socket %s", c->place.socket);
+		if (fd == -EACCES || fd == -EPERM)
+			err_set(&c->why, ERR_DENIED,
+				"the daemon's socket %s is another user's; become that user, or unset "
+				"HOTCELL_RUN to have a daemon of your own",
+				c->place.socket);
+		else
+			err_sys(&c->why, fd, "connect to the daemon's socket %s", c->place.socket);
 		fail(c);
 	}
 }

@@ -1,0 +1,249 @@
+/*
+ * client/t_echo.h - a double (t_double.h) whose sandboxes run a handful of programs, for tests
+ *
+ *	cat, or any argv	its input, then exit 0
+ *	fail			"out" and "err", exit 7
+ *	die			signal 9
+ *	late			killed by its timeout
+ *	much			1000 bytes, exit 0
+ *	binary			bytes that are no text, exit 0
+ *	hang			"ready", and nothing more until it is sent a signal, which ends it
+ *	wait			nothing
+ *	nobody			refused
+ */
+#pragma once
+#include <stdlib.h>
+#include "base/str.h"
+#include "client/t_double.h"
+#include "wire/bytes.h"
+
+enum { ECHO_ITEMS = 3 };
+
+struct echo {
+	struct double_daemon *d;
+	struct stream *stream;
+	struct str in, out;
+	size_t at;
+	bool echoes, ended, is_late;
+	char argv[64], env[64], cwd[64], on_detach[16];
+	uint64_t timeout_ms;
+	unsigned removed, calls;
+	struct rec_sandbox_create create;
+	char name[64], isolation[16], metadata[64];
+};
+
+static inline void echo_chunk(struct echo *x, unsigned tag, const void *p, size_t n)
+{
+	unsigned char head[4];
+
+	put_u32(head, (uint32_t)(n << 8 | tag));
+	str_add_mem(&x->out, head, 4);
+	str_add_mem(&x->out, p, n);
+}
+
+static inline void echo_exit_chunk(struct echo *x, int64_t code, uint64_t signal)
+{
+	struct rec_exec_exit e = {.code = signal ? -1 : code,
+				  .signal = signal,
+				  .reason = span_of(x->is_late ? "timeout" : signal ? "signaled" : "exited"),
+				  .wall_ms = 5,
+				  .cpu_ms = 4};
+	struct str rec = STR_INIT(4096);
+
+	assert(rec_encode(&rec_exec_exit_type, &e, &rec, NULL) == 0);
+	echo_chunk(x, 4, rec.p, rec.len);
+	str_deinit(&rec);
+	x->ended = true;
+}
+
+static inline void echo_pump(struct echo *x)
+{
+	while (x->stream && x->at < x->out.len) {
+		size_t sent = stream_send(x->stream, x->out.p + x->at, x->out.len - x->at);
+
+		x->at += sent;
+		if (!sent)
+			return;
+	}
+	if (x->stream && x->ended)
+		stream_end(x->stream);
+}
+
+static inline void echo_on_writable(struct stream *s)
+{
+	echo_pump(stream_arg(s));
+}
+
+static inline void echo_on_input(struct stream *s, uint64_t offset, struct span bytes)
+{
+	struct echo *x = stream_arg(s);
+
+	(void)offset;
+	str_add_mem(&x->in, bytes.p, bytes.n);
+	if (x->echoes)
+		echo_chunk(x, 1, bytes.p, bytes.n);
+	stream_consumed(s, bytes.n);
+	echo_pump(x);
+}
+
+static inline void echo_on_input_end(struct stream *s, uint64_t offset)
+{
+	struct echo *x = stream_arg(s);
+
+	(void)offset;
+	if (x->echoes)
+		echo_exit_chunk(x, 0, 0);
+	echo_pump(x);
+}
+
+static inline void echo_on_closed(struct stream *s, const struct err *why)
+{
+	(void)why;
+	((struct echo *)stream_arg(s))->stream = NULL;
+}
+
+static const struct stream_ops echo_ops = {
+	.data = echo_on_input, .writable = echo_on_writable, .end = echo_on_input_end, .closed = echo_on_closed};
+
+static inline void echo_begin(struct echo *x, struct span command)
+{
+	x->is_late = span_is(command, "late");
+	x->echoes = span_is(command, "cat") || command.n == 0;
+	if (span_is(command, "fail")) {
+		echo_chunk(x, 1, "out", 3);
+		echo_chunk(x, 2, "err", 3);
+		echo_exit_chunk(x, 7, 0);
+	} else if (span_is(command, "die")) {
+		echo_exit_chunk(x, 0, 9);
+	} else if (span_is(command, "much")) {
+		for (int i = 0; i < 100; i++)
+			echo_chunk(x, 1, "0123456789", 10);
+		echo_exit_chunk(x, 0, 0);
+	} else if (span_is(command, "binary")) {
+		echo_chunk(x, 1, "\xff\x00\xfe", 3);
+		echo_exit_chunk(x, 0, 0);
+	} else if (span_is(command, "late")) {
+		echo_exit_chunk(x, 0, 9);
+	} else if (span_is(command, "hang")) {
+		echo_chunk(x, 1, "ready", 5);
+	}
+}
+
+static inline void echo_copy_list(struct strv v, char *ret, size_t size)
+{
+	struct str s = STR_INIT(4096);
+
+	for (const char *t = strv_first(v); t; t = strv_next(v, t))
+		str_addf(&s, "%s;", t);
+	(void)snprintf(ret, size, "%s", str_text(&s));
+	str_deinit(&s);
+}
+
+static inline void echo_start_program(struct echo *x, struct stream *s, struct span payload)
+{
+	struct rec_exec_started reply = {.session = 1, .pid = 2};
+	struct rec_exec_start rec;
+
+	assert(rec_decode(&rec_exec_start_type, payload.p, payload.n, &rec, NULL) == 0);
+	str_clear(&x->in);
+	str_clear(&x->out);
+	x->at = 0;
+	x->ended = false;
+	x->timeout_ms = rec.timeout_ms;
+	echo_copy_list(rec.argv, x->argv, sizeof(x->argv));
+	echo_copy_list(rec.env, x->env, sizeof(x->env));
+	span_copy(rec.cwd, x->cwd, sizeof(x->cwd));
+	span_copy(rec.on_detach, x->on_detach, sizeof(x->on_detach));
+	if (span_is(rec.command, "nobody")) {
+		double_fail(s, ERR_NOT_FOUND, "no user 'nobody'");
+		return;
+	}
+	x->stream = s;
+	stream_accept(s, &echo_ops, x);
+	assert(stream_reply(s, &rec_exec_started_type, &reply, true, NULL, 0, NULL) == 0);
+	echo_begin(x, rec.command);
+	echo_pump(x);
+}
+
+static const struct stream_ops echo_none = {0};
+
+static inline void echo_reply_sandbox(struct stream *s, const char *name, unsigned number)
+{
+	struct rec_sandbox_info info = {.name = span_of(name),
+					.state = span_of("running"),
+					.wall = span_of("process"),
+					.template = span_of("base"),
+					.vcpus = 2,
+					.memory_mb = 512,
+					.created_ms = 1234};
+
+	info.id.b[15] = (unsigned char)number;
+	stream_accept(s, &echo_none, NULL);
+	assert(stream_reply(s, &rec_sandbox_info_type, &info, false, NULL, 0, NULL) == 0);
+}
+
+static inline void echo_create_sandbox(struct echo *x, struct stream *s, struct span payload)
+{
+	assert(rec_decode(&rec_sandbox_create_type, payload.p, payload.n, &x->create, NULL) == 0);
+	span_copy(x->create.name, x->name, sizeof(x->name));
+	span_copy(x->create.isolation, x->isolation, sizeof(x->isolation));
+	echo_copy_list(x->create.metadata, x->metadata, sizeof(x->metadata));
+	echo_reply_sandbox(s, x->name, 1);
+}
+
+static inline void echo_send_items(struct stream *s, const struct rec_type *t, const void *items, size_t size)
+{
+	struct rec_empty nothing = {0};
+
+	stream_accept(s, &echo_none, NULL);
+	assert(stream_reply(s, &rec_empty_type, &nothing, true, NULL, 0, NULL) == 0);
+	for (size_t i = 0; i < ECHO_ITEMS; i++)
+		assert(stream_send_item(s, t, (const char *)items + i * size));
+	stream_end(s);
+}
+
+static inline void echo_take_signal(struct echo *x, struct stream *s, struct span payload)
+{
+	struct rec_exec_signal rec;
+	struct rec_empty nothing = {0};
+
+	assert(rec_decode(&rec_exec_signal_type, payload.p, payload.n, &rec, NULL) == 0);
+	stream_accept(s, &echo_none, NULL);
+	assert(stream_reply(s, &rec_empty_type, &nothing, false, NULL, 0, NULL) == 0);
+	echo_exit_chunk(x, 0, rec.signal);
+	echo_pump(x);
+}
+
+static inline void echo_answer(struct double_daemon *d, struct stream *s, unsigned method, struct span payload)
+{
+	static const struct rec_sandbox_info boxes[ECHO_ITEMS] = {
+		{.id = {{1}}}, {.id = {{2}}, .state = {"paused", 6}}, {.id = {{3}}}};
+	static const struct rec_file_info files[ECHO_ITEMS] = {
+		{.path = {"a", 1}, .kind = {"file", 4}, .size = 5},
+		{.path = {"b", 1}, .kind = {"directory", 9}, .size = 4096},
+		{.path = {"c", 1}, .kind = {"symlink", 7}, .size = 1}};
+	struct echo *x = d->arg;
+
+	x->calls++;
+	switch (method) {
+	case METHOD_EXEC_START: echo_start_program(x, s, payload); return;
+	case METHOD_EXEC_SIGNAL: echo_take_signal(x, s, payload); return;
+	case METHOD_SANDBOX_HOLD: stream_accept(s, &echo_none, NULL); return;
+	case METHOD_SANDBOX_CREATE: echo_create_sandbox(x, s, payload); return;
+	case METHOD_SANDBOX_INFO:
+		if (memmem(payload.p, payload.n, "nobody", 6))
+			double_fail(s, ERR_NOT_FOUND, "there is no sandbox nobody");
+		else
+			echo_reply_sandbox(s, "lab", 1);
+		return;
+	case METHOD_SANDBOX_REMOVE:
+		x->removed++;
+		echo_reply_sandbox(s, "", 1);
+		return;
+	case METHOD_SANDBOX_LIST:
+		echo_send_items(s, &rec_sandbox_info_type, boxes, sizeof(boxes[0]));
+		return;
+	case METHOD_FILE_LIST: echo_send_items(s, &rec_file_info_type, files, sizeof(files[0])); return;
+	default: double_fail(s, ERR_UNSUPPORTED, "not played"); return;
+	}
+}
