@@ -182,6 +182,18 @@ static void connected(struct tunnel *t)
 		update(t);
 }
 
+/* Nobody there: some servers listen on ::1 only. */
+static void refused(struct tunnel *t)
+{
+	t->fd = sys_close(t->fd);
+	if (t->is_v6) {
+		fail(t, ERR_UNAVAILABLE, "nothing listens there");
+		return;
+	}
+	t->is_v6 = true;
+	start_connect(t);
+}
+
 static void on_connect(struct loop_io *io, unsigned events)
 {
 	struct tunnel *t = CONTAINER_OF(io, struct tunnel, io);
@@ -191,17 +203,10 @@ static void on_connect(struct loop_io *io, unsigned events)
 	(void)events;
 	(void)getsockopt(t->fd, SOL_SOCKET, SO_ERROR, &error, &n);
 	loop_io_del(t->loop, &t->io);
-	if (error == 0) {
+	if (error)
+		refused(t);
+	else
 		connected(t);
-		return;
-	}
-	t->fd = sys_close(t->fd);
-	if (t->is_v6) {
-		fail(t, ERR_UNAVAILABLE, "nothing listens there");
-		return;
-	}
-	t->is_v6 = true; /* some servers listen on ::1 only */
-	start_connect(t);
 }
 
 static int dial(const struct tunnel *t)
@@ -225,12 +230,9 @@ static int dial(const struct tunnel *t)
 static void start_connect(struct tunnel *t)
 {
 	t->fd = socket(t->is_v6 ? AF_INET6 : AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (t->fd < 0 || (dial(t) < 0 && errno != EINPROGRESS && errno != ECONNREFUSED)) {
-		fail(t, ERR_UNAVAILABLE, "nothing listens there");
-		return;
-	}
-	/* Refused at once or decided later: either way the socket becomes writable and knows. */
-	if (loop_io_add(t->loop, &t->io, t->fd, LOOP_WRITE, on_connect) < 0)
+	if (t->fd < 0 || (dial(t) < 0 && errno != EINPROGRESS))
+		refused(t);
+	else if (loop_io_add(t->loop, &t->io, t->fd, LOOP_WRITE, on_connect) < 0)
 		fail(t, ERR_INTERNAL, "can't watch the connection");
 }
 

@@ -451,6 +451,7 @@ static int launch(struct session *ss, const struct rec_exec_start *rq, const str
 		.user = user,
 		.argv = rq->argv,
 		.cwd = cwd,
+		.cwd_may_fail = rq->cwd.n == 0,
 		.pty = ss->pty,
 		.walls = ss->all->c.walls,
 	};
@@ -641,6 +642,9 @@ int session_signal(struct sessions *all, uint64_t number, int sig, struct err *e
 		session_kill(ss, "killed");
 		return 0;
 	}
+	/* The group's number is only ours while its leader is not reaped. */
+	if (ss->reaped)
+		return err_set(e, ERR_GONE, "the main process of session %" PRIu64 " has ended", number);
 	if (kill(-ss->pid, sig) < 0)
 		return errno == ESRCH ? err_set(e, ERR_GONE,
 						"session %" PRIu64 "'s process group is empty",

@@ -109,6 +109,7 @@ static void fill_child(struct spawn *sp, const struct spawn_request *rq, int rep
 		.gid = rq->user->gid,
 		.n_groups = rq->user->n_groups + 1,
 		.cwd = sp->cwd,
+		.cwd_may_fail = rq->cwd_may_fail,
 		.path = env_get(&sp->env, "PATH"),
 		.argv = sp->argv,
 		.envp = sp->env.v,

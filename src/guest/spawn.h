@@ -32,6 +32,7 @@ struct spawn_request {
 	struct strv argv;   /* at least one */
 	struct env env;	    /* given */
 	const char *cwd;
+	bool cwd_may_fail;  /* nobody asked for it: "/" will do */
 	int fds[3];	    /* lent: stdin, stdout, stderr */
 	bool pty;	    /* fds are its slave: make it the controlling terminal */
 	int cgroup_fd;	    /* lent; -1: none */

@@ -146,6 +146,13 @@ static long become_user(const struct child *c)
 	return r;
 }
 
+static long enter_cwd(const struct child *c)
+{
+	long r = CALL(SYS_chdir, c->cwd);
+
+	return r < 0 && c->cwd_may_fail ? CALL(SYS_chdir, "/") : r;
+}
+
 static long raise_walls(const struct child *c)
 {
 	struct __user_cap_header_struct head = {.version = _LINUX_CAPABILITY_VERSION_3};
@@ -215,7 +222,7 @@ static void run(struct child *c)
 	if (r >= 0 && (stage = CHILD_USER))
 		r = become_user(c);
 	if (r >= 0 && (stage = CHILD_CWD)) /* as the user: their permissions count */
-		r = CALL(SYS_chdir, c->cwd);
+		r = enter_cwd(c);
 	(void)CALL(SYS_rt_sigprocmask, SIG_SETMASK, &no_signals, NULL, sizeof(no_signals));
 	if (r >= 0 && (stage = CHILD_WALLS))
 		r = raise_walls(c);

@@ -98,7 +98,8 @@ static void build_root(void)
 	must(chown("root/home/user", 1000, 1000) == 0, "home");
 	put_file("root/etc/passwd", "root:x:0:0:root:/root:/bin/sh\n"
 				    "user:x:1000:1000::/home/user:/bin/sh\n"
-				    "other:x:1001:1001::/tmp:/bin/sh\n");
+				    "other:x:1001:1001::/tmp:/bin/sh\n"
+				    "ghost:x:1002:1002::/no/home:/bin/sh\n");
 	put_file("root/etc/ld.so.cache", "");
 	must(mount("/etc/ld.so.cache", "root/etc/ld.so.cache", NULL, MS_BIND, NULL) == 0, "ld.so.cache");
 	put_file("root/etc/group", "root:x:0:\nuser:x:1000:\ncrew:x:77:other,user\n");
@@ -309,6 +310,26 @@ static void t_output_and_code(void **state)
 	expect(p, "id -u; id -G; pwd; umask", "1000\n1000 77\n/home/user\n0022\n", "", 0);
 	expect(p, "echo $HOME $USER $LOGNAME", "/home/user user user\n", "", 0);
 	expect(p, "cat; echo end", "end\n", "", 0); /* no stdin: empty */
+}
+
+static void t_other_users(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_exec_start rq = {.command = span_of("id -u; pwd"), .user = span_of("ghost")};
+	struct call *c = call_wait(p, METHOD_EXEC_START, &rq, NULL);
+	struct said x;
+
+	said_parse(&x, &c->bytes);
+	assert_string_equal(str_text(&x.out), "1002\n/\n"); /* a home that is not there is no failure */
+	said_free(&x);
+	call_free(c);
+	rq.user = span_of("4711"); /* a number without a line */
+	rq.cwd = span_of("/tmp");
+	c = call_wait(p, METHOD_EXEC_START, &rq, NULL);
+	said_parse(&x, &c->bytes);
+	assert_string_equal(str_text(&x.out), "4711\n/tmp\n");
+	said_free(&x);
+	call_free(c);
 }
 
 static void t_order(void **state)
@@ -1085,6 +1106,26 @@ static void t_port(void **state)
 	call_free(run);
 }
 
+static void t_port_on_v6(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_port_connect rq = {.port = 8124};
+	struct rec_exec_start server = {
+		.command = span_of("python3 -c '\n"
+				   "import socket\n"
+				   "s=socket.socket(socket.AF_INET6); s.bind((\"::1\",8124)); s.listen()\n"
+				   "print(\"up\",flush=True); c,_=s.accept(); c.sendall(b\"six\")'")};
+	struct call *run = call_start(p, METHOD_EXEC_START, &server, false);
+	struct call *c;
+
+	wait_bytes(p, run, OUTPUT_HEAD + 3);
+	c = call_wait(p, METHOD_PORT_CONNECT, &rq, NULL);
+	assert_int_equal(c->why.code, 0);
+	assert_string_equal(str_text(&c->bytes), "six");
+	call_free(c);
+	call_free(run);
+}
+
 static void t_setup_and_info(void **state)
 {
 	struct peer *p = peer_of(state);
@@ -1174,6 +1215,7 @@ int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
 		T(t_output_and_code),
+		T(t_other_users),
 		T(t_order),
 		T(t_walls),
 		T(t_failures_are_no_exit_codes),
@@ -1201,6 +1243,7 @@ int main(int argc, char **argv)
 		T(t_mkdir_move_remove),
 		T(t_watch),
 		T(t_port),
+		T(t_port_on_v6),
 		T(t_setup_and_info),
 		cmocka_unit_test(t_reaper_killed),
 		cmocka_unit_test(t_shutdown),
