@@ -78,7 +78,7 @@ struct slot {
 	uint64_t lease_ns;
 	struct sys_exit how;
 	const char *cause; /* why we killed it; NULL: we did not */
-	char tail[TAIL_MAX];
+	char *tail; /* last words, TAIL_MAX; NULL: none yet */
 	size_t tail_len;
 
 	struct machine_call *start; /* STARTING */
@@ -158,6 +158,7 @@ static void slot_freed(struct slot *s)
 	s->id = (struct id){0};
 	s->how = (struct sys_exit){0};
 	s->cause = NULL;
+	free(take_ptr(&s->tail));
 	s->tail_len = 0;
 	s->kvm = false;
 	answer_releases(s);
@@ -252,6 +253,8 @@ void machines_renew(struct machines *ms, uint64_t lease_ms)
 
 static void keep_tail(struct slot *s, const char *p, size_t n)
 {
+	if (!s->tail)
+		s->tail = mem_new(TAIL_MAX);
 	if (n >= TAIL_MAX) {
 		p += n - TAIL_MAX;
 		n = TAIL_MAX;
@@ -803,9 +806,11 @@ static void add_last_words(struct str *text, const char *p, size_t n)
 static size_t find_last_words(const struct slot *s)
 {
 	static const char panic[] = "Kernel panic";
-	const char *at = memmem(s->tail, s->tail_len, panic, sizeof(panic) - 1);
-	const char *line;
+	const char *at, *line;
 
+	if (!s->tail)
+		return 0;
+	at = memmem(s->tail, s->tail_len, panic, sizeof(panic) - 1);
 	if (at)
 		return (size_t)(at - s->tail);
 	if (s->tail_len <= WORDS_MAX)
@@ -902,6 +907,7 @@ struct machines *machines_free(struct machines *ms)
 		if (s->group)
 			(void)cgroup_remove(s->group); /* what resists is the sweep's */
 		s->group = cgroup_free(s->group);
+		free(s->tail);
 	}
 	free(ms->slots);
 	free(ms);
