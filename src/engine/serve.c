@@ -24,7 +24,7 @@ static struct span *sandbox_field(const struct rec_type *t, void *rec)
 {
 	for (size_t i = 0; i < t->n_fields; i++)
 		if (strcmp(t->fields[i].name, "sandbox") == 0)
-			return (struct span *)((char *)rec + t->fields[i].offset);
+			return (void *)((char *)rec + t->fields[i].offset);
 	return NULL;
 }
 
