@@ -311,14 +311,16 @@ static void lives(void **state)
 	end(&t);
 }
 
+#define SHUTDOWN(why) "{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"" why "\"}}\n"
+
 static void tells_the_end_once(void **state)
 {
 	static const struct {
 		const char *event, *reason, *says;
 		unsigned signal;
 	} cases[] = {
-		{"{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-reset\"}}\n", "exited: x", "restarted or panicked", 0},
-		{"{\"event\": \"SHUTDOWN\", \"data\": {\"reason\": \"guest-shutdown\"}}\n", "exited", "from inside", 0},
+		{SHUTDOWN("guest-reset"), "exited: x", "restarted or panicked", 0},
+		{SHUTDOWN("guest-shutdown"), "exited", "from inside", 0},
 		{"", "killed", "jail forbids", SIGSYS},
 		{"nonsense\n", "oom: \x1b[31mred\n", "oom: \\x1b[31mred\\n", SIGKILL},
 		{"", "", "the machine ended", SIGKILL},
