@@ -41,12 +41,13 @@ class Cell:
     def took_ms(self, *fields):
         return float(self.ask(*fields)["us"]) / 1000
 
-    def box(self, wall):
-        """One sandbox that stays for the suite; a wall that failed once is not tried again."""
+    def box(self, wall, memory_mb=0):
+        """One sandbox that stays for the suite; a wall that failed once is not tried again.
+        @memory_mb 0: as much as the template says."""
         if wall in self.dead_walls:
             raise Skip(self.dead_walls[wall])
         try:
-            made = self.ask("create", wall, 0)
+            made = self.ask("create", wall, memory_mb)
         except ProbeError as e:
             self.dead_walls[wall] = str(e)
             raise Skip(str(e)) from e
