@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "engine/engine_int.h"
 #include "engine/relay.h"
+#include "engine/waiter.h"
 #include "loop/link.h"
 #include "store/store.h"
 #include "wire/gen/events.h"
@@ -49,7 +50,7 @@ void sandbox_set_state(struct sandbox *sb, enum sandbox_state to)
 	sb->state = to;
 }
 
-static bool is_live(const struct sandbox *sb)
+bool sandbox_is_live(const struct sandbox *sb)
 {
 	return sb->state == SANDBOX_CREATING || sb->state == SANDBOX_RUNNING ||
 	       sb->state == SANDBOX_PAUSED;
@@ -97,7 +98,7 @@ static uint64_t sooner(uint64_t a, uint64_t b)
 static void on_timer(struct loop_timer *t);
 
 /* A pause stops the idle clock; the absolute one runs on. */
-static void arm_timer(struct sandbox *sb)
+void sandbox_arm_timer(struct sandbox *sb)
 {
 	uint64_t at = 0;
 
@@ -144,7 +145,7 @@ static void on_timer(struct loop_timer *t)
 	} else {
 		if (is_past(sb, sb->idle_at_ns)) /* a call that goes on is use */
 			sandbox_touch(sb);
-		arm_timer(sb);
+		sandbox_arm_timer(sb);
 	}
 }
 
@@ -210,7 +211,7 @@ static struct sandbox *find_by(struct map *m, size_t offset, const char *tenant,
 	if (name.n == 0 || name.n >= SANDBOX_TEXT)
 		return NULL;
 	node = map_find(m, key, make_key(key, tenant, name));
-	return node ? (struct sandbox *)((char *)node - offset) : NULL;
+	return node ? (struct sandbox *)(void *)((char *)node - offset) : NULL;
 }
 
 static struct sandbox *find_name(struct engine *g, const char *tenant, struct span name)
@@ -315,143 +316,6 @@ void sandbox_info(const struct sandbox *sb, struct rec_sandbox_info *ret)
 		.ephemeral = sb->ephemeral,
 		.pid = sb->machine && d->pid ? (uint64_t)d->pid(sb->machine) : 0,
 	};
-}
-
-/* ---- those who wait ---- */
-
-static void waiter_drop(struct waiter *w)
-{
-	list_del(&w->link);
-	free(w);
-}
-
-/* The stream is answered for good: nobody listens to its last callbacks. */
-static void waiter_leave(struct waiter *w)
-{
-	static const struct stream_ops deaf = {0};
-
-	stream_accept(w->stream, &deaf, NULL);
-	waiter_drop(w);
-}
-
-static void waiter_reply(struct waiter *w, bool more)
-{
-	struct rec_sandbox_info info;
-
-	sandbox_info(w->sandbox, &info);
-	(void)stream_reply(w->stream, &rec_sandbox_info_type, &info, more, NULL, 0, NULL);
-}
-
-static void waiter_fail(struct waiter *w, const struct err *why)
-{
-	stream_fail(w->stream, why);
-	waiter_drop(w);
-}
-
-static bool is_held(const struct sandbox *sb)
-{
-	LIST_FOR_EACH(pos, &sb->waiters) {
-		const struct waiter *w = LIST_ENTRY(pos, struct waiter, link);
-
-		if (w->kind != WAIT_GONE)
-			return true;
-	}
-	return false;
-}
-
-/* An ephemeral sandbox that nobody holds lives on for a while: its client may be reconnecting. */
-static void watch_holders(struct sandbox *sb)
-{
-	bool is_alone = sb->ephemeral && !is_held(sb);
-
-	sb->grace_at_ns = is_alone
-				  ? loop_now(sb->engine->loop) + ENGINE_GRACE_MS * NS_PER_MS
-				  : 0;
-	arm_timer(sb);
-}
-
-static void waiter_end(struct stream *s, uint64_t offset)
-{
-	struct waiter *w = stream_arg(s);
-
-	(void)offset;
-	w->ended = true;
-}
-
-/* Withdrawn (reset), or the client is gone (its link is down). */
-static void waiter_closed(struct stream *s, const struct err *why)
-{
-	struct waiter *w = stream_arg(s);
-	struct sandbox *sb = w->sandbox;
-	bool was_withdrawn = why && link_is_up(stream_link(s)), was_gone = w->kind == WAIT_GONE;
-	struct err e = ERR_INIT;
-
-	waiter_drop(w);
-	if (was_gone || is_held(sb) || !is_live(sb))
-		return;
-	if (!sb->ephemeral && !(was_withdrawn && sb->state == SANDBOX_CREATING))
-		return;
-	err_set(&e, ERR_CANCELED, was_withdrawn ? "its client withdrew it" : "its client went away");
-	sandbox_remove(sb, &e);
-}
-
-void sandbox_wait(struct sandbox *sb, struct stream *s, enum waiter_kind kind)
-{
-	static const struct stream_ops ops = {.end = waiter_end, .closed = waiter_closed};
-	struct waiter *w = mem_new(sizeof(*w));
-	struct err e = ERR_INIT;
-
-	*w = (struct waiter){.sandbox = sb, .stream = s, .kind = kind};
-	list_add_tail(&sb->waiters, &w->link);
-	stream_accept(s, &ops, w);
-	if (kind == WAIT_GONE || sb->state == SANDBOX_CREATING)
-		return;
-	if (!is_live(sb)) {
-		if (sb->reason.code)
-			e = sb->reason;
-		else
-			err_set(&e, ERR_CONFLICT, "sandbox %s is %s", sb->id_text,
-				sandbox_state_name(sb->state));
-		waiter_fail(w, &e);
-	} else if (kind == WAIT_HOLD) {
-		waiter_reply(w, true);
-		watch_holders(sb);
-	} else {
-		waiter_reply(w, false);
-		waiter_leave(w);
-	}
-}
-
-static void tell_ready(struct sandbox *sb)
-{
-	LIST_FOR_EACH_SAFE(pos, &sb->waiters) {
-		struct waiter *w = LIST_ENTRY(pos, struct waiter, link);
-		bool holds = w->kind == WAIT_HOLD ||
-			     (w->kind == WAIT_READY && sb->ephemeral && !w->ended);
-
-		if (w->kind == WAIT_GONE)
-			continue;
-		waiter_reply(w, holds);
-		if (holds)
-			w->kind = WAIT_HOLD;
-		else
-			waiter_leave(w);
-	}
-	watch_holders(sb);
-}
-
-static void tell_over(struct sandbox *sb, const struct err *why)
-{
-	LIST_FOR_EACH_SAFE(pos, &sb->waiters) {
-		struct waiter *w = LIST_ENTRY(pos, struct waiter, link);
-
-		if (w->kind != WAIT_GONE) {
-			waiter_fail(w, why);
-		} else if (sb->state == SANDBOX_GONE) {
-			waiter_reply(w, false);
-			waiter_leave(w);
-		}
-	}
 }
 
 /* ---- birth ---- */
@@ -582,7 +446,7 @@ static void keep_failure(struct sandbox *sb)
 {
 	sandbox_set_state(sb, SANDBOX_FAILED);
 	sb->forget_at_ns = loop_now(sb->engine->loop) + ENGINE_FAILED_MS * NS_PER_MS;
-	arm_timer(sb);
+	sandbox_arm_timer(sb);
 }
 
 static enum sandbox_state state_of(const char *name)
@@ -643,7 +507,7 @@ void sandbox_resume(struct sandbox *sb, const struct err *machine_ended)
 static void become_gone(struct sandbox *sb, const struct err *why)
 {
 	sandbox_set_state(sb, SANDBOX_GONE);
-	tell_over(sb, why);
+	waiters_over(sb, why);
 	engine_emit(sb->engine, "info", EVENT_SANDBOX_REMOVED, sb, NULL, "%s", why->text);
 	sandbox_forget(sb);
 }
@@ -659,7 +523,7 @@ static void forget_failed(struct sandbox *sb, const struct err *why)
 	}
 	engine_emit(sb->engine, "error", EVENT_SANDBOX_FAILED, sb, NULL, "%s", e.text);
 	sb->forget_at_ns = loop_now(sb->engine->loop) + ENGINE_STORE_RETRY_MS * NS_PER_MS;
-	arm_timer(sb);
+	sandbox_arm_timer(sb);
 }
 
 void sandbox_remove(struct sandbox *sb, const struct err *why)
@@ -676,7 +540,7 @@ void sandbox_remove(struct sandbox *sb, const struct err *why)
 
 void sandbox_break(struct sandbox *sb, const struct err *why)
 {
-	if (is_live(sb))
+	if (sandbox_is_live(sb))
 		plan_undo(&sb->plan, why);
 }
 
@@ -705,7 +569,7 @@ static void settle_ready(struct sandbox *sb)
 		engine_emit(g, "info", EVENT_SANDBOX_READY, sb, NULL, "%llu us",
 			    (unsigned long long)((loop_now(g->loop) - sb->plan_started_ns) / NS_PER_US));
 	}
-	tell_ready(sb);
+	waiters_ready(sb);
 }
 
 static void settle_over(struct sandbox *sb, const struct err *why)
@@ -720,7 +584,7 @@ static void settle_over(struct sandbox *sb, const struct err *why)
 	}
 	keep_failure(sb);
 	if (failed)
-		tell_over(sb, why);
+		waiters_over(sb, why);
 	else /* removed after the failure had been written, before it was told */
 		forget_failed(sb, why);
 }
@@ -743,8 +607,7 @@ void sandbox_settle(struct sandbox *sb, const struct err *why)
 
 void sandbox_detach(struct sandbox *sb, const struct err *why)
 {
-	while (!list_empty(&sb->waiters))
-		waiter_fail(LIST_ENTRY(sb->waiters.next, struct waiter, link), why);
+	waiters_fail(sb, why);
 	relay_end_all(&sb->relays, why);
 	create_drop(sb);
 }
