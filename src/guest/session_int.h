@@ -71,6 +71,9 @@ struct sessions {
 };
 
 /* session.c */
+struct session **sessions_take_slot(struct sessions *all); /* empty; NULL: all are running */
+void session_free(struct session *ss);
+void session_main_gone(struct session *ss); /* its status is known */
 void session_kill(struct session *ss, const char *reason);
 void session_maybe_end(struct session *ss);
 
