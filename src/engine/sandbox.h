@@ -71,7 +71,7 @@ struct sandbox {
 	uint64_t idle_at_ns, end_at_ns, grace_at_ns, forget_at_ns; /* loop time; 0: none */
 	uint64_t idle_saved_ms;	 /* the idle deadline as the store has it */
 	struct loop_timer timer, retry_timer, gone_timer;
-	struct list waiters;	 /* struct waiter: who wants to know, who holds */
+	struct list waiters;	 /* struct waiter (engine/waiter.h) */
 
 	/* What the plan has made so far. */
 	struct plan plan;
@@ -99,17 +99,6 @@ struct sandbox {
 	uint64_t guest_boot_us;
 	char stages[SANDBOX_STAGES];
 	size_t stages_n;
-};
-
-enum waiter_kind { WAIT_READY, WAIT_GONE, WAIT_HOLD };
-
-/* A client's stream that waits for a sandbox or holds it. */
-struct waiter {
-	struct list link;
-	struct sandbox *sandbox;
-	struct stream *stream;
-	enum waiter_kind kind;
-	bool ended; /* the client sends no more: it won't hold */
 };
 
 const char *sandbox_state_name(enum sandbox_state s);
@@ -146,9 +135,6 @@ void sandbox_lost(struct sandbox *sb, const struct err *why);
 /* Somebody used it. */
 void sandbox_touch(struct sandbox *sb);
 
-/* @s is accepted here and answered or failed when what it waits for happens. */
-void sandbox_wait(struct sandbox *sb, struct stream *s, enum waiter_kind kind);
-
 /* Fill @ret; texts point into @sb, the stages into it as well. Usage is left at 0. */
 void sandbox_info(const struct sandbox *sb, struct rec_sandbox_info *ret);
 
@@ -165,7 +151,10 @@ int sandbox_check_running(const struct sandbox *sb, struct err *e);
 void sandbox_detach(struct sandbox *sb, const struct err *why);
 void sandbox_forget(struct sandbox *sb);
 
-/* ---- for engine/create.c ---- */
+/* ---- for the other files of engine/ ---- */
+
+bool sandbox_is_live(const struct sandbox *sb); /* creating, running or paused */
+void sandbox_arm_timer(struct sandbox *sb);	/* after one of its deadlines changed */
 
 void sandbox_set_state(struct sandbox *sb, enum sandbox_state to);
 int sandbox_save(struct sandbox *sb, struct err *e); /* what changes: state, reason, deadlines */

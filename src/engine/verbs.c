@@ -6,6 +6,7 @@
 #include "engine/engine_int.h"
 #include "engine/sandbox.h"
 #include "engine/serve.h"
+#include "engine/waiter.h"
 #include "loop/link.h"
 #include "wire/gen/events.h"
 #include "wire/gen/methods.h"

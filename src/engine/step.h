@@ -1,0 +1,45 @@
+/*
+ * engine/step.h - the steps of the create and adopt plans. Private to engine/create.c and engine/step_*.c.
+ *
+ * step_place.c	 what a sandbox needs first: image, memory, record, disk
+ * step_machine.c the turn to boot, and the machine
+ * step_agent.c	 the link and what is said on it
+ *
+ * Every undo copes with things that are half there, not there, or only known
+ * to the keeper (PLAN-2). Thread: the loop's.
+ */
+#pragma once
+#include <stdbool.h>
+#include <stdint.h>
+#include "driver/driver.h"
+#include "engine/plan.h"
+
+struct sandbox;
+
+int step_run_image(struct plan *p, struct err *e);
+int step_run_reopen(struct plan *p, struct err *e); /* of what is adopted */
+void step_undo_image(struct plan *p);
+int step_run_promise(struct plan *p, struct err *e);
+int step_run_repromise(struct plan *p, struct err *e); /* of what is adopted */
+void step_undo_promise(struct plan *p);
+int step_run_record(struct plan *p, struct err *e);
+void step_undo_record(struct plan *p);
+int step_run_disk(struct plan *p, struct err *e);
+void step_undo_disk(struct plan *p);
+int step_run_turn(struct plan *p, struct err *e);
+void step_undo_turn(struct plan *p);
+int step_run_machine(struct plan *p, struct err *e);
+int step_run_adopt(struct plan *p, struct err *e);
+void step_undo_machine(struct plan *p);
+int step_run_link(struct plan *p, struct err *e);
+void step_undo_link(struct plan *p);
+int step_run_hello(struct plan *p, struct err *e);
+int step_run_setup(struct plan *p, struct err *e);
+int step_run_ready(struct plan *p, struct err *e);
+
+struct sandbox *step_sandbox(struct plan *p);
+bool step_needs_image(const struct sandbox *sb);	  /* a kernel of its own: image and disk */
+uint64_t step_deadline_ms(const struct sandbox *sb);	  /* of its create plan */
+void step_close_files(struct sandbox *sb);		  /* of image and disk; the machine has its own */
+void step_give_turn(struct sandbox *sb);		  /* it boots no more; none: fine */
+void step_forget_machine(struct sandbox *sb);		  /* the daemon ends, the machine does not */

@@ -1,0 +1,227 @@
+/* engine/step_agent.c - the agent's link, its setup with proof, and the result written down */
+#include "engine/step.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/macro.h"
+#include "base/str.h"
+#include "engine/engine_int.h"
+#include "engine/relay.h"
+#include "engine/sandbox.h"
+#include "loop/link.h"
+#include "wire/gen/events.h"
+#include "wire/gen/methods.h"
+#include "wire/gen/records.h"
+
+enum { CLOCK_SLACK_S = 60, SEED_BYTES = 32 };
+
+/* ---- link: the protocol on the agent's stream ---- */
+
+static void link_up(struct link *k, uint64_t generation)
+{
+	struct sandbox *sb = link_arg(k);
+
+	(void)generation;
+	sb->link_was_up = true;
+	if (plan_step(&sb->plan) && strcmp(plan_step(&sb->plan)->name, "hello") == 0)
+		plan_next(&sb->plan);
+}
+
+static void on_gone_timer(struct loop_timer *t)
+{
+	struct sandbox *sb = CONTAINER_OF(t, struct sandbox, gone_timer);
+	struct err e = ERR_INIT;
+
+	err_set(&e, ERR_GONE, "its agent closed the link, and the machine runs on");
+	sandbox_break(sb, &e);
+}
+
+/*
+ * The end of the stream usually means that the machine ends: its own last word,
+ * which says why, is on its way. Anything else is a guest that lies.
+ */
+static void link_down(struct link *k, const struct err *why)
+{
+	struct sandbox *sb = link_arg(k);
+	struct loop *l = sb->engine->loop;
+
+	if (why->code == ERR_GONE) {
+		loop_timer_set(l, &sb->gone_timer, loop_now(l) + ENGINE_GONE_WAIT_MS * NS_PER_MS,
+			       on_gone_timer);
+		return;
+	}
+	engine_emit(sb->engine, "warn", EVENT_LINK_BROKEN, sb, NULL, "%s", why->text);
+	sandbox_break(sb, why);
+}
+
+int step_run_link(struct plan *p, struct err *e)
+{
+	static const struct link_ops ops = {.up = link_up, .down = link_down};
+	struct sandbox *sb = step_sandbox(p);
+	unsigned flags = LINK_INITIATOR | LINK_SOCKET | (sb->is_adopted ? LINK_RESYNC : 0u);
+	int fd = sb->driver->take_link(sb->machine);
+	int r;
+
+	if (fd < 0)
+		return err_set(e, ERR_INTERNAL, "driver %s gave no link", sb->driver->name);
+	r = link_new(sb->engine->loop, fd, flags, sb->generation, &ops, sb, &sb->link, e);
+	if (r < 0) {
+		sb->link = NULL;
+		return r;
+	}
+	plan_next(p);
+	return 0;
+}
+
+void step_undo_link(struct plan *p)
+{
+	struct sandbox *sb = step_sandbox(p);
+
+	relay_end_all(&sb->relays, &sb->reason);
+	sb->setup = NULL;
+	sb->link = link_free(sb->link);
+	sb->link_was_up = false;
+	plan_undone(p);
+}
+
+/* ---- hello: the agent answers ---- */
+
+int step_run_hello(struct plan *p, struct err *e)
+{
+	(void)e;
+	if (step_sandbox(p)->link_was_up)
+		plan_next(p);
+	return 0;
+}
+
+/* ---- setup: clock, randomness, identity; with proof ---- */
+
+static void hostname_of(const struct sandbox *sb, char ret[SANDBOX_TEXT])
+{
+	if (sb->name[0])
+		(void)snprintf(ret, SANDBOX_TEXT, "%s", sb->name);
+	else
+		(void)snprintf(ret, SANDBOX_TEXT, "hotcell-%.12s", sb->id_text);
+}
+
+static int check_proof(const struct sandbox *sb, const struct rec_guest_ready *ready, struct err *e)
+{
+	uint64_t now_s = loop_unix_ms(sb->engine->loop) / 1000, guest_s = ready->time_ns / NS_PER_S;
+	const char *wall = sb->driver->caps & DRIVER_OWN_KERNEL ? "vm" : "process";
+	char hostname[SANDBOX_TEXT];
+
+	hostname_of(sb, hostname);
+	if (sb->driver->caps & DRIVER_OWN_KERNEL && !ready->seeded) /* else the pool is this host's */
+		return err_set(e, ERR_UNAVAILABLE, "the guest did not reseed its random pool");
+	if (!span_is(ready->hostname, hostname))
+		return err_set(e, ERR_UNAVAILABLE, "the guest did not take its host name");
+	if (guest_s + CLOCK_SLACK_S < now_s || guest_s > now_s + CLOCK_SLACK_S)
+		return err_set(e, ERR_UNAVAILABLE, "the guest did not set its clock");
+	if (!span_is(ready->wall, wall))
+		return err_set(e, ERR_UNAVAILABLE, "the guest does not find itself behind a %s wall",
+			       wall);
+	return 0;
+}
+
+static void setup_reply(struct stream *s, struct span payload, const int *fds, unsigned n_fds)
+{
+	struct sandbox *sb = stream_arg(s);
+	struct rec_guest_ready ready;
+	struct err e = ERR_INIT;
+
+	(void)fds;
+	(void)n_fds;
+	if (rec_decode(&rec_guest_ready_type, payload.p, payload.n, &ready, &e) == 0)
+		(void)check_proof(sb, &ready, &e);
+	sb->guest_boot_us = ready.boot_us;
+	if (e.code)
+		plan_fail(&sb->plan, &e);
+}
+
+static void setup_closed(struct stream *s, const struct err *why)
+{
+	struct sandbox *sb = stream_arg(s);
+	struct err e = ERR_INIT;
+
+	sb->setup = NULL;
+	if (!why) {
+		plan_next(&sb->plan);
+		return;
+	}
+	if (sb->link && !link_is_up(sb->link)) /* link_down() knows more */
+		return;
+	err_copy(&e, why);
+	err_wrap(&e, "the guest refused its setup");
+	plan_fail(&sb->plan, &e);
+}
+
+int step_run_setup(struct plan *p, struct err *e)
+{
+	static const struct stream_ops ops = {.reply = setup_reply, .closed = setup_closed};
+	struct sandbox *sb = step_sandbox(p);
+	const struct engine_host *host = sb->engine->host;
+	char hostname[SANDBOX_TEXT], seed[SEED_BYTES];
+	struct rec_guest_setup rec = {
+		.time_ns = loop_unix_ms(sb->engine->loop) * NS_PER_MS,
+		.seed = {seed, sizeof(seed)},
+		.env = sb->env,
+		.user = span_of("user"),
+		.pids_max = sb->verdict.pids_max,
+	};
+	int r = host->random(host->arg, seed, sizeof(seed));
+
+	if (r == 0)
+		r = host->random(host->arg, rec.machine_id.b, ID_BYTES);
+	if (r < 0)
+		return err_sys(e, r, "random seed");
+	hostname_of(sb, hostname);
+	rec.hostname = span_of(hostname);
+	r = link_call(sb->link, METHOD_GUEST_SETUP, &rec_guest_setup_type, &rec, false, NULL, 0, &ops,
+		      sb, &sb->setup, e);
+	return r;
+}
+
+/* ---- ready: the result is written down ---- */
+
+static void add_stage(struct str *s, const char *name, uint64_t us)
+{
+	char pair[64];
+
+	(void)snprintf(pair, sizeof(pair), "%s=%llu", name, (unsigned long long)us);
+	strv_add(s, pair);
+}
+
+static void note_stages(struct sandbox *sb)
+{
+	struct str s = STR_INIT(sizeof(sb->stages));
+	uint64_t total = (loop_now(sb->engine->loop) - sb->plan_started_ns) / NS_PER_US;
+
+	for (unsigned i = 0; i < sb->plan.at; i++)
+		add_stage(&s, sb->plan.steps[i].name, sb->plan.us[i]);
+	if (sb->guest_boot_us)
+		add_stage(&s, "guest_boot", sb->guest_boot_us);
+	add_stage(&s, "total", total);
+	if (!s.failed && s.len <= sizeof(sb->stages)) {
+		memcpy(sb->stages, s.p, s.len);
+		sb->stages_n = s.len;
+	}
+	str_deinit(&s);
+}
+
+int step_run_ready(struct plan *p, struct err *e)
+{
+	struct sandbox *sb = step_sandbox(p);
+	int r;
+
+	if (!sb->is_adopted)
+		note_stages(sb);
+	sandbox_set_state(sb, SANDBOX_RUNNING);
+	r = sandbox_save(sb, e);
+	if (r < 0)
+		return r;
+	step_give_turn(sb);
+	free((char *)sb->env.p); /* the guest has it */
+	sb->env = (struct strv){0};
+	plan_next(p);
+	return 0;
+}

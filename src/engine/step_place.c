@@ -1,0 +1,291 @@
+/* engine/step_place.c - image, memory, record and disk: what a sandbox needs before its machine */
+#include "engine/step.h"
+#include <stdio.h>
+#include "base/macro.h"
+#include "engine/engine_int.h"
+#include "engine/sandbox.h"
+#include "store/store.h"
+#include "wire/gen/events.h"
+
+struct sandbox *step_sandbox(struct plan *p)
+{
+	return CONTAINER_OF(p, struct sandbox, plan);
+}
+
+bool step_needs_image(const struct sandbox *sb)
+{
+	return sb->driver && sb->driver->caps & DRIVER_NEEDS_IMAGE;
+}
+
+/* ---- jobs on a worker ---- */
+
+static void job_done(struct work *w)
+{
+	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
+
+	if (sb->job_error.code)
+		plan_fail(&sb->plan, &sb->job_error);
+	else
+		plan_next(&sb->plan);
+}
+
+static void submit(struct sandbox *sb, void (*run)(struct work *w), void (*done)(struct work *w))
+{
+	sb->job_error = (struct err)ERR_INIT;
+	sb->job.run = run;
+	sb->job.done = done;
+	work_submit(sb->engine->pool, &sb->job);
+}
+
+/* ---- image: open the template, hold its lock ---- */
+
+static void open_image(struct work *w)
+{
+	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
+	const struct engine_host *host = sb->engine->host;
+	char ref[2 * SANDBOX_TEXT + 1];
+
+	if (sb->is_adopted) /* exactly the one it runs on, whatever the name means by now */
+		(void)snprintf(ref, sizeof(ref), "%s@%s", sb->template, sb->image_digest);
+	else
+		(void)snprintf(ref, sizeof(ref), "%s", sb->template);
+	(void)host->image_open(host->arg, ref, &sb->image, &sb->job_error);
+}
+
+int step_run_image(struct plan *p, struct err *e)
+{
+	(void)e;
+	submit(step_sandbox(p), open_image, job_done);
+	return 0;
+}
+
+/* A machine that runs has its files open: a template that was removed since is no reason to end it. */
+static void readopted(struct work *w)
+{
+	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
+
+	if (sb->job_error.code)
+		engine_emit(sb->engine, "warn", EVENT_SANDBOX_STEP, sb, "image", "%s",
+			    sb->job_error.text);
+	plan_next(&sb->plan);
+}
+
+int step_run_reopen(struct plan *p, struct err *e)
+{
+	(void)e;
+	submit(step_sandbox(p), open_image, readopted);
+	return 0;
+}
+
+void step_undo_image(struct plan *p)
+{
+	image_close(&step_sandbox(p)->image);
+	plan_undone(p);
+}
+
+/* The machine has its own copies; the lock in dir_fd stays. */
+void step_close_files(struct sandbox *sb)
+{
+	const struct engine_host *host = sb->engine->host;
+	int *fds[] = {&sb->image.root_fd, &sb->image.tree_fd, &sb->image.kernel_fd,
+		      &sb->image.initrd_fd, &sb->disk_fd};
+
+	for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
+		if (*fds[i] >= 0)
+			host->close_fd(host->arg, *fds[i]);
+		*fds[i] = -1;
+	}
+}
+
+/* ---- promise: memory against the budget ---- */
+
+int step_run_promise(struct plan *p, struct err *e)
+{
+	struct sandbox *sb = step_sandbox(p);
+	struct engine *g = sb->engine;
+	const struct policy_principal who = {sb->tenant, sb->owner};
+	const struct policy_defaults defaults = {
+		sb->image.defaults.vcpus, sb->image.defaults.memory_mb, sb->image.defaults.disk_mb};
+	int r = policy_size(&who, &defaults, &g->limits, &g->usage, &sb->verdict, e);
+
+	if (r < 0) {
+		engine_emit(g, "info", EVENT_CREATE_DENIED, sb, "promise", "%s", e->text);
+		return r;
+	}
+	span_copy(span_of(sb->image.digest), sb->image_digest, sizeof(sb->image_digest));
+	sb->promised_mb = sb->verdict.memory_mb;
+	g->usage.memory_promised_mb += sb->promised_mb;
+	plan_next(p);
+	return 0;
+}
+
+int step_run_repromise(struct plan *p, struct err *e)
+{
+	struct sandbox *sb = step_sandbox(p);
+
+	(void)e;
+	sb->promised_mb = sb->verdict.memory_mb;
+	engine_count_adopted(sb->engine, sb->promised_mb);
+	plan_next(p);
+	return 0;
+}
+
+void step_undo_promise(struct plan *p)
+{
+	struct sandbox *sb = step_sandbox(p);
+
+	sb->engine->usage.memory_promised_mb -= sb->promised_mb;
+	sb->promised_mb = 0;
+	plan_undone(p);
+}
+
+/* ---- record: STORE-2 ---- */
+
+int step_run_record(struct plan *p, struct err *e)
+{
+	struct sandbox *sb = step_sandbox(p);
+	uint64_t now = loop_now(sb->engine->loop);
+	const struct policy_verdict *v = &sb->verdict;
+	struct store_sandbox row;
+	int r;
+
+	sb->idle_at_ns = v->idle_timeout_ms ? now + v->idle_timeout_ms * NS_PER_MS : 0;
+	sb->end_at_ns = v->lifetime_ms ? now + v->lifetime_ms * NS_PER_MS : 0;
+	row = (struct store_sandbox){
+		.id = sb->id,
+		.name = sb->name,
+		.tenant = sb->tenant,
+		.owner = sb->owner,
+		.request_id = sb->request_id,
+		.template = sb->template,
+		.image = sb->image_digest,
+		.driver = sb->driver->name,
+		.vcpus = v->vcpus,
+		.memory_mb = v->memory_mb,
+		.disk_mb = v->disk_mb,
+		.pids_max = v->pids_max,
+		.ephemeral = sb->ephemeral,
+		.metadata = sb->metadata,
+		.unenforced = sb->unenforced,
+		.state = sandbox_state_name(sb->state),
+		.reason = "",
+		.created_ms = sb->created_ms,
+		.idle_timeout_ms = v->idle_timeout_ms,
+		.idle_deadline_ms = sandbox_deadline_ms(sb, sb->idle_at_ns),
+		.deadline_ms = sandbox_deadline_ms(sb, sb->end_at_ns),
+		.generation = sb->generation,
+	};
+	r = store_sandbox_add(sb->engine->store, &row, e);
+	if (r < 0)
+		return r;
+	sb->idle_saved_ms = row.idle_deadline_ms;
+	sb->is_recorded = true;
+	plan_next(p);
+	return 0;
+}
+
+static void try_forget(struct sandbox *sb);
+
+static void on_retry(struct loop_timer *t)
+{
+	try_forget(CONTAINER_OF(t, struct sandbox, retry_timer));
+}
+
+static bool keeps_failure(const struct sandbox *sb)
+{
+	return sb->fate == SANDBOX_FAILED && !sb->ephemeral;
+}
+
+static int write_end(struct sandbox *sb, struct err *e)
+{
+	struct store_life life = {
+		.state = sandbox_state_name(SANDBOX_FAILED),
+		.reason = sb->reason.text,
+		.generation = sb->generation,
+		.stages = {sb->stages, sb->stages_n},
+	};
+
+	int r;
+
+	if (!sb->is_recorded)
+		return 0;
+	if (keeps_failure(sb))
+		return store_sandbox_update(sb->engine->store, &sb->id, &life, e);
+	r = store_sandbox_remove(sb->engine->store, &sb->id, e);
+	if (r == 0)
+		sb->is_recorded = false;
+	return r;
+}
+
+/* Everything is gone but the row. A store that can't write now (full disk) is asked again. */
+static void try_forget(struct sandbox *sb)
+{
+	struct loop *l = sb->engine->loop;
+	struct err e = ERR_INIT;
+
+	if (write_end(sb, &e) == 0) {
+		plan_undone(&sb->plan);
+		return;
+	}
+	engine_emit(sb->engine, "error", EVENT_SANDBOX_STEP, sb, "record", "%s", e.text);
+	loop_timer_set(l, &sb->retry_timer, loop_now(l) + ENGINE_STORE_RETRY_MS * NS_PER_MS, on_retry);
+}
+
+void step_undo_record(struct plan *p)
+{
+	try_forget(step_sandbox(p));
+}
+
+/* ---- disk: the writable layer of a machine with a kernel of its own ---- */
+
+static void make_disk(struct work *w)
+{
+	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
+	const struct engine_host *host = sb->engine->host;
+
+	(void)host->disk_make(host->arg, sb->id_text, sb->verdict.disk_mb, &sb->disk_fd,
+			      &sb->job_error);
+}
+
+int step_run_disk(struct plan *p, struct err *e)
+{
+	struct sandbox *sb = step_sandbox(p);
+
+	(void)e;
+	if (step_needs_image(sb))
+		submit(sb, make_disk, job_done);
+	else
+		plan_next(p);
+	return 0;
+}
+
+static void remove_disk(struct work *w)
+{
+	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
+	const struct engine_host *host = sb->engine->host;
+
+	(void)host->disk_remove(host->arg, sb->id_text, &sb->job_error);
+}
+
+static void disk_removed(struct work *w)
+{
+	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
+
+	if (sb->job_error.code)
+		engine_emit(sb->engine, "error", EVENT_SANDBOX_STEP, sb, "disk", "%s",
+			    sb->job_error.text);
+	plan_undone(&sb->plan);
+}
+
+void step_undo_disk(struct plan *p)
+{
+	struct sandbox *sb = step_sandbox(p);
+
+	if (sb->disk_fd >= 0)
+		sb->engine->host->close_fd(sb->engine->host->arg, sb->disk_fd);
+	sb->disk_fd = -1;
+	if (step_needs_image(sb) || !sb->driver)
+		submit(sb, remove_disk, disk_removed);
+	else
+		plan_undone(p);
+}
