@@ -80,11 +80,8 @@ static void end_progress(struct cp *p)
 static void on_skipped(void *arg, struct span name, const char *why)
 {
 	struct cp *p = arg;
-	struct str text = STR_INIT(4 * LIMIT_PATH + 16);
 
-	str_add_escaped(&text, name.p, name.n);
-	cli_note(p->cli, "%s: not copied: %s", str_text(&text), why);
-	str_deinit(&text);
+	cli_note(p->cli, "%.*s: not copied: %s", (int)name.n, name.p, why);
 }
 
 /* ---- out of a sandbox ---- */

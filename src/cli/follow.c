@@ -140,14 +140,6 @@ static void on_readable(struct exec *x)
 	drain(exec_arg(x));
 }
 
-static void on_lost(struct exec *x, const struct err *why)
-{
-	struct follow *f = exec_arg(x);
-
-	cli_note(f->cli, "%s; going on as soon as it is back%s", why->text,
-		 f->terminal.is_raw ? "\r" : "");
-}
-
 static int status_of(const struct rec_exec_exit *exit)
 {
 	if (span_is(exit->reason, "timeout"))
@@ -172,6 +164,23 @@ static void on_ended(struct exec *x, const struct err *why)
 	finish(f, why);
 }
 
+static void make_raw(struct follow *f)
+{
+	if (f->o->terminal && f->o->input && terminal_is(STDIN_FILENO))
+		(void)terminal_raw(&f->terminal, STDIN_FILENO, NULL);
+}
+
+static void on_lost(struct exec *x, const struct err *why)
+{
+	struct follow *f = exec_arg(x);
+	bool was_raw = f->terminal.is_raw;
+
+	terminal_restore(&f->terminal); /* lines have an end there */
+	cli_note(f->cli, "%s; going on as soon as it is back", why->text);
+	if (was_raw)
+		make_raw(f);
+}
+
 static const struct exec_ops ops = {
 	.started = on_started,
 	.readable = on_readable,
@@ -192,17 +201,21 @@ static void resize(struct follow *f)
 	exec_resize(f->x, rows, cols);
 }
 
-static void make_raw(struct follow *f)
-{
-	if (f->o->terminal && f->o->input && terminal_is(STDIN_FILENO))
-		(void)terminal_raw(&f->terminal, STDIN_FILENO, NULL);
-}
-
 static void stop_here(struct follow *f)
 {
 	terminal_restore(&f->terminal);
 	(void)kill(getpid(), SIGSTOP);
 	make_raw(f); /* continued */
+	resize(f);
+}
+
+/* Somebody else stopped us: whoever had the terminal meanwhile may have changed it. */
+static void continued(struct follow *f)
+{
+	if (!f->terminal.is_raw)
+		return;
+	terminal_restore(&f->terminal);
+	make_raw(f);
 	resize(f);
 }
 
@@ -218,7 +231,7 @@ static void on_signal(void *arg, int signo)
 
 	switch (signo) {
 	case SIGWINCH: resize(f); return;
-	case SIGCONT: return;
+	case SIGCONT: continued(f); return;
 	case SIGTSTP: stop_here(f); return;
 	case SIGINT:
 	case SIGQUIT:

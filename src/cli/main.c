@@ -6,6 +6,7 @@
 #include <unistd.h>
 #include "base/err.h"
 #include "base/macro.h"
+#include "base/mem.h"
 #include "base/str.h"
 #include "cli/cli.h"
 #include "cli/signals.h"
@@ -78,15 +79,20 @@ int cli_put_json(const struct rec_type *t, const void *rec, struct err *e)
 
 void cli_note(const struct cli *c, const char *fmt, ...)
 {
+	struct str text = STR_INIT(LINE_MAX_BYTES), line = STR_INIT(LINE_MAX_BYTES);
 	va_list ap;
 
 	if (c->quiet)
 		return;
 	va_start(ap, fmt);
-	(void)fputs("hotcell: ", stderr);
-	(void)vfprintf(stderr, fmt, ap);
-	(void)fputc('\n', stderr);
+	str_addv(&text, fmt, ap);
 	va_end(ap);
+	str_add(&line, "hotcell: ");
+	str_add_escaped(&line, text.p, text.len); /* may quote a guest */
+	str_add(&line, "\n");
+	(void)fputs(str_text(&line), stderr);
+	str_deinit(&text);
+	str_deinit(&line);
 }
 
 /* ---- errors ---- */
@@ -197,9 +203,11 @@ static int global_words(struct cli *c, int argc, char **argv, const char **ret_v
 	return i;
 }
 
+/* @argv[0] is the verb. A --json in front of it goes behind it, where the hook looks. */
 static int hooked(const struct cli *c, int argc, char **argv, int *ret_status)
 {
 	int (*hook)(int argc, char **argv) = NULL;
+	char **words;
 
 	if (strcmp(c->verb->name, "image") == 0)
 		hook = c->hooks->image;
@@ -207,7 +215,12 @@ static int hooked(const struct cli *c, int argc, char **argv, int *ret_status)
 		hook = c->hooks->doctor;
 	if (!hook)
 		return -1;
-	*ret_status = hook(argc, argv);
+	words = mem_new(((size_t)argc + 2) * sizeof(*words));
+	memcpy(words, argv, (size_t)argc * sizeof(*words));
+	if (c->json)
+		words[argc++] = (char *)"--json";
+	*ret_status = hook(argc, words);
+	free(words);
 	return 0;
 }
 

@@ -59,11 +59,8 @@ static void on_cancel(struct conn_op *op)
 static void on_failed(void *arg, const struct err *why)
 {
 	struct forwarding *f = arg;
-	struct str text = STR_INIT(4 * ERR_TEXT_MAX);
 
-	str_add_escaped(&text, why->text, strlen(why->text));
-	cli_note(f->cli, "connection: %s", str_text(&text));
-	str_deinit(&text);
+	cli_note(f->cli, "connection: %s", why->text);
 }
 
 static int announce(const struct cli *c, uint16_t local, const struct ports *p, struct err *e)

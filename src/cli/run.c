@@ -97,15 +97,10 @@ static void say_stages(const struct run *r)
 {
 	struct str text = STR_INIT(RECORD_MAX);
 
-	str_add(&text, "wall ");
-	str_add_escaped(&text, r->info.wall.p, r->info.wall.n);
-	str_add(&text, ", kernel ");
-	str_add_escaped(&text, r->kernel, strlen(r->kernel));
-	str_addf(&text, "; created in %.1f ms (", (double)r->times.create_us / 1000);
-	for (const char *s = strv_first(r->info.stages); s; s = strv_next(r->info.stages, s)) {
-		str_add(&text, s == r->info.stages.p ? "" : ", ");
-		str_add_escaped(&text, s, strlen(s));
-	}
+	str_addf(&text, "wall %.*s, kernel %s; created in %.1f ms (", (int)r->info.wall.n,
+		 r->info.wall.p, r->kernel, (double)r->times.create_us / 1000);
+	for (const char *s = strv_first(r->info.stages); s; s = strv_next(r->info.stages, s))
+		str_addf(&text, "%s%s", s == r->info.stages.p ? "" : ", ", s);
 	str_addf(&text, " us); ran %.1f ms; removed in %.1f ms", (double)r->times.exec_us / 1000,
 		 (double)r->times.remove_us / 1000);
 	cli_note(r->cli, "%s", str_text(&text));

@@ -5,9 +5,9 @@ struct err;
 struct loop;
 struct signals;
 
-/* Block the signals of the table in signals.c and hand them to @on_signal from the loop. -errno style via @e. */
+/* Block the signals of the table in signals.c and hand them to @on_signal from the loop. */
 int signals_new(struct loop *l, void (*on_signal)(void *arg, int signo), void *arg,
 		struct signals **ret, struct err *e);
-/* Somebody else listens from now on; returns nothing to restore: call again to give back. */
+/* Somebody else listens from now on. */
 void signals_redirect(struct signals *s, void (*on_signal)(void *arg, int signo), void *arg);
 struct signals *signals_free(struct signals *s); /* NULL is fine; unblocks */
