@@ -31,6 +31,7 @@
 #include "image/store.h"
 #include "loop/loop.h"
 #include "store/store.h"
+#include "sys/caps.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 #include "sys/sock.h"
@@ -216,8 +217,6 @@ static int make_dirs(struct daemon *d, struct err *e)
 	int r = make_dir(d, d->run, "", 0755, false, e);
 
 	if (r == 0)
-		r = make_dir(d, d->run, "keeper", 0700, true, e);
-	if (r == 0)
 		r = make_dir(d, d->state, "", 0755, false, e);
 	if (r == 0)
 		r = make_dir(d, d->state, "db", 0700, true, e);
@@ -354,6 +353,10 @@ static void spare_from_oom(void)
 
 static int drop_root(struct err *e)
 {
+	int r = caps_bound(0);
+
+	if (r < 0)
+		return err_sys(e, r, "empty the capability bounding set");
 	if (setgroups(0, NULL) < 0 || setresgid(UID_BASE, UID_BASE, UID_BASE) < 0 ||
 	    setresuid(UID_BASE, UID_BASE, UID_BASE) < 0)
 		return err_sys(e, -errno, "become user %d", UID_BASE);
