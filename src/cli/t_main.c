@@ -145,10 +145,12 @@ static void t_programs_pass_through_double(void **state)
 		{{"run", "-c", "fail"}, "", "out", "err", 7},
 		{{"exec", "lab", "-c", "fail"}, "", "out", "err", 7},
 		{{"run", "-c", "die"}, "", "", "", 137},
-		{{"run", "-c", "late"}, "", "", "hotcell: the program ran longer than --timeout and was killed\n", 124},
+		{{"run", "-c", "late"}, "", "",
+		 "hotcell: the program ran longer than --timeout and was killed\n", 124},
 		{{"run", "--quiet", "-c", "late"}, "", "", "", 124},
 		{{"exec", "lab", "-c", "nobody"}, "", "", "hotcell: no user 'nobody'\n", 125},
-		{{"attach", "lab", "x"}, "", "", "hotcell: SESSION: \"x\" is not a number; see 'hotcell sessions lab'\n", 125},
+		{{"attach", "lab", "x"}, "", "",
+		 "hotcell: SESSION: \"x\" is not a number; see 'hotcell sessions lab'\n", 125},
 		{{"exec", "lab", "--detach", "-c", "wait"}, "", "1\n", "", 0},
 	};
 	struct test *t = *state;
