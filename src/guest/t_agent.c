@@ -13,11 +13,7 @@
 #include <linux/seccomp.h>
 #include <net/if.h>
 #include <sched.h>
-#include <setjmp.h>
 #include <signal.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/mount.h>
@@ -27,9 +23,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
-
-#include <cmocka.h>
-
+#include "base/testing.h"
 #include "guest/agent.h"
 #include "guest/process_start.h"
 #include "guest/t_peer.h"
@@ -254,6 +248,7 @@ static int setup(void **state)
 {
 	struct box *b;
 
+	(void)t_before(NULL);
 	if (geteuid() != 0)
 		return 0;
 	b = mem_new(sizeof(*b));
@@ -266,7 +261,7 @@ static int teardown(void **state)
 	if (*state)
 		close_box(*state);
 	free(*state);
-	return 0;
+	return t_after(NULL);
 }
 
 static struct peer *peer_of(void **state)
@@ -1209,44 +1204,44 @@ static void t_shutdown(void **state)
 	remove_cgroup(b.cgroup);
 }
 
-#define T(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
+#define BOXED(f) cmocka_unit_test_setup_teardown(f, setup, teardown)
 
 int main(int argc, char **argv)
 {
 	const struct CMUnitTest tests[] = {
-		T(t_output_and_code),
-		T(t_other_users),
-		T(t_order),
-		T(t_walls),
-		T(t_failures_are_no_exit_codes),
-		T(t_signals),
-		T(t_signal_method),
-		T(t_timeout_kills_the_tree),
-		cmocka_unit_test(t_timeout_without_cgroup),
-		T(t_detach_kills),
-		T(t_background),
-		T(t_stdin_10_mib),
-		T(t_pty),
-		T(t_pty_end_of_input),
-		T(t_resync_in_mid_output),
-		T(t_attach_after_exit),
-		T(t_slow_reader_blocks_the_writer),
-		T(t_slow_reader_drops),
-		T(t_stalled_reader_does_not_grow_us),
-		T(t_thousand_execs),
-		T(t_file_round_trip),
-		T(t_file_half_upload),
-		T(t_file_errors),
-		T(t_disk_full),
-		T(t_file_list),
-		T(t_big_list),
-		T(t_mkdir_move_remove),
-		T(t_watch),
-		T(t_port),
-		T(t_port_on_v6),
-		T(t_setup_and_info),
-		cmocka_unit_test(t_reaper_killed),
-		cmocka_unit_test(t_shutdown),
+		BOXED(t_output_and_code),
+		BOXED(t_other_users),
+		BOXED(t_order),
+		BOXED(t_walls),
+		BOXED(t_failures_are_no_exit_codes),
+		BOXED(t_signals),
+		BOXED(t_signal_method),
+		BOXED(t_timeout_kills_the_tree),
+		T(t_timeout_without_cgroup),
+		BOXED(t_detach_kills),
+		BOXED(t_background),
+		BOXED(t_stdin_10_mib),
+		BOXED(t_pty),
+		BOXED(t_pty_end_of_input),
+		BOXED(t_resync_in_mid_output),
+		BOXED(t_attach_after_exit),
+		BOXED(t_slow_reader_blocks_the_writer),
+		BOXED(t_slow_reader_drops),
+		BOXED(t_stalled_reader_does_not_grow_us),
+		BOXED(t_thousand_execs),
+		BOXED(t_file_round_trip),
+		BOXED(t_file_half_upload),
+		BOXED(t_file_errors),
+		BOXED(t_disk_full),
+		BOXED(t_file_list),
+		BOXED(t_big_list),
+		BOXED(t_mkdir_move_remove),
+		BOXED(t_watch),
+		BOXED(t_port),
+		BOXED(t_port_on_v6),
+		BOXED(t_setup_and_info),
+		T(t_reaper_killed),
+		T(t_shutdown),
 	};
 
 	if (argc > 1) /* names to run, "*" allowed */

@@ -1,14 +1,6 @@
 /* t_env.c - environments: the last word counts, and the size is bounded */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
-
-#include <cmocka.h>
-
 #include "base/err.h"
+#include "base/testing.h"
 #include "guest/env.h"
 
 static void t_later_replaces(void **state)
@@ -66,13 +58,4 @@ static void t_bounds(void **state)
 	env_deinit(&env);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(t_later_replaces),
-		cmocka_unit_test(t_bad_entries),
-		cmocka_unit_test(t_bounds),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+T_MAIN(T(t_later_replaces), T(t_bad_entries), T(t_bounds))

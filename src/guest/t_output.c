@@ -1,12 +1,5 @@
 /* t_output.c - the ring of chunks: nothing a reader still needs is forgotten, nothing is torn */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
-
-#include <cmocka.h>
-
+#include "base/testing.h"
 #include "guest/output.h"
 #include "wire/gen/limits.h"
 
@@ -139,16 +132,5 @@ static void t_room_grows_as_readers_read(void **state)
 	output_deinit(&o);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(t_chunks),
-		cmocka_unit_test(t_large_puts_become_chunks),
-		cmocka_unit_test(t_full_ring_waits_and_the_exit_fits),
-		cmocka_unit_test(t_only_whole_chunks_go),
-		cmocka_unit_test(t_pattern_survives),
-		cmocka_unit_test(t_room_grows_as_readers_read),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+T_MAIN(T(t_chunks), T(t_large_puts_become_chunks), T(t_full_ring_waits_and_the_exit_fits),
+       T(t_only_whole_chunks_go), T(t_pattern_survives), T(t_room_grows_as_readers_read))

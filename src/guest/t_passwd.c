@@ -1,14 +1,5 @@
 /* t_passwd.c - users out of files that the workload may have written */
-#include <errno.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <string.h>
-
-#include <cmocka.h>
-
+#include "base/testing.h"
 #include "guest/passwd.h"
 
 static const char file[] = "root:x:0:0:root:/root:/bin/bash\n"
@@ -139,18 +130,5 @@ static void t_names(void **state)
 	assert_int_equal(passwd_name_of((struct span){0}, 0).n, 0);
 }
 
-int main(void)
-{
-	const struct CMUnitTest tests[] = {
-		cmocka_unit_test(t_by_name),
-		cmocka_unit_test(t_bad_lines_do_not_exist),
-		cmocka_unit_test(t_by_uid),
-		cmocka_unit_test(t_too_long),
-		cmocka_unit_test(t_nul_bytes),
-		cmocka_unit_test(t_groups),
-		cmocka_unit_test(t_groups_are_bounded),
-		cmocka_unit_test(t_names),
-	};
-
-	return cmocka_run_group_tests(tests, NULL, NULL);
-}
+T_MAIN(T(t_by_name), T(t_bad_lines_do_not_exist), T(t_by_uid), T(t_too_long), T(t_nul_bytes),
+       T(t_groups), T(t_groups_are_bounded), T(t_names))
