@@ -54,11 +54,12 @@ const struct policy_wall *engine_wall(const struct engine *g, const char *driver
 	return NULL;
 }
 
-static unsigned enforced_limits(const struct engine *g, const struct driver *d)
+/* Around a machine with a kernel of its own, too: what leaves it is a process of this host. */
+static unsigned enforced_limits(const struct engine *g)
 {
 	const struct keeper_host *h = g->keeper ? keeper_host(g->keeper) : NULL;
 
-	if (!h || d->caps & DRIVER_OWN_KERNEL) /* its memory, processors and disk are what it was given */
+	if (!h)
 		return POLICY_MEMORY | POLICY_CPU | POLICY_PIDS | POLICY_DISK;
 	return (h->enforces_memory ? POLICY_MEMORY : 0u) | (h->enforces_cpu ? POLICY_CPU : 0u) |
 	       (h->enforces_pids ? POLICY_PIDS : 0u) | (h->enforces_disk ? POLICY_DISK : 0u);
@@ -80,7 +81,7 @@ static void measure_walls(struct engine *g)
 			.driver = d->name,
 			.isolation = w->isolation,
 			.own_kernel = d->caps & DRIVER_OWN_KERNEL,
-			.enforced = enforced_limits(g, d),
+			.enforced = enforced_limits(g),
 			.unusable = e->code ? e->text : NULL,
 		};
 		log_line(g->host, g->loop, "info", "wall", NULL, "driver", d->name, "isolation",

@@ -4,8 +4,11 @@
 #include "base/err.h"
 #include "base/id.h"
 #include "base/macro.h"
+#include "base/str.h"
 #include "wire/gen/limits.h"
 #include "wire/gen/records.h"
+
+enum { LIST_MAX = 256 };
 
 static const struct {
 	const char *name;
@@ -62,19 +65,30 @@ static int choose_wall(const struct rec_sandbox_create *rec, const struct policy
 	return 0;
 }
 
-/* A limit that can't hold is refused by name: the caller must know, and say so. */
+/* Limits that can't hold are refused by name, all at once: the caller must know, and say so. */
 static int check_enforced(const struct policy_verdict *v, struct err *e)
 {
 	unsigned lost = ~v->wall->enforced & ~v->unenforced;
+	struct str names = STR_INIT(LIST_MAX), flags = STR_INIT(LIST_MAX);
+	const char *without = NULL;
+	int r = 0;
 
-	for (size_t i = 0; i < ARRAY_LEN(limit_words); i++)
-		if (lost & limit_words[i].bit)
-			return err_set(e, ERR_UNSUPPORTED,
-				       "the %s limit of a %s sandbox cannot be enforced on this host "
-				       "(%s): accept that with --unenforced %s, or see hotcell doctor",
-				       limit_words[i].name, v->wall->isolation,
-				       limit_words[i].without, limit_words[i].name);
-	return 0;
+	for (size_t i = 0; i < ARRAY_LEN(limit_words); i++) {
+		if (!(lost & limit_words[i].bit))
+			continue;
+		str_addf(&names, "%s%s", names.len ? ", " : "", limit_words[i].name);
+		str_addf(&flags, " --unenforced %s", limit_words[i].name);
+		if (!without)
+			without = limit_words[i].without;
+	}
+	if (without)
+		r = err_set(e, ERR_UNSUPPORTED,
+			    "limits that cannot be enforced on this host for a %s sandbox: %s (%s); "
+			    "accept that with%s, or see hotcell doctor",
+			    v->wall->isolation, str_text(&names), without, str_text(&flags));
+	str_deinit(&names);
+	str_deinit(&flags);
+	return r;
 }
 
 static int check_names(const struct rec_sandbox_create *rec, struct err *e)

@@ -83,7 +83,7 @@ static void unenforceable_limits_are_refused_by_name(void **state)
 	T_UNUSED(state);
 	assert_int_equal(create(&rec, &v, &e), -ERR_UNSUPPORTED);
 	assert_non_null(strstr(e.text, "memory"));
-	assert_non_null(strstr(e.text, "--unenforced memory"));
+	assert_non_null(strstr(e.text, "--unenforced memory --unenforced pids"));
 	rec.unenforced = (struct strv){"memory", 7};
 	assert_int_equal(create(&rec, &v, &e), -ERR_UNSUPPORTED);
 	assert_non_null(strstr(e.text, "--unenforced pids"));
