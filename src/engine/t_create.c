@@ -238,6 +238,13 @@ static void withdraw(struct rig *r, struct ask *create)
 	create->done = true;
 }
 
+static void crash_and_restart(struct rig *r, struct ask *create)
+{
+	rig_crash(r);
+	rig_up(r);
+	create->done = true;
+}
+
 static void can_be_removed_at_every_moment(void **state)
 {
 	T_UNUSED(state);
@@ -257,6 +264,39 @@ static void can_be_withdrawn_at_every_moment(void **state)
 	T_UNUSED(state);
 	for (unsigned turns = 0; turns < 40; turns++)
 		interrupt(turns, withdraw);
+}
+
+/* The same, with each step that can hang held exactly there. */
+static void a_hanging_step_yields_to_everything(void **state)
+{
+	static void (*const acts[])(struct rig *r, struct ask *create) = {
+		remove_it, kill_its_machine, withdraw, crash_and_restart};
+	static const struct {
+		enum null_mode start;
+		enum agent_mode agent;
+	} hangs[] = {{NULL_NEVER, AGENT_GOOD}, {NULL_OK, AGENT_MUTE}, {NULL_OK, AGENT_IGNORES}};
+
+	T_UNUSED(state);
+	for (size_t i = 0; i < ARRAY_LEN(hangs); i++)
+		for (size_t k = 0; k < ARRAY_LEN(acts); k++) {
+			struct rig *r = rig_new();
+			struct ask *a = ask_new(), *b = ask_new();
+			struct rec_sandbox_create rec = {.name = span_of("x"), .disk_mb = 64};
+
+			r->script.steps[NULL_START].mode = hangs[i].start;
+			r->mode = hangs[i].agent;
+			rig_up(r);
+			ask_start(r, a, METHOD_SANDBOX_CREATE, &rec, false);
+			for (int turn = 0; turn < 60; turn++)
+				assert_int_equal(loop_turn(r->loop, 1), 0);
+			assert_false(a->done);
+			acts[k](r, a);
+			(void)rig_ref(r, b, METHOD_SANDBOX_REMOVE, "x");
+			rig_is_clean(r);
+			free(a);
+			free(b);
+			rig_free(r);
+		}
 }
 
 /* A worker's job can't be withdrawn: undoing waits for it, and nothing is lost. */
@@ -399,6 +439,6 @@ T_MAIN(T(creates_uses_and_removes), T(a_failing_template_is_named),
        T(every_bad_agent_is_undone), T(a_silent_start_times_out), T(a_mute_agent_times_out),
        T(an_ignored_setup_times_out), T(can_be_removed_at_every_moment),
        T(machine_can_die_at_every_moment), T(can_be_withdrawn_at_every_moment),
-       T(removal_waits_for_a_job_in_flight), T(kernels_boot_in_turns),
+       T(a_hanging_step_yields_to_everything), T(removal_waits_for_a_job_in_flight), T(kernels_boot_in_turns),
        T(a_crash_at_every_moment_leaves_all_or_nothing),
        T(a_crash_before_the_setup_leaves_nothing), T(a_crash_while_removing_is_finished))

@@ -7,6 +7,7 @@
 #include <fcntl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 #include "base/testing.h"
 #include "base/err.h"
 #include "base/id.h"
