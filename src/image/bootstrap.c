@@ -235,7 +235,8 @@ static int install(const struct build *b, const struct str *sources, const struc
 	str_add(&include, "--include=");
 	for (size_t i = 0; i < b->recipe.n_packages; i++)
 		str_addf(&include, "%s%s", i ? "," : "", b->recipe.package[i]);
-	str_addf(&apt, "--aptopt=%s", str_text(options));
+	/* never empty, which mmdebstrap refuses: a fresh machine has no such configuration of its own */
+	str_addf(&apt, "--aptopt=Acquire::Languages \"none\"; %s", str_text(options));
 	if (include.failed || apt.failed || sources->failed || options->failed)
 		r = err_set(e, ERR_LIMIT, "the recipe or apt's configuration is too long");
 	else
