@@ -477,8 +477,11 @@ static int fill(struct closure *c, int dir, const char *version, char hash[HASH_
 	AUTO_CLOSE int root = -1, node = -1;
 	int r = 0;
 
-	for (size_t i = 0; i < ARRAY_LEN(folders) && r == 0; i++)
+	for (size_t i = 0; i < ARRAY_LEN(folders) && r == 0; i++) {
 		r = sys_mkdir(dir, folders[i], 0755);
+		if (r == 0 && fchmodat(dir, folders[i], 0755, 0) < 0) /* whatever the umask: a slot's uid reads it */
+			r = -errno;
+	}
 	if (r == 0)
 		r = root = sys_openat(dir, "root", O_RDONLY | O_DIRECTORY, 0);
 	if (r >= 0)

@@ -106,12 +106,20 @@ static void assert_content(const struct place *p, const char *name, const char *
 static void builds_once(void **state)
 {
 	struct place p;
+	struct stat st;
 	char hash[65];
 	ino_t first;
+	mode_t mask;
 
 	T_UNUSED(state);
 	begin(&p);
+	mask = umask(077); /* the operator's; the closure's readers are other uids */
 	assert_int_equal(probe(&p), 0);
+	(void)umask(mask);
+	assert_int_equal(fstatat(p.h.root_fd, "lib", &st, 0), 0);
+	assert_int_equal(st.st_mode & 0777, 0755);
+	assert_int_equal(fstatat(p.h.root_fd, "qemu", &st, 0), 0);
+	assert_int_equal(st.st_mode & 0777, 0555);
 	assert_string_equal(p.h.version, "9.1.2");
 	assert_content(&p, "firmware/bios-microvm.bin", "bios");
 	assert_content(&p, "firmware/pvh.bin", "pvh");
