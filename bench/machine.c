@@ -1,364 +1,184 @@
 /* machine.c - see machine.h */
 #include "machine.h"
 
+#include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 
-#include "base/err.h"
 #include "base/macro.h"
 #include "base/mem.h"
-#include "base/str.h"
-#include "client/conn.h"
-#include "client/exec.h"
-#include "client/file.h"
-#include "loop/link.h"
+#include "hotcell.h"
 #include "sys/clock.h"
-#include "wire/gen/limits.h"
-#include "wire/gen/methods.h"
-#include "wire/gen/records.h"
+#include "sys/fd.h"
 
-static const char *const template_name = "base";
-
-static struct rec_sandbox_create wanted(const char *wall, uint64_t memory_mb)
-{
-	return (struct rec_sandbox_create){
-		.template = span_of(template_name),
-		.isolation = span_of(wall),
-		.memory_mb = memory_mb,
-		.lifetime_ms = 10 * 60 * 1000, /* if this program is killed */
-	};
-}
-
-static void join(struct strv v, char *ret, size_t size)
-{
-	size_t at = 0;
-
-	ret[0] = '\0';
-	for (const char *s = strv_first(v); s && at < size; s = strv_next(v, s))
-		at += (size_t)snprintf(ret + at, size - at, "%s%s", at ? " " : "", s);
-}
-
-int machine_create(struct conn *c, const char *wall, uint64_t memory_mb, struct machine *ret,
-		   struct err *e)
-{
-	const struct rec_sandbox_create req = wanted(wall, memory_mb);
-	struct str bytes = STR_INIT(RECORD_MAX);
-	struct rec_sandbox_info info;
-	int r;
-
-	ret->start_ns = sys_now_ns();
-	r = conn_call(c, METHOD_SANDBOX_CREATE, &req, &bytes, &info, e);
-	ret->ready_ns = sys_now_ns();
-	if (r == 0) {
-		id_format(&info.id, ret->id);
-		span_copy(info.wall, ret->wall, sizeof(ret->wall));
-		join(info.stages, ret->stages, sizeof(ret->stages));
-		ret->pid = info.pid;
-	}
-	str_deinit(&bytes);
-	return r;
-}
-
-int machine_remove(struct conn *c, const char *id, struct err *e)
-{
-	const struct rec_sandbox_ref req = { .sandbox = span_of(id) };
-	struct str bytes = STR_INIT(RECORD_MAX);
-	int r = conn_call(c, METHOD_SANDBOX_REMOVE, &req, &bytes, NULL, e);
-
-	str_deinit(&bytes);
-	return r;
-}
-
-int machine_ping(struct conn *c, const char *id, uint64_t *ret_ns, struct err *e)
-{
-	const struct rec_sandbox_ref req = { .sandbox = span_of(id) };
-	struct str bytes = STR_INIT(RECORD_MAX);
-	struct rec_guest_health health;
-	uint64_t start_ns = sys_now_ns();
-	int r = conn_call(c, METHOD_GUEST_PING, &req, &bytes, &health, e);
-
-	*ret_ns = sys_now_ns() - start_ns;
-	str_deinit(&bytes);
-	return r;
-}
-
-/* ---- a program ---- */
-
-struct follow {
-	struct conn_op op;
-	struct exec *x;
-	struct machine_run run;
-	struct err err;
-	bool failed;
-	void (*over)(struct follow *f); /* NULL: op is what somebody waits for */
-	void *arg;
+enum {
+	LIFETIME_MS = 10 * 60 * 1000, /* if this program is killed */
+	PATIENCE_MS = 60 * 1000,
+	BLOCK = 1 << 20,
 };
 
-static void follow_readable(struct exec *x)
+static int fail(struct hotcell_error *e, const char *text)
 {
-	struct follow *f = exec_arg(x);
-	enum exec_stream which;
-	size_t n;
-
-	while (exec_peek(x, &which, &n) != NULL) {
-		if (f->run.first_ns == 0)
-			f->run.first_ns = sys_now_ns();
-		f->run.bytes += n;
-		exec_take(x, n);
-	}
+	e->code = HOTCELL_INTERNAL;
+	snprintf(e->message, sizeof(e->message), "%s", text);
+	return -e->code;
 }
 
-static void follow_ended(struct exec *x, const struct err *why)
+int machine_create(struct hotcell *h, const char *wall, uint32_t memory_mib, struct hotcell_sandbox **ret,
+		   struct hotcell_error *e)
 {
-	struct follow *f = exec_arg(x);
+	struct hotcell_config config = HOTCELL_CONFIG_INIT;
 
-	f->run.end_ns = sys_now_ns();
-	if (why) {
-		f->failed = true;
-		err_copy(&f->err, why);
-	} else {
-		f->run.code = exec_exit(x)->code;
-	}
-	f->op.done = true;
-	if (f->over)
-		f->over(f);
+	config.isolation = wall;
+	config.memory_mib = memory_mib;
+	config.lifetime_ms = LIFETIME_MS;
+	return hotcell_create(h, &config, ret, e);
 }
 
-static const struct exec_ops follow_ops = { .readable = follow_readable, .ended = follow_ended };
-
-static void follow_cancel(struct conn_op *op)
+int machine_speak(struct hotcell_sandbox *s, char *const argv[], uint64_t *ret_first_ns, struct hotcell_error *e)
 {
-	struct follow *f = CONTAINER_OF(op, struct follow, op);
-
-	f->failed = true;
-	err_set(&f->err, ERR_CANCELED, "canceled");
-	op->done = true;
-}
-
-static int follow_start(struct follow *f, struct conn *c, const char *id, char *const argv[],
-			struct err *e)
-{
-	struct str list = STR_INIT(LIMIT_ARGV_BYTES);
-	struct rec_exec_start req = { .sandbox = span_of(id) };
-	int r;
-
-	for (size_t i = 0; argv[i]; i++)
-		strv_add(&list, argv[i]);
-	req.argv = strv_of(&list);
-	f->run = (struct machine_run){ .start_ns = sys_now_ns() };
-	r = exec_start(c, &req, &follow_ops, f, &f->x, e);
-	str_deinit(&list);
-	return r;
-}
-
-int machine_exec(struct conn *c, const char *id, char *const argv[], struct machine_run *ret,
-		 struct err *e)
-{
-	struct follow f = { .op.cancel = follow_cancel };
-	int r = follow_start(&f, c, id, argv, e);
+	struct hotcell_session *x = NULL;
+	enum hotcell_stream which;
+	char buf[4096];
+	size_t n = 0;
+	int code = -1;
+	int r = hotcell_start(s, NULL, (const char *const *)argv, NULL, &x, e);
 
 	if (r == 0)
-		r = conn_run(c, &f.op, e);
-	f.x = exec_close(f.x);
-	if (r == 0 && f.failed)
-		r = err_copy(e, &f.err);
-	*ret = f.run;
+		r = hotcell_session_read(x, buf, sizeof(buf), PATIENCE_MS, &which, &n, e);
+	*ret_first_ns = sys_now_ns();
+	if (r == 0)
+		r = hotcell_session_wait(x, PATIENCE_MS, &code, e);
+	hotcell_session_close(x);
+	if (r == 0 && (n == 0 || code != 0))
+		r = fail(e, "the program failed or said nothing");
 	return r;
 }
 
 /* ---- a file ---- */
 
-enum { BLOCK = 1 << 20 };
-
-/* Bytes that don't repeat within a block, so that nothing on the way can leave them out. */
-struct pattern {
-	uint64_t left;
-	unsigned char *block;
-};
-
-static unsigned char *pattern_block(uint64_t seed)
+/* @bytes that don't repeat within a block, so that nothing on the way can leave them out. */
+static int fill_file(int fd, uint64_t bytes)
 {
-	unsigned char *block = mem_new(BLOCK);
+	AUTO_FREE unsigned char *block = mem_new(BLOCK);
+	uint64_t x = bytes;
+	int r = 0;
 
-	for (size_t i = 0; i < BLOCK; i += sizeof(seed)) {
-		seed = seed * 6364136223846793005u + 1442695040888963407u;
-		memcpy(block + i, &seed, sizeof(seed));
+	for (size_t i = 0; i < BLOCK; i += sizeof(x)) {
+		x = x * 6364136223846793005u + 1442695040888963407u;
+		memcpy(block + i, &x, sizeof(x));
 	}
-	return block;
+	for (uint64_t left = bytes; left > 0 && r == 0; left -= MIN(left, (uint64_t)BLOCK))
+		r = sys_write_full(fd, block, MIN(left, (uint64_t)BLOCK));
+	return r < 0 || lseek(fd, 0, SEEK_SET) < 0 ? -1 : 0;
 }
 
-static ssize_t pattern_get(void *arg, void *p, size_t n, struct err *e)
+int machine_put(struct hotcell_sandbox *s, const char *path, uint64_t bytes, char sha256[MACHINE_HASH_TEXT],
+		uint64_t *ret_ns, struct hotcell_error *e)
 {
-	struct pattern *t = arg;
-	size_t at = t->left % BLOCK;
-	size_t take = MIN(n, t->left);
+	AUTO_CLOSE int fd = sys_memfd("upload", 0);
+	uint64_t start_ns;
+	int r;
 
-	(void)e;
-	take = MIN(take, BLOCK - at);
-	memcpy(p, t->block + at, take);
-	t->left -= take;
-	return (ssize_t)take;
-}
-
-static int drop(void *arg, const void *p, size_t n, struct err *e)
-{
-	(void)arg;
-	(void)p;
-	(void)n;
-	(void)e;
-	return 0;
-}
-
-int machine_put(struct conn *c, const char *id, const char *path, uint64_t bytes,
-		unsigned char sha256[32], uint64_t *ret_ns, struct err *e)
-{
-	const struct rec_file_write req = { .sandbox = span_of(id), .path = span_of(path) };
-	AUTO_FREE unsigned char *block = pattern_block(bytes);
-	struct pattern pattern = { .left = bytes, .block = block };
-	const struct file_source from = { .get = pattern_get, .arg = &pattern };
-	struct file_sum sum;
-	uint64_t start_ns = sys_now_ns();
-	int r = file_store(c, &req, &from, &sum, e);
-
+	if (fd < 0 || fill_file(fd, bytes) < 0)
+		return fail(e, "no memory for the file");
+	start_ns = sys_now_ns();
+	r = hotcell_put_file(s, path, fd, 0, sha256, e);
 	*ret_ns = sys_now_ns() - start_ns;
-	if (r == 0)
-		memcpy(sha256, sum.sha256, 32);
 	return r;
 }
 
-int machine_get(struct conn *c, const char *id, const char *path, const unsigned char sha256[32],
-		uint64_t *ret_ns, struct err *e)
+int machine_get(struct hotcell_sandbox *s, const char *path, const char sha256[MACHINE_HASH_TEXT], uint64_t *ret_ns,
+		struct hotcell_error *e)
 {
-	const struct rec_file_read req = { .sandbox = span_of(id), .path = span_of(path) };
-	const struct file_sink to = { .put = drop };
-	struct file_sum sum;
+	AUTO_CLOSE int fd = sys_open("/dev/null", O_WRONLY);
+	char got[MACHINE_HASH_TEXT];
 	uint64_t start_ns = sys_now_ns();
-	int r = file_fetch(c, &req, &to, &sum, e);
+	int r;
 
+	if (fd < 0)
+		return fail(e, "can't open /dev/null");
+	r = hotcell_get_file(s, path, fd, got, e);
 	*ret_ns = sys_now_ns() - start_ns;
-	if (r == 0 && memcmp(sum.sha256, sha256, 32) != 0)
-		r = err_set(e, ERR_INTERNAL, "%s came back changed", path);
+	if (r == 0 && strcmp(got, sha256) != 0)
+		r = fail(e, "the file came back changed");
 	return r;
 }
 
 /* ---- many at once ---- */
 
-struct crowd;
-
-struct member {
-	struct crowd *crowd;
-	struct stream *create;
-	struct follow follow;
-	struct machine_burst *ret;
-	bool exists;
-};
-
 struct crowd {
-	struct conn_op op;
-	struct conn *c;
+	const char *run_dir, *wall;
 	char *const *argv;
-	uint64_t start_ns;
-	size_t left;
-	struct err err; /* the first failure */
+	pthread_barrier_t begin;
+	uint64_t start_ns; /* written by one before the second wait at the barrier */
 };
 
-static void crowd_fail(struct crowd *w, const struct err *why)
+struct worker {
+	struct crowd *crowd;
+	struct machine_member *ret;
+	pthread_t thread;
+	struct hotcell_error error;
+	int r;
+};
+
+static void work_one(struct worker *w, struct hotcell *h)
 {
-	if (w->err.code == 0)
-		err_copy(&w->err, why);
-	w->op.done = true;
+	struct hotcell_sandbox *s = NULL;
+	struct hotcell_error ignored;
+	uint64_t first_ns = 0;
+
+	w->r = machine_create(h, w->crowd->wall, 0, &s, &w->error);
+	w->ret->ready_ns = sys_now_ns() - w->crowd->start_ns;
+	if (w->r == 0)
+		w->r = machine_speak(s, w->crowd->argv, &first_ns, &w->error);
+	w->ret->first_ns = first_ns - w->crowd->start_ns;
+	if (s)
+		(void)hotcell_sandbox_destroy(s, &ignored);
 }
 
-static void crowd_cancel(struct conn_op *op)
+/* Everybody is connected, then everybody starts. */
+static void *work(void *arg)
 {
-	const struct err why = { .code = ERR_CANCELED, .text = "canceled" };
+	struct hotcell_connect_options o = HOTCELL_CONNECT_OPTIONS_INIT;
+	struct worker *w = arg;
+	struct hotcell *h = NULL;
 
-	crowd_fail(CONTAINER_OF(op, struct crowd, op), &why);
+	o.run_dir = w->crowd->run_dir;
+	w->r = hotcell_connect(&o, &h, &w->error);
+	if (pthread_barrier_wait(&w->crowd->begin) == PTHREAD_BARRIER_SERIAL_THREAD)
+		w->crowd->start_ns = sys_now_ns();
+	(void)pthread_barrier_wait(&w->crowd->begin);
+	if (w->r == 0)
+		work_one(w, h);
+	if (h)
+		hotcell_disconnect(h);
+	return NULL;
 }
 
-static void member_spoke(struct follow *f)
+int machine_crowd(const char *run_dir, const char *wall, char *const argv[], struct machine_member *ret, size_t n,
+		  struct hotcell_error *e)
 {
-	struct member *m = f->arg;
-
-	if (f->failed || f->run.first_ns == 0) {
-		const struct err silent = { .code = ERR_INTERNAL,
-					    .text = "the program said nothing" };
-		crowd_fail(m->crowd, f->failed ? &f->err : &silent);
-		return;
-	}
-	m->ret->first_ns = f->run.first_ns - m->crowd->start_ns;
-	if (--m->crowd->left == 0)
-		m->crowd->op.done = true;
-}
-
-static void member_ready(struct stream *s, struct span payload, const int *fds, unsigned n_fds)
-{
-	struct member *m = stream_arg(s);
-	struct rec_sandbox_info info;
-	struct err e = ERR_INIT;
-
-	(void)fds;
-	(void)n_fds;
-	if (rec_decode(&rec_sandbox_info_type, payload.p, payload.n, &info, &e) == 0) {
-		m->ret->ready_ns = sys_now_ns() - m->crowd->start_ns;
-		id_format(&info.id, m->ret->id);
-		m->exists = true;
-		m->follow.over = member_spoke;
-		m->follow.arg = m;
-		follow_start(&m->follow, m->crowd->c, m->ret->id, m->crowd->argv, &e);
-	}
-	if (e.code)
-		crowd_fail(m->crowd, &e);
-}
-
-static void member_closed(struct stream *s, const struct err *why)
-{
-	struct member *m = stream_arg(s);
-
-	m->create = NULL;
-	if (why)
-		crowd_fail(m->crowd, why);
-}
-
-static const struct stream_ops member_ops = { .reply = member_ready, .closed = member_closed };
-
-static int crowd_run(struct crowd *w, struct member *m, size_t n,
-		     const struct rec_sandbox_create *req, struct err *e)
-{
+	struct crowd c = {.run_dir = run_dir, .wall = wall, .argv = argv};
+	AUTO_FREE struct worker *w = mem_new(n * sizeof(*w));
 	int r = 0;
 
-	w->start_ns = sys_now_ns();
-	for (size_t i = 0; i < n && r == 0; i++)
-		r = link_call(conn_link(w->c), METHOD_SANDBOX_CREATE, &rec_sandbox_create_type, req,
-			      false, NULL, 0, &member_ops, &m[i], &m[i].create, e);
-	if (r == 0)
-		r = conn_run(w->c, &w->op, e);
-	if (r == 0 && w->err.code)
-		r = err_copy(e, &w->err);
-	return r;
-}
-
-int machine_burst(struct conn *c, const char *wall, uint64_t memory_mb, char *const argv[],
-		  struct machine_burst *ret, size_t n, struct err *e)
-{
-	const struct rec_sandbox_create req = wanted(wall, memory_mb);
-	struct crowd w = { .op.cancel = crowd_cancel, .c = c, .argv = argv, .left = n };
-	AUTO_FREE struct member *m = mem_new(n * sizeof(*m));
-	struct err ignored = ERR_INIT;
-	int r = conn_ready(c, e);
-
-	for (size_t i = 0; i < n; i++)
-		m[i] = (struct member){ .crowd = &w, .ret = &ret[i] };
-	if (r == 0)
-		r = crowd_run(&w, m, n, &req, e);
+	if (n == 0 || n > MACHINE_CROWD_MAX || pthread_barrier_init(&c.begin, NULL, (unsigned)n) != 0)
+		return fail(e, "a crowd is 1 to 64");
 	for (size_t i = 0; i < n; i++) {
-		m[i].follow.x = exec_close(m[i].follow.x);
-		if (m[i].create)
-			stream_reset(m[i].create);
+		w[i] = (struct worker){.crowd = &c, .ret = &ret[i]};
+		if (pthread_create(&w[i].thread, NULL, work, &w[i]) != 0)
+			_exit(1); /* those already started wait for the missing one for ever */
 	}
 	for (size_t i = 0; i < n; i++) {
-		if (m[i].exists)
-			machine_remove(c, m[i].ret->id, &ignored);
+		pthread_join(w[i].thread, NULL);
+		if (w[i].r < 0 && r == 0) {
+			r = w[i].r;
+			*e = w[i].error;
+		}
 	}
+	pthread_barrier_destroy(&c.begin);
 	return r;
 }

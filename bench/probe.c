@@ -14,33 +14,26 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "base/err.h"
 #include "base/macro.h"
 #include "base/mem.h"
-#include "base/str.h"
-#include "client/conn.h"
+#include "hotcell.h"
 #include "machine.h"
 #include "sys/clock.h"
 #include "timed.h"
-#include "wire/gen/methods.h"
-#include "wire/gen/records.h"
 
 enum { FIELDS_MAX = 64 };
 
 struct probe {
-	struct conn *conn;
-	unsigned char sha256[32]; /* of the last file written */
+	struct hotcell *conn;
+	char *run_dir;
+	struct hotcell_sandbox *box;
+	char sha256[MACHINE_HASH_TEXT]; /* of the last file written */
 };
 
 static int fail(const char *text)
 {
 	printf("error\t%s\n", text);
 	return 0;
-}
-
-static int fail_err(const struct err *e)
-{
-	return fail(e->text);
 }
 
 static double us_of(uint64_t ns)
@@ -66,8 +59,8 @@ static int do_spawn(struct probe *p, int n, char *field[])
 	if (r < 0)
 		return fail(strerror(-r));
 	printf("ok\tfirst_us=%.1f\tend_us=%.1f\tstatus=%d\tbytes=%" PRIu64 "\ttext=%s\n",
-	       s.bytes ? (double)(s.first_ns - s.start_ns) / 1e3 : 0.0,
-	       (double)(s.end_ns - s.start_ns) / 1e3, s.status, s.bytes, s.text);
+	       s.bytes ? (double)(s.first_ns - s.start_ns) / 1e3 : 0.0, (double)(s.end_ns - s.start_ns) / 1e3, s.status,
+	       s.bytes, s.text);
 	return 0;
 }
 
@@ -121,49 +114,34 @@ static int do_tsc(struct probe *p, int n, char *field[])
 /* connect RUN_DIR */
 static int do_connect(struct probe *p, int n, char *field[])
 {
-	const struct conn_options o = { .run_dir = field[0] };
-	struct err e = ERR_INIT;
+	struct hotcell_connect_options o = HOTCELL_CONNECT_OPTIONS_INIT;
+	struct hotcell_error e;
 
 	if (n != 1)
 		return fail("connect needs a run directory");
-	p->conn = conn_close(p->conn);
-	if (conn_open(&o, &p->conn, &e) < 0)
-		return fail_err(&e);
+	if (p->conn)
+		return fail("connected already");
+	o.run_dir = field[0];
+	if (hotcell_connect(&o, &p->conn, &e) < 0)
+		return fail(e.message);
+	free(p->run_dir);
+	p->run_dir = mem_strdup(field[0]);
 	printf("ok\n");
 	return 0;
 }
 
-/* daemon: the processes behind the connection */
-static int do_daemon(struct probe *p, int n, char *field[])
-{
-	struct str bytes = STR_INIT(RECORD_MAX);
-	const struct rec_empty req = { 0 };
-	struct rec_daemon_info info;
-	struct err e = ERR_INIT;
-	int r = conn_call(p->conn, METHOD_DAEMON_INFO, &req, &bytes, &info, &e);
-
-	(void)n;
-	(void)field;
-	if (r == 0)
-		printf("ok\tpid=%" PRIu64 "\tkeeper_pid=%" PRIu64 "\tversion=%.*s\tmode=%.*s\n",
-		       info.pid, info.keeper_pid, (int)info.version.n, info.version.p,
-		       (int)info.mode.n, info.mode.p);
-	str_deinit(&bytes);
-	return r < 0 ? fail_err(&e) : 0;
-}
-
-/* create WALL MEMORY_MB */
+/* create WALL MEMORY_MIB */
 static int do_create(struct probe *p, int n, char *field[])
 {
-	struct machine m;
-	struct err e = ERR_INIT;
+	struct hotcell_sandbox *s;
+	struct hotcell_error e;
 
 	if (n != 2)
 		return fail("create needs a wall and a size");
-	if (machine_create(p->conn, field[0], number(field[1]), &m, &e) < 0)
-		return fail_err(&e);
-	printf("ok\tid=%s\twall=%s\tpid=%" PRIu64 "\tus=%.1f\tstages=%s\n", m.id, m.wall, m.pid,
-	       us_of(m.ready_ns - m.start_ns), m.stages);
+	if (machine_create(p->conn, field[0], (uint32_t)number(field[1]), &s, &e) < 0)
+		return fail(e.message);
+	printf("ok\tid=%s\tinfo=%s\n", hotcell_sandbox_id(s), hotcell_sandbox_json(s));
+	hotcell_sandbox_close(s);
 	return 0;
 }
 
@@ -171,138 +149,162 @@ static int do_create(struct probe *p, int n, char *field[])
 static int do_remove(struct probe *p, int n, char *field[])
 {
 	uint64_t start_ns = sys_now_ns();
-	struct err e = ERR_INIT;
+	struct hotcell_error e;
 
 	if (n != 1)
 		return fail("remove needs a sandbox");
-	if (machine_remove(p->conn, field[0], &e) < 0)
-		return fail_err(&e);
+	if (hotcell_destroy(p->conn, field[0], &e) < 0)
+		return fail(e.message);
 	printf("ok\tus=%.1f\n", us_of(sys_now_ns() - start_ns));
 	return 0;
 }
 
-/* fresh WALL MEMORY_MB ARGV...: a new sandbox, to the first output of a program in it; removed
- * again */
+/* fresh WALL MEMORY_MIB ARGV...: a new sandbox, to the first output of a program in it; removed again */
 static int do_fresh(struct probe *p, int n, char *field[])
 {
-	struct machine m;
-	struct machine_run run;
-	struct err e = ERR_INIT, ignored = ERR_INIT;
-	int r;
+	uint64_t start_ns = sys_now_ns(), ready_ns, first_ns, end_ns;
+	struct hotcell_sandbox *s;
+	struct hotcell_error e, ignored;
 
 	if (n < 3)
 		return fail("fresh needs a wall, a size and a program");
-	if (machine_create(p->conn, field[0], number(field[1]), &m, &e) < 0)
-		return fail_err(&e);
-	r = machine_exec(p->conn, m.id, field + 2, &run, &e);
-	uint64_t remove_ns = sys_now_ns();
-	if (r < 0) {
-		machine_remove(p->conn, m.id, &ignored);
-		return fail_err(&e);
+	if (machine_create(p->conn, field[0], (uint32_t)number(field[1]), &s, &e) < 0)
+		return fail(e.message);
+	ready_ns = sys_now_ns();
+	if (machine_speak(s, field + 2, &first_ns, &e) < 0) {
+		(void)hotcell_sandbox_destroy(s, &ignored);
+		return fail(e.message);
 	}
-	if (machine_remove(p->conn, m.id, &e) < 0)
-		return fail_err(&e);
-	if (run.code != 0 || run.bytes == 0)
-		return fail("the program failed or said nothing");
-	printf("ok\tready_us=%.1f\tfirst_us=%.1f\tremove_us=%.1f\twall=%s\tstages=%s\n",
-	       us_of(m.ready_ns - m.start_ns), us_of(run.first_ns - m.start_ns),
-	       us_of(sys_now_ns() - remove_ns), m.wall, m.stages);
+	AUTO_FREE char *info = mem_strdup(hotcell_sandbox_json(s));
+	end_ns = sys_now_ns();
+	if (hotcell_sandbox_destroy(s, &e) < 0)
+		return fail(e.message);
+	printf("ok\tready_us=%.1f\tfirst_us=%.1f\tremove_us=%.1f\tinfo=%s\n", us_of(ready_ns - start_ns),
+	       us_of(first_ns - start_ns), us_of(sys_now_ns() - end_ns), info);
 	return 0;
 }
 
-/* exec ID ARGV... */
+/* use ID: the sandbox that exec, ping, put and get are about */
+static int do_use(struct probe *p, int n, char *field[])
+{
+	struct hotcell_sandbox *s;
+	struct hotcell_error e;
+
+	if (n != 1)
+		return fail("use needs a sandbox");
+	if (hotcell_open(p->conn, field[0], &s, &e) < 0)
+		return fail(e.message);
+	hotcell_sandbox_close(p->box);
+	p->box = s;
+	printf("ok\n");
+	return 0;
+}
+
+/* exec ARGV...: to its exit code */
 static int do_exec(struct probe *p, int n, char *field[])
 {
-	struct machine_run run;
-	struct err e = ERR_INIT;
+	uint64_t start_ns = sys_now_ns(), end_ns;
+	struct hotcell_result *result;
+	struct hotcell_error e;
+	bool success;
 
-	if (n < 2)
-		return fail("exec needs a sandbox and a program");
-	if (machine_exec(p->conn, field[0], field + 1, &run, &e) < 0)
-		return fail_err(&e);
-	if (run.code != 0)
+	if (n < 1)
+		return fail("exec needs a program");
+	if (hotcell_execute_argv(p->box, (const char *const *)field, NULL, &result, &e) < 0)
+		return fail(e.message);
+	end_ns = sys_now_ns();
+	success = hotcell_result_success(result);
+	hotcell_result_free(result);
+	if (!success)
 		return fail("the program failed");
-	printf("ok\tus=%.1f\n", us_of(run.end_ns - run.start_ns));
+	printf("ok\tus=%.1f\n", us_of(end_ns - start_ns));
 	return 0;
 }
 
-/* ping ID */
+/* ping: does the agent answer */
 static int do_ping(struct probe *p, int n, char *field[])
 {
-	struct err e = ERR_INIT;
+	uint64_t start_ns = sys_now_ns();
+
+	(void)n;
+	(void)field;
+	if (!hotcell_sandbox_is_healthy(p->box))
+		return fail("the agent does not answer");
+	printf("ok\tus=%.1f\n", us_of(sys_now_ns() - start_ns));
+	return 0;
+}
+
+/* put PATH BYTES */
+static int do_put(struct probe *p, int n, char *field[])
+{
+	struct hotcell_error e;
+	uint64_t ns;
+
+	if (n != 2 || number(field[1]) > MACHINE_FILE_MAX)
+		return fail("put needs a path and a size of at most 256 MiB");
+	if (machine_put(p->box, field[0], number(field[1]), p->sha256, &ns, &e) < 0)
+		return fail(e.message);
+	printf("ok\tus=%.1f\n", us_of(ns));
+	return 0;
+}
+
+/* get PATH: the last file that was put */
+static int do_get(struct probe *p, int n, char *field[])
+{
+	struct hotcell_error e;
 	uint64_t ns;
 
 	if (n != 1)
-		return fail("ping needs a sandbox");
-	if (machine_ping(p->conn, field[0], &ns, &e) < 0)
-		return fail_err(&e);
+		return fail("get needs a path");
+	if (machine_get(p->box, field[0], p->sha256, &ns, &e) < 0)
+		return fail(e.message);
 	printf("ok\tus=%.1f\n", us_of(ns));
 	return 0;
 }
 
-/* put ID PATH BYTES */
-static int do_put(struct probe *p, int n, char *field[])
-{
-	struct err e = ERR_INIT;
-	uint64_t ns;
-
-	if (n != 3 || number(field[2]) > MACHINE_FILE_MAX)
-		return fail("put needs a sandbox, a path and a size of at most 256 MiB");
-	if (machine_put(p->conn, field[0], field[1], number(field[2]), p->sha256, &ns, &e) < 0)
-		return fail_err(&e);
-	printf("ok\tus=%.1f\n", us_of(ns));
-	return 0;
-}
-
-/* get ID PATH: the last file that was put */
-static int do_get(struct probe *p, int n, char *field[])
-{
-	struct err e = ERR_INIT;
-	uint64_t ns;
-
-	if (n != 2)
-		return fail("get needs a sandbox and a path");
-	if (machine_get(p->conn, field[0], field[1], p->sha256, &ns, &e) < 0)
-		return fail_err(&e);
-	printf("ok\tus=%.1f\n", us_of(ns));
-	return 0;
-}
-
-/* crowd WALL MEMORY_MB N ARGV...: N sandboxes asked for at once */
+/* crowd WALL N ARGV...: N sandboxes asked for at once */
 static int do_crowd(struct probe *p, int n, char *field[])
 {
-	size_t count = n < 4 ? 0 : number(field[2]);
-	struct machine_burst b[MACHINE_BURST_MAX];
-	double ready_us[MACHINE_BURST_MAX], first_us[MACHINE_BURST_MAX];
-	struct err e = ERR_INIT;
+	size_t count = n < 3 ? 0 : number(field[1]);
+	struct machine_member m[MACHINE_CROWD_MAX];
+	double ready_us[MACHINE_CROWD_MAX], first_us[MACHINE_CROWD_MAX];
+	struct hotcell_error e;
 
-	if (count == 0 || count > MACHINE_BURST_MAX)
-		return fail("crowd needs a wall, a size, a number up to 256 and a program");
-	if (machine_burst(p->conn, field[0], number(field[1]), field + 3, b, count, &e) < 0)
-		return fail_err(&e);
+	if (count == 0 || count > MACHINE_CROWD_MAX)
+		return fail("crowd needs a wall, a number up to 64 and a program");
+	if (machine_crowd(p->run_dir, field[0], field + 2, m, count, &e) < 0)
+		return fail(e.message);
 	for (size_t i = 0; i < count; i++) {
-		ready_us[i] = us_of(b[i].ready_ns);
-		first_us[i] = us_of(b[i].first_ns);
+		ready_us[i] = us_of(m[i].ready_ns);
+		first_us[i] = us_of(m[i].first_ns);
 	}
 	qsort(ready_us, count, sizeof(ready_us[0]), compare);
 	qsort(first_us, count, sizeof(first_us[0]), compare);
-	printf("ok\tready_us=%.1f\tmedian_us=%.1f\tlast_us=%.1f\n", ready_us[count - 1],
-	       first_us[count / 2], first_us[count - 1]);
+	printf("ok\tready_us=%.1f\tmedian_us=%.1f\tlast_us=%.1f\n", ready_us[count - 1], first_us[count / 2],
+	       first_us[count - 1]);
 	return 0;
 }
+
+enum need { NEED_NOTHING, NEED_CONNECTION, NEED_BOX };
 
 static const struct command {
 	const char *name;
 	int (*run)(struct probe *p, int n, char *field[]);
-	bool connected; /* needs a connection */
+	enum need need;
 } commands[] = {
-	{ "burst", do_burst, false },  { "connect", do_connect, false },
-	{ "create", do_create, true }, { "crowd", do_crowd, true },
-	{ "daemon", do_daemon, true }, { "exec", do_exec, true },
-	{ "fresh", do_fresh, true },   { "get", do_get, true },
-	{ "ping", do_ping, true },     { "put", do_put, true },
-	{ "remove", do_remove, true }, { "spawn", do_spawn, false },
-	{ "tsc", do_tsc, false },
+	{"burst", do_burst, NEED_NOTHING},
+	{"connect", do_connect, NEED_NOTHING},
+	{"create", do_create, NEED_CONNECTION},
+	{"crowd", do_crowd, NEED_CONNECTION},
+	{"exec", do_exec, NEED_BOX},
+	{"fresh", do_fresh, NEED_CONNECTION},
+	{"get", do_get, NEED_BOX},
+	{"ping", do_ping, NEED_BOX},
+	{"put", do_put, NEED_BOX},
+	{"remove", do_remove, NEED_CONNECTION},
+	{"spawn", do_spawn, NEED_NOTHING},
+	{"tsc", do_tsc, NEED_NOTHING},
+	{"use", do_use, NEED_CONNECTION},
 };
 
 static int dispatch(struct probe *p, char *line)
@@ -319,8 +321,10 @@ static int dispatch(struct probe *p, char *line)
 	for (size_t i = 0; i < ARRAY_LEN(commands); i++) {
 		if (strcmp(commands[i].name, field[0]) != 0)
 			continue;
-		if (commands[i].connected && !p->conn)
+		if (commands[i].need >= NEED_CONNECTION && !p->conn)
 			return fail("not connected");
+		if (commands[i].need >= NEED_BOX && !p->box)
+			return fail("no sandbox in use");
 		return commands[i].run(p, n - 1, field + 1);
 	}
 	return fail("no such command");
@@ -328,7 +332,7 @@ static int dispatch(struct probe *p, char *line)
 
 int main(void)
 {
-	struct probe p = { 0 };
+	struct probe p = {0};
 	char *line = NULL;
 	size_t size = 0;
 	ssize_t n;
@@ -339,6 +343,9 @@ int main(void)
 		fflush(stdout);
 	}
 	free(line);
-	conn_close(p.conn);
+	hotcell_sandbox_close(p.box);
+	if (p.conn)
+		hotcell_disconnect(p.conn);
+	free(p.run_dir);
 	return 0;
 }

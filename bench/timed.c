@@ -50,7 +50,7 @@ static int drain(int fd, uint64_t deadline_ns, struct timed *ret)
 		uint64_t now = sys_now_ns();
 		if (now >= deadline_ns)
 			return -ETIMEDOUT;
-		struct pollfd p = { .fd = fd, .events = POLLIN };
+		struct pollfd p = {.fd = fd, .events = POLLIN};
 		int r = poll(&p, 1, (int)((deadline_ns - now) / NS_PER_MS) + 1);
 		if (r < 0 && errno != EINTR)
 			return -errno;
@@ -93,7 +93,7 @@ static int begin(struct timed *t, char *const argv[])
 	int p[2];
 	int r;
 
-	*t = (struct timed){ .out = -1, .err = sys_memfd("stderr", 0) };
+	*t = (struct timed){.out = -1, .err = sys_memfd("stderr", 0)};
 	if (t->err < 0)
 		return t->err;
 	r = sys_pipe(p);
@@ -110,12 +110,11 @@ static void finish(struct timed *t, uint64_t deadline_ns)
 {
 	AUTO_CLOSE int pidfd = t->pid > 0 ? (int)syscall(SYS_pidfd_open, t->pid, 0) : -1;
 	uint64_t now = sys_now_ns();
-	struct pollfd p = { .fd = pidfd, .events = POLLIN };
+	struct pollfd p = {.fd = pidfd, .events = POLLIN};
 	int status = 0;
 
 	if (t->pid > 0) {
-		if (now >= deadline_ns ||
-		    poll(&p, 1, (int)((deadline_ns - now) / NS_PER_MS) + 1) <= 0)
+		if (now >= deadline_ns || poll(&p, 1, (int)((deadline_ns - now) / NS_PER_MS) + 1) <= 0)
 			kill(-t->pid, SIGKILL);
 		while (waitpid(t->pid, &status, 0) < 0 && errno == EINTR)
 			;
@@ -147,7 +146,7 @@ static int hear_all(struct timed *t, size_t n, uint64_t deadline_ns)
 	char buf[4096];
 
 	for (size_t i = 0; i < n; i++)
-		p[i] = (struct pollfd){ .fd = t[i].out, .events = POLLIN };
+		p[i] = (struct pollfd){.fd = t[i].out, .events = POLLIN};
 	while (left > 0) {
 		uint64_t now = sys_now_ns();
 		if (now >= deadline_ns)

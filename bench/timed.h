@@ -11,10 +11,10 @@ enum {
 
 struct timed {
 	uint64_t start_ns, first_ns, end_ns; /* CLOCK_MONOTONIC; first_ns 0: no output */
-	uint64_t bytes;                      /* of standard output */
-	int status;                          /* exit code, or 128 + signal */
-	char text[TIMED_TEXT_MAX];           /* last line of standard error if status is not 0 */
-	pid_t pid;                           /* the rest is used while it runs */
+	uint64_t bytes;			     /* of standard output */
+	int status;			     /* exit code, or 128 + signal */
+	char text[TIMED_TEXT_MAX];	     /* last line of standard error if status is not 0 */
+	pid_t pid;			     /* the rest is used while it runs */
 	int out, err;
 };
 

@@ -1,4 +1,5 @@
 """What every suite needs: the system measured, the peers, and how much time there is."""
+import json
 import time
 from pathlib import Path
 
@@ -52,7 +53,11 @@ class Cell:
             self.dead_walls[wall] = str(e)
             raise Skip(str(e)) from e
         self.boxes.append(made["id"])
-        return made
+        return {"id": made["id"], "pid": json.loads(made["info"])["pid"]}
+
+    def use(self, box):
+        """What exec, ping, put and get are about from now on."""
+        self.ask("use", box["id"])
 
     def drop(self, box):
         if box["id"] in self.boxes:

@@ -13,6 +13,11 @@ def number(value):
     return f"{value:.2f}"
 
 
+def proportion(figure, base):
+    """None where one of them is not a real quantity, as memory that something else gave back."""
+    return figure / base if figure > 0 and base > 0 else None
+
+
 class Aim:
     """What a figure should be. @limit is in the row's unit, or a ratio to the row's peer."""
 
@@ -40,16 +45,14 @@ class Row:
     def ratio(self):
         if self.peer is None or not len(self.c.series) or not len(self.peer.series):
             return None
-        base = self.peer.series.p(50)
-        return self.c.series.p(50) / base if base else None
+        return proportion(self.c.series.p(50), self.peer.series.p(50))
 
     def best_ratio(self):
         """Of the best samples: what is left when the machine is busy with other things."""
         if self.ratio() is None:
             return None
         pick = max if self.c.series.unit == "MB/s" else min
-        base = pick(self.peer.series.samples)
-        return pick(self.c.series.samples) / base if base else None
+        return proportion(pick(self.c.series.samples), pick(self.peer.series.samples))
 
     def is_nothing(self):
         """A stage that took no time that could be read; it stays in the JSON."""

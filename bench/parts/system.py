@@ -1,4 +1,5 @@
 """A hotcell of the benchmark's own: private state and run directories, gone afterwards."""
+import json
 import os
 import select
 import shutil
@@ -79,10 +80,14 @@ class Hotcell:
         self.env["PATH"] = f"{self.programs}:{os.environ.get('PATH', '')}"
         self.probe = Probe(probe_path, self.env)
         self.probe.connect(self.run)
-        self.info = self.probe.ask("daemon")
+        said = subprocess.run([self.cli, "info", "--json"], env=self.env, capture_output=True, text=True,
+                              timeout=30, check=False)
+        if said.returncode:
+            raise NoHotcell(f"hotcell info: {said.stderr.strip()}")
+        self.info = json.loads(said.stdout)
 
     def pids(self):
-        return {"daemon": int(self.info["pid"]), "keeper": int(self.info["keeper_pid"])}
+        return {"daemon": self.info["pid"], "keeper": self.info["keeper_pid"]}
 
     def stop(self):
         """Daemon first, so that it takes its sandboxes down; then the keeper; then the files."""

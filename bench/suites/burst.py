@@ -15,7 +15,7 @@ def tables(cell):
     peer_median.peer = True
 
     def ours():
-        got = cell.ask("crowd", "process", 0, N, *PROGRAM)
+        got = cell.ask("crowd", "process", N, *PROGRAM)
         ready.series.add(float(got["ready_us"]) / 1000)
         median.series.add(float(got["median_us"]) / 1000)
         return float(got["last_us"]) / 1000
@@ -28,7 +28,7 @@ def tables(cell):
     def one():
         return float(cell.ask("fresh", "process", 0, *PROGRAM)["first_us"]) / 1000
 
-    o = Contestant(f"hotcell, {N} at once: first output of the last", ours, "on one connection")
+    o = Contestant(f"hotcell, {N} at once: first output of the last", ours, "on a connection each")
     b = Contestant(f"bwrap, {N} at once: first output of the last", theirs, "bwrap ... /bin/echo hi", peer=True)
     s = Contestant("hotcell, one alone: first output", one)
     o.also, b.also = [ready, median], [peer_median]

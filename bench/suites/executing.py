@@ -48,28 +48,25 @@ class Gvisor:
                            stderr=subprocess.DEVNULL, timeout=30, check=False)
 
 
-def in_box(cell, wall, what):
-    """A sample function on one sandbox of this wall, made when first needed; @what(id) -> fields."""
+def ours(cell, wall):
+    """Sample functions on one sandbox of this wall, which is made when first needed."""
     box = {}
 
-    def sample():
+    def need():
         if not box:
             box.update(cell.box(wall))
-        return cell.took_ms(*what(box["id"]))
-    return sample, box
+            cell.use(box)
 
-
-def ours(cell, wall):
-    execute, box = in_box(cell, wall, lambda i: ("exec", i, PROGRAM))
+    def execute():
+        need()
+        return cell.took_ms("exec", PROGRAM)
 
     def ping():
-        if not box:
-            execute()
-        return cell.took_ms("ping", box["id"])
+        need()
+        return cell.took_ms("ping")
 
     def by_command():
-        if not box:
-            execute()
+        need()
         return cell.hotcell.probe.whole_ms([str(cell.hotcell.cli), "exec", box["id"], "--", PROGRAM])
 
     return box, execute, ping, by_command
@@ -78,8 +75,8 @@ def ours(cell, wall):
 def process(cell):
     box, execute, ping, by_command = ours(cell, "process")
     gvisor = Gvisor(cell)
-    e = Contestant("hotcell exec, to the exit code", execute, f"exec.start {PROGRAM}")
-    p = Contestant("hotcell ping, nothing started", ping, "guest.ping")
+    e = Contestant("hotcell exec, to the exit code", execute, f"hotcell_execute_argv(), {PROGRAM}")
+    p = Contestant("hotcell ping, nothing started", ping, "hotcell_sandbox_is_healthy()")
     c = Contestant("hotcell exec, as a command", by_command, f"hotcell exec ID -- {PROGRAM}")
     g = Contestant("gVisor exec, as a command", gvisor.sample, f"runsc exec ID {PROGRAM}", peer=True, heavy=10)
     h = Contestant("no wall: posix_spawn and wait", lambda: cell.probe.whole_ms([PROGRAM]), PROGRAM, peer=True)
@@ -107,8 +104,8 @@ def machine(cell):
         if code != 0:
             raise RuntimeError(f"guest-exec {PROGRAM} ended with {code}")
 
-    e = Contestant("hotcell exec, to the exit code", execute, f"exec.start {PROGRAM}")
-    p = Contestant("hotcell ping, nothing started", ping, "guest.ping")
+    e = Contestant("hotcell exec, to the exit code", execute, f"hotcell_execute_argv(), {PROGRAM}")
+    p = Contestant("hotcell ping, nothing started", ping, "hotcell_sandbox_is_healthy()")
     c = Contestant("hotcell exec, as a command", by_command, f"hotcell exec ID -- {PROGRAM}", heavy=4)
     qe = Contestant("qemu-guest-agent exec", lambda: timed(agent_exec),
                     f"guest-exec {PROGRAM}, guest-exec-status every 5 ms until it has exited", peer=True)

@@ -31,12 +31,14 @@ class Ours:
     def put(self):
         if not self.box:
             self.box.update(self.cell.box(self.wall, self.memory_mb))
-        return self.rate("put", self.box["id"], PATH, self.size)
+        self.cell.use(self.box)
+        return self.rate("put", PATH, self.size)
 
     def get(self):
         if not self.box:
             self.put()
-        return self.rate("get", self.box["id"], PATH)
+        self.cell.use(self.box)
+        return self.rate("get", PATH)
 
 
 class Agents:

@@ -1,4 +1,5 @@
 """Cold create: stages, and the time from asking for a sandbox to the first output of a program in it."""
+import json
 import time
 
 from parts.cell import derived
@@ -23,8 +24,7 @@ class Fresh:
         if self.wall in self.cell.dead_walls:
             raise Skip(self.cell.dead_walls[self.wall])
         got = self.cell.ask("fresh", self.wall, 0, *PROGRAM)
-        for pair in got["stages"].split():
-            name, _, us = pair.partition("=")
+        for name, us in json.loads(got["info"])["stages"].items():
             if name not in self.stages:
                 self.stages[name] = derived(f"    stage {name}")
                 self.contestant.also.append(self.stages[name])

@@ -73,7 +73,7 @@ def fill_ours(cell, wall, group, n, footprints):
             if cell.left_s() <= 0:
                 raise Skip("the run is out of time")
         settle()
-        group.fill(before, [int(b["pid"]) for b in boxes])
+        group.fill(before, [b["pid"] for b in boxes])
         footprint(cell, footprints, f"{n} {wall} sandboxes")
     except (Skip, *FAILED) as e:
         group.skip(str(e))
