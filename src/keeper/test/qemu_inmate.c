@@ -28,7 +28,7 @@ static int64_t code(int64_t r)
 
 static int64_t try_open(const char *path, int flags)
 {
-	int fd = open(path, flags);
+	int fd = open(path, flags, 0600);
 
 	return fd < 0 ? -errno : close(fd);
 }
