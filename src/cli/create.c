@@ -4,11 +4,12 @@
 #include "base/str.h"
 #include "cli/cli.h"
 #include "client/conn.h"
+#include "client/hold.h"
 #include "sys/clock.h"
 #include "wire/gen/methods.h"
 
 int create_sandbox(struct conn *c, const struct rec_sandbox_create *rec, struct str *bytes,
-		   struct rec_sandbox_info *ret, struct err *e)
+		   struct rec_sandbox_info *ret, struct hold **ret_hold, struct err *e)
 {
 	struct rec_sandbox_create named = *rec;
 	char request[ID_TEXT];
@@ -25,6 +26,9 @@ int create_sandbox(struct conn *c, const struct rec_sandbox_create *rec, struct 
 		return err_sys(e, r, "random request id");
 	id_format(&id, request);
 	named.request_id = span_of(request);
+	named.ephemeral = ret_hold != NULL;
+	if (ret_hold)
+		return hold_create(c, &named, bytes, ret, ret_hold, e);
 	return conn_call(c, METHOD_SANDBOX_CREATE, &named, bytes, ret, e);
 }
 
@@ -38,7 +42,8 @@ int run_create(struct cli *c, const struct args *a, struct err *e)
 	if (r == 0)
 		r = cli_signals(c, e);
 	if (r == 0)
-		r = create_sandbox(c->conn, args_rec(a, &rec_sandbox_create_type), &bytes, &info, e);
+		r = create_sandbox(c->conn, args_rec(a, &rec_sandbox_create_type), &bytes, &info, NULL,
+				   e);
 	if (r == 0 && c->json) {
 		r = cli_put_json(&rec_sandbox_info_type, &info, e);
 	} else if (r == 0) {

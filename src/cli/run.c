@@ -145,18 +145,14 @@ static int remove_it(struct run *r, int code, struct err *e)
 
 static int in_sandbox(struct run *r, const struct args *a, uint64_t since, struct err *e)
 {
-	struct hold *hold = NULL;
-	int code = hold_start(r->cli->conn, r->id, &hold, e);
+	int code = run_inside(r, a, e);
 
-	if (code == 0)
-		code = run_inside(r, a, e);
 	r->times.exec_us = lap(&since);
 	if (code == 0 && r->result.finished && (r->cli->json || r->flags->verbose))
 		ask_kernel(r);
 	lap(&since);
 	code = remove_it(r, code, e);
 	r->times.remove_us = lap(&since);
-	hold_stop(hold);
 	return code;
 }
 
@@ -185,10 +181,10 @@ static int report(struct run *r, struct err *e)
 
 int run_run(struct cli *c, const struct args *a, struct err *e)
 {
-	struct rec_sandbox_create rec =
-		*(struct rec_sandbox_create *)args_rec(a, &rec_sandbox_create_type);
+	const struct rec_sandbox_create *rec = args_rec(a, &rec_sandbox_create_type);
 	struct run r = {.cli = c, .flags = args_rec(a, &run_type), .bytes = STR_INIT(RECORD_MAX)};
 	uint64_t since = sys_now_ns();
+	struct hold *hold = NULL;
 	int code = check(&r, a, e);
 
 	if (code == 0)
@@ -196,14 +192,14 @@ int run_run(struct cli *c, const struct args *a, struct err *e)
 	if (code == 0)
 		code = cli_signals(c, e);
 	r.times.connect_us = lap(&since);
-	rec.ephemeral = true;
 	if (code == 0)
-		code = create_sandbox(c->conn, &rec, &r.bytes, &r.info, e);
+		code = create_sandbox(c->conn, rec, &r.bytes, &r.info, &hold, e);
 	r.times.create_us = lap(&since);
 	if (code == 0) {
 		id_format(&r.info.id, r.id);
 		code = in_sandbox(&r, a, since, e);
 	}
+	hold_stop(hold);
 	if (code == 0)
 		code = report(&r, e);
 	follow_result_free(&r.result);

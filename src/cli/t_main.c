@@ -172,6 +172,7 @@ static void t_run_leaves_nothing_behind_double(void **state)
 	assert_int_equal(RUN(t, "", "run", "-c", "fail"), 7);
 	assert_int_equal(t->x.removed, 1);
 	assert_true(t->x.create.ephemeral);
+	assert_int_equal(t->x.held, 1); /* the double's create does not hold by itself */
 	assert_int_equal(RUN(t, "", "run", "-c", "nobody"), 125);
 	assert_int_equal(t->x.removed, 2);
 	/* a mistake is found before anything is made */

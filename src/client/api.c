@@ -154,10 +154,15 @@ static int create(struct hotcell *h, const struct hotcell_config *c,
 		  const struct rec_sandbox_create *rec, struct hotcell_sandbox **ret, struct err *e)
 {
 	struct hotcell_sandbox *s = new_handle(h);
-	int r = ask(s, METHOD_SANDBOX_CREATE, rec, e);
+	int r;
 
-	if (r == 0 && c->ephemeral)
-		r = hold_start(h->conn, s->id, &s->hold, e);
+	if (c->ephemeral) {
+		r = hold_create(h->conn, rec, &s->bytes, &s->info, &s->hold, e);
+		if (r == 0)
+			fill(s);
+	} else {
+		r = ask(s, METHOD_SANDBOX_CREATE, rec, e);
+	}
 	if (r < 0) {
 		hotcell_sandbox_close(s);
 		return r;

@@ -1,15 +1,24 @@
 /*
- * client/hold.h - keep an ephemeral sandbox while this connection, or its successor, lives
+ * client/hold.h - an ephemeral sandbox lives while this connection, or its successor, does
  *
- * The daemon removes an ephemeral sandbox when nobody holds it. Opened again after each
- * reconnect. Thread: the connection's.
+ * The daemon removes an ephemeral sandbox when the stream that made it ends and no other
+ * holds it. Held again after each reconnect. Thread: the connection's.
  */
 #pragma once
 
 struct conn;
 struct err;
 struct hold;
+struct rec_sandbox_create;
+struct rec_sandbox_info;
+struct str;
 
-/* @sandbox: id or name, copied. Return: 0; -ERR_UNAVAILABLE when the connection is down. */
-int hold_start(struct conn *c, const char *sandbox, struct hold **ret, struct err *e);
-struct hold *hold_stop(struct hold *h); /* NULL is fine */
+/*
+ * hold_create() - make a sandbox and hold it from its first moment; blocks like conn_call()
+ * @rec:	ephemeral, with a request id: asked again when the daemon dies
+ * @bytes:	cleared, then holds what the texts of @ret point to
+ * Return: 0; what the daemon says; -ERR_CANCELED.
+ */
+int hold_create(struct conn *c, const struct rec_sandbox_create *rec, struct str *bytes,
+		struct rec_sandbox_info *ret, struct hold **ret_hold, struct err *e);
+struct hold *hold_stop(struct hold *h); /* the sandbox goes, if nobody else holds it; NULL is fine */

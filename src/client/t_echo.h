@@ -27,7 +27,7 @@ struct echo {
 	bool echoes, ended, is_late;
 	char argv[64], env[64], cwd[64], on_detach[16];
 	uint64_t timeout_ms;
-	unsigned removed, calls;
+	unsigned removed, calls, held;
 	struct rec_sandbox_create create;
 	char name[64], isolation[16], metadata[64];
 };
@@ -228,7 +228,10 @@ static inline void echo_answer(struct double_daemon *d, struct stream *s, unsign
 	switch (method) {
 	case METHOD_EXEC_START: echo_start_program(x, s, payload); return;
 	case METHOD_EXEC_SIGNAL: echo_take_signal(x, s, payload); return;
-	case METHOD_SANDBOX_HOLD: stream_accept(s, &echo_none, NULL); return;
+	case METHOD_SANDBOX_HOLD:
+		x->held++;
+		stream_accept(s, &echo_none, NULL);
+		return;
 	case METHOD_SANDBOX_CREATE: echo_create_sandbox(x, s, payload); return;
 	case METHOD_SANDBOX_INFO:
 		if (memmem(payload.p, payload.n, "nobody", 6))
