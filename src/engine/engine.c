@@ -81,6 +81,7 @@ static void measure_walls(struct engine *g)
 			.driver = d->name,
 			.isolation = w->isolation,
 			.own_kernel = d->caps & DRIVER_OWN_KERNEL,
+			.layer_in_memory = !(d->caps & DRIVER_NEEDS_IMAGE),
 			.enforced = enforced_limits(g),
 			.unusable = e->code ? e->text : NULL,
 		};

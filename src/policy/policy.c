@@ -163,6 +163,27 @@ static int check_memory(const struct policy_verdict *v, const struct policy_limi
 		       (unsigned long long)budget);
 }
 
+/*
+ * A layer in memory that could fill all of it would end in the out-of-memory
+ * killer, where a full disk should be an error the program can see.
+ */
+static int size_layer(struct policy_verdict *v, uint64_t wanted_mb, struct err *e)
+{
+	uint64_t most = v->memory_mb / 4 * 3;
+
+	if (!v->wall->layer_in_memory)
+		return 0;
+	if (!wanted_mb)
+		v->disk_mb = MIN(v->disk_mb, v->memory_mb / 2);
+	if (v->disk_mb <= most)
+		return 0;
+	return err_set(e, ERR_LIMIT,
+		       "disk: %llu MiB; the writable layer of a %s sandbox lives in its memory, so with "
+		       "%llu MiB of memory it can have at most %llu",
+		       (unsigned long long)v->disk_mb, v->wall->isolation,
+		       (unsigned long long)v->memory_mb, (unsigned long long)most);
+}
+
 int policy_size(const struct policy_principal *who, const struct policy_defaults *defaults,
 		const struct policy_limits *limits, const struct policy_usage *usage,
 		struct policy_verdict *v, struct err *e)
@@ -180,7 +201,9 @@ int policy_size(const struct policy_principal *who, const struct policy_defaults
 	if (sized.disk_mb > LIMIT_DISK_MB_MAX)
 		return err_set(e, ERR_LIMIT, "disk: %llu MiB, the limit is %d",
 			       (unsigned long long)sized.disk_mb, LIMIT_DISK_MB_MAX);
-	r = check_memory(&sized, limits, usage, e);
+	r = size_layer(&sized, v->disk_mb, e);
+	if (r == 0)
+		r = check_memory(&sized, limits, usage, e);
 	if (r == 0)
 		*v = sized;
 	return r;

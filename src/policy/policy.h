@@ -24,6 +24,7 @@ struct policy_wall {
 	const char *driver;
 	const char *isolation; /* what a request says: "vm", "process", "null" */
 	bool own_kernel;
+	bool layer_in_memory; /* what it writes to its root counts as its memory */
 	unsigned enforced; /* enum policy_limit: limits that hold on this host */
 	const char *unusable; /* why it can't be used on this host; NULL: it can */
 };
@@ -75,7 +76,8 @@ int policy_create(const struct policy_principal *who, const struct rec_sandbox_c
  * policy_size() - fill what the request left to the template, and check the result
  * @v:	of policy_create()
  *
- * Return: 0; -ERR_LIMIT when the memory is not to be had now, with the numbers.
+ * Return: 0; -ERR_LIMIT when the memory is not to be had now, with the numbers, or when the
+ * writable layer would not fit into the memory it lives in.
  */
 int policy_size(const struct policy_principal *who, const struct policy_defaults *defaults,
 		const struct policy_limits *limits, const struct policy_usage *usage,

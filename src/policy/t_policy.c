@@ -8,8 +8,11 @@
 enum { ALL = POLICY_MEMORY | POLICY_CPU | POLICY_PIDS | POLICY_DISK };
 
 static const struct policy_wall both[] = {
-	{"qemu", "vm", true, ALL, NULL},
-	{"process", "process", false, POLICY_CPU | POLICY_DISK, NULL},
+	{.driver = "qemu", .isolation = "vm", .own_kernel = true, .enforced = ALL},
+	{.driver = "process",
+	 .isolation = "process",
+	 .layer_in_memory = true,
+	 .enforced = POLICY_CPU | POLICY_DISK},
 };
 static const struct policy_principal me = {"default", "uid:0"};
 static const struct policy_limits limits = {
@@ -144,6 +147,28 @@ static void template_fills_what_is_missing(void **state)
 	assert_int_equal(v.memory_mb, 300);
 }
 
+static void a_layer_in_memory_leaves_room_for_memory(void **state)
+{
+	struct policy_verdict v;
+	struct err e;
+
+	T_UNUSED(state);
+	assert_int_equal(size(400, 1, 0, &v, &e), 0);
+	assert_int_equal(v.disk_mb, 200); /* of 1024 by default */
+	assert_int_equal(size(400, 0, 0, &v, &e), 0);
+	assert_int_equal(v.disk_mb, 1024); /* an image on disk */
+	v = (struct policy_verdict){.wall = &both[1], .memory_mb = 400, .disk_mb = 301};
+	e = (struct err)ERR_INIT;
+	assert_int_equal(policy_size(&me, &(struct policy_defaults){0}, &limits, &(struct policy_usage){0}, &v, &e),
+			 -ERR_LIMIT);
+	assert_non_null(strstr(e.text, "disk: 301"));
+	assert_non_null(strstr(e.text, "at most 300"));
+	v.disk_mb = 300;
+	assert_int_equal(policy_size(&me, &(struct policy_defaults){0}, &limits, &(struct policy_usage){0}, &v, &e),
+			 0);
+	assert_int_equal(v.disk_mb, 300);
+}
+
 static void memory_has_bounds_and_a_budget(void **state)
 {
 	struct policy_verdict v;
@@ -179,5 +204,6 @@ static void exec_needs_exactly_one_program(void **state)
 T_MAIN(T(default_is_a_kernel_of_its_own), T(a_missing_wall_is_never_replaced),
        T(an_unusable_wall_says_why), T(unenforceable_limits_are_refused_by_name), T(names_are_checked),
        T(count_is_bounded),
-       T(template_fills_what_is_missing), T(memory_has_bounds_and_a_budget),
+       T(template_fills_what_is_missing), T(a_layer_in_memory_leaves_room_for_memory),
+       T(memory_has_bounds_and_a_budget),
        T(exec_needs_exactly_one_program))
