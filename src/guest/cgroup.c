@@ -34,17 +34,42 @@ int cgroups_init(struct cgroups *all, int root_fd)
 	return r;
 }
 
+static bool remove_group(const struct cgroups *all, struct cgroup *cg)
+{
+	if (unlinkat(all->root_fd, cg->name, AT_REMOVEDIR) < 0 && errno == EBUSY)
+		return false;
+	free(cg);
+	return true;
+}
+
+static void bury_dying(struct cgroups *all)
+{
+	size_t left = 0;
+
+	for (size_t i = 0; i < all->n_dying; i++)
+		if (!remove_group(all, all->dying[i]))
+			all->dying[left++] = all->dying[i];
+	all->n_dying = left;
+}
+
 static void drop(struct cgroups *all, struct cgroup *cg)
 {
-	(void)sys_close(cg->fd);
-	(void)unlinkat(all->root_fd, cg->name, AT_REMOVEDIR);
-	free(cg);
+	cg->fd = sys_close(cg->fd);
+	if (remove_group(all, cg))
+		return;
+	if (all->n_dying < CGROUP_DYING_MAX)
+		all->dying[all->n_dying++] = cg;
+	else
+		free(cg); /* the host removes it with the sandbox */
 }
 
 void cgroups_deinit(struct cgroups *all)
 {
 	while (all->n_spare)
 		drop(all, all->spare[--all->n_spare]);
+	bury_dying(all);
+	while (all->n_dying)
+		free(all->dying[--all->n_dying]);
 	if (all->root_fd >= 0)
 		(void)unlinkat(all->root_fd, background, AT_REMOVEDIR);
 	all->root_fd = sys_close(all->root_fd);
@@ -114,11 +139,16 @@ void cgroup_give(struct cgroups *all, struct cgroup *cg)
 
 	if (!cg)
 		return;
+	bury_dying(all);
+	if (cg->was_killed) { /* CGROUP-2 */
+		drop(all, cg);
+		return;
+	}
 	for (int i = 0; i < MOVE_ROUNDS && !empty; i++)
 		empty = move_out(all, cg);
 	if (!empty) {
 		(void)cgroup_kill(cg);
-		drop(all, cg); /* the kernel keeps it until the dead are gone */
+		drop(all, cg);
 		return;
 	}
 	if (all->n_spare == CGROUP_SPARE_MAX) {
@@ -129,10 +159,11 @@ void cgroup_give(struct cgroups *all, struct cgroup *cg)
 	all->spare[all->n_spare++] = cg;
 }
 
-int cgroup_kill(const struct cgroup *cg)
+int cgroup_kill(struct cgroup *cg)
 {
 	AUTO_CLOSE int fd = sys_openat(cg->fd, "cgroup.kill", O_WRONLY, 0);
 
+	cg->was_killed = true;
 	return fd < 0 ? fd : sys_write_full(fd, "1", 1);
 }
 

@@ -492,6 +492,8 @@ static void timeout_kills(struct peer *p)
 	call_free(c);
 	expect_none(p, "4242");
 	expect_none(p, "kill -STOP");
+	for (int i = 0; i < 20; i++) /* CGROUP-2: whatever place the next ones get, they live */
+		expect(p, "echo alive", "alive\n", "", 0);
 }
 
 static void t_timeout_kills_the_tree(void **state)
@@ -537,6 +539,68 @@ static void t_background(void **state)
 	assert_true(count_commands(p, "tick") > 0);
 	expect(p, "pkill -f 'echo [t]ick'; echo", "\n", "", 0);
 	expect_none(p, "echo tick");
+}
+
+static void t_table_full(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_exec_start rq = {.command = span_of("exec sleep 4545")};
+	struct call *calls[LIMIT_SESSIONS], *more;
+
+	for (size_t i = 0; i < LIMIT_SESSIONS; i++) {
+		calls[i] = call_start(p, METHOD_EXEC_START, &rq, false);
+		(void)session_of(p, calls[i]);
+	}
+	more = call_wait(p, METHOD_EXEC_START, &rq, NULL);
+	assert_int_equal(more->why.code, ERR_LIMIT);
+	assert_non_null(strstr(more->why.text, "256 programs are running"));
+	call_free(more);
+	for (size_t i = 0; i < LIMIT_SESSIONS; i++)
+		call_free(calls[i]);
+	expect_none(p, "4545");
+	expect(p, "echo room again", "room again\n", "", 0);
+}
+
+static void t_fork_bomb(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_exec_start rq = {
+		.command = span_of("ulimit -u 300; b() { b 4646 | b 4646 & }; b 2>/dev/null; sleep 4646"),
+		.timeout_ms = 500,
+	};
+	struct call *c = call_wait(p, METHOD_EXEC_START, &rq, NULL);
+	struct said x;
+
+	said_parse(&x, &c->bytes);
+	assert_true(x.has_exit);
+	said_free(&x);
+	call_free(c);
+	expect_none(p, "4646");
+}
+
+/* What stands in the guest's own files is the workload's word. */
+static void t_hostile_passwd(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_exec_start rq = {.command = span_of("mv /etc/passwd /etc/kept; mkfifo /etc/passwd"),
+				    .user = span_of("root")};
+	struct rec_file_ref ref = {.path = span_of("/etc/passwd")};
+	struct rec_sandbox_ref ping = {.sandbox = span_of("x")};
+	struct call *c = call_wait(p, METHOD_EXEC_START, &rq, NULL);
+
+	assert_int_equal(c->why.code, 0);
+	call_free(c);
+	rq = (struct rec_exec_start){.command = span_of("id")};
+	c = call_wait(p, METHOD_EXEC_START, &rq, NULL);
+	assert_int_equal(c->why.code, ERR_INVALID);
+	assert_non_null(strstr(c->why.text, "/etc/passwd in the guest is not a regular file"));
+	call_free(c);
+	c = call_wait(p, METHOD_FILE_STAT, &ref, NULL);
+	assert_int_equal(c->why.code, ERR_INVALID);
+	call_free(c);
+	c = call_wait(p, METHOD_GUEST_PING, &ping, NULL);
+	assert_int_equal(c->why.code, 0);
+	call_free(c);
 }
 
 static void t_stdin_10_mib(void **state)
@@ -1220,6 +1284,9 @@ int main(int argc, char **argv)
 		T(t_timeout_without_cgroup),
 		BOXED(t_detach_kills),
 		BOXED(t_background),
+		BOXED(t_table_full),
+		BOXED(t_fork_bomb),
+		BOXED(t_hostile_passwd),
 		BOXED(t_stdin_10_mib),
 		BOXED(t_pty),
 		BOXED(t_pty_end_of_input),
