@@ -30,7 +30,7 @@ def field(tag, value):
     return struct.pack("<HI", tag, len(value)) + value
 
 
-def record(name, **values):
+def record(name, /, **values):
     out = b""
     for key, value in values.items():
         if isinstance(value, bool):

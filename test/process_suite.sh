@@ -1,0 +1,26 @@
+#!/bin/sh
+# test/process_suite.sh - what holds behind every wall, behind namespaces
+. "${0%/*}/suite.sh"
+ISOLATION=process
+TEST_SECONDS=${HOTCELL_FULL:+900}
+TEST_SECONDS=${TEST_SECONDS:-120}
+
+setup() {
+	need_root
+}
+
+test_run() { suite_run; }
+test_exec() { suite_exec; }
+test_streams() { suite_streams; }
+test_timeout() { suite_timeout; }
+test_terminal() { suite_terminal; }
+test_sessions() { suite_sessions; }
+test_files() { suite_files 64; }
+test_trees() { suite_trees; }
+test_ports() { suite_ports; }
+test_info() { suite_info; }
+test_deadlines() { suite_deadlines 2s; }
+test_pressure() { suite_pressure 512 4096; }
+test_example() { suite_example; }
+
+run_tests

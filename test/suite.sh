@@ -1,0 +1,353 @@
+# shellcheck shell=sh
+# test/suite.sh - what holds behind every wall. Sourced by process_suite.sh and vm_suite.sh, which set
+# ISOLATION (what is asked for) and name the tests. HOTCELL_FULL=1: at full size.
+. "${0%/*}/lib.sh"
+
+FULL=${HOTCELL_FULL:-}
+
+# small SIZE FULL_SIZE
+size() {
+	if [ -n "$FULL" ]; then echo "$2"; else echo "$1"; fi
+}
+
+# box OPTION... - a host, and a sandbox called "box"
+box() {
+	host
+	status 0 hotcell create --isolation "$ISOLATION" --name box "$@"
+}
+
+# done_with - the sandboxes go, and nothing is left
+done_with() {
+	status 0 hotcell rm --all
+	no_traces
+}
+
+# says STATUS STDOUT ARGUMENT... - hotcell exec box ARGUMENT... ends and prints like this
+says() {
+	want_status=$1 want_text=$2
+	shift 2
+	status "$want_status" hotcell exec box "$@"
+	same "$want_text" "$(cat "$OUT")" "stdout of $*"
+}
+
+# refuses STATUS WORDS ARGUMENT... - hotcell ARGUMENT... fails with one sentence that holds these words
+refuses() {
+	want_status=$1 words=$2
+	shift 2
+	status "$want_status" hotcell "$@"
+	same 1 "$(grep -c . "$ERR")" "lines on standard error of hotcell $*: $(cat "$ERR")"
+	contains "$(cat "$ERR")" "$words"
+}
+
+# The wall that this host can give a machine.
+expected_wall() {
+	case $ISOLATION in
+	process) echo process ;;
+	*) hotcell-keeper --probe --json >"$SCRATCH/probe" 2>/dev/null || true
+	   if grep -q '"kvm": *true' "$SCRATCH/probe"; then echo vm; else echo vm-emulated; fi ;;
+	esac
+}
+
+# ---- run ----
+
+suite_run() {
+	host
+	program='import os,sys;print(6*7);print(os.uname().release);sys.exit(3)'
+	status 3 hotcell run --isolation "$ISOLATION" -- python3 -c "$program"
+	same 42 "$(sed -n 1p "$OUT")" "the answer"
+	inside=$(sed -n 2p "$OUT")
+	[ -n "$inside" ] || fail "no kernel printed"
+	case $ISOLATION in
+	process) same "$(uname -r)" "$inside" "kernel" ;;
+	*) [ "$(uname -r)" != "$inside" ] || fail "the kernel inside is the host's, $inside" ;;
+	esac
+	no_traces
+	status 3 hotcell run --json --isolation "$ISOLATION" -- python3 -c "$program"
+	same "$(expected_wall)" "$(json "$OUT" 'd["wall"]')" "wall"
+	same 3 "$(json "$OUT" 'd["exit_code"]')" "exit code"
+	same "$inside" "$(json "$OUT" 'd["kernel"]')" "kernel in JSON"
+	same "42
+$inside" "$(json "$OUT" 'd["stdout"].rstrip()')" "stdout in JSON"
+	no_traces
+}
+
+# ---- programs ----
+
+suite_exec() {
+	box --env FROM=create
+	says 0 'hello' -- echo hello
+	says 0 'a b|c"d|$e|' -- printf '%s|' 'a b' 'c"d' '$e'
+	says 7 '' -- sh -c 'exit 7'
+	says 143 '' -c 'kill -TERM $$'
+	says 137 '' -c 'kill -KILL $$'
+	says 0 'one two create' --env A=one --env 'B=two' -c 'echo $A $B $FROM'
+	says 0 'exec' --env FROM=exec -c 'echo $FROM'
+	says 0 '/home/user' -- pwd
+	says 0 '/usr' --cwd /usr -- pwd
+	says 0 'user 1000' -c 'echo $(id -un) $(id -u)'
+	says 0 'root 0' --user root -c 'echo $(id -un) $(id -u)'
+	says 0 '/home/user user' -c 'echo $HOME $USER'
+	says 1 'not a tty' -c 'tty'
+	says 0 'box' -- hostname
+	says 0 '0' --no-stdin -c 'wc -c'
+	says 0 '1' -c 'ls /proc | grep -cx 1'
+	refuses 125 'no-such-program' exec box -- no-such-program
+	refuses 125 '/no/such/dir' exec --cwd /no/such/dir box -- true
+	refuses 125 'nobody-known' exec --user nobody-known box -- true
+	refuses 125 'no-such-box' exec no-such-box -- true
+	done_with
+}
+
+suite_streams() {
+	box
+	mib=$(size 10 10)
+	head -c "${mib}M" /dev/urandom >"$SCRATCH/input"
+	sum=$(sha256sum <"$SCRATCH/input" | cut -d ' ' -f 1)
+	hotcell exec box -- sha256sum <"$SCRATCH/input" >"$SCRATCH/got"
+	same "$sum  -" "$(cat "$SCRATCH/got")" "sha256 of $mib MiB on stdin"
+	hotcell exec box -- cat <"$SCRATCH/input" | cmp - "$SCRATCH/input" || fail "cat gave other bytes back"
+	# two streams, apart
+	says 0 'out' -c 'echo out; echo err >&2'
+	same 'err' "$(cat "$ERR")" "stderr"
+	# in order when read as one
+	hotcell exec box -c 'for i in 1 2 3 4 5; do echo o$i; sleep 0.2; echo e$i >&2; sleep 0.2; done' >"$SCRATCH/both" 2>&1
+	same 'o1 e1 o2 e2 o3 e3 o4 e4 o5 e5' "$(tr '\n' ' ' <"$SCRATCH/both" | sed 's/ $//')" "order"
+	# live: the program waits for an answer to what it said
+	mkfifo "$SCRATCH/to" "$SCRATCH/from"
+	hotcell exec box -c 'echo question; read -r answer; echo got $answer' <"$SCRATCH/to" >"$SCRATCH/from" &
+	talk=$!
+	exec 8>"$SCRATCH/to" 9<"$SCRATCH/from"
+	read -r line <&9
+	same question "$line" "first line"
+	echo forty-two >&8
+	exec 8>&-
+	read -r line <&9
+	exec 9<&-
+	same 'got forty-two' "$line" "second line"
+	wait $talk || fail "exit status $?"
+	# a reader that goes away ends the program as a closed pipe would
+	hotcell exec box -- yes | head -n 1 >"$SCRATCH/one"
+	same y "$(cat "$SCRATCH/one")" "a line of yes"
+	eventually 10 sh -c '! hotcell ps box | grep -q yes'
+	# JSON
+	status 9 hotcell exec --json box -c 'printf out; printf err >&2; exit 9'
+	same 'out err 9 exited' "$(json "$OUT" '" ".join([d["stdout"], d["stderr"], str(d["exit_code"]), d["exit"]["reason"]])')"
+	done_with
+}
+
+suite_timeout() {
+	box
+	# a tree that leaves its session and its parent
+	tree='import os, time
+for i in range(3):
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            os.execvp("sleep", ["sleep", str(7000 + i)])
+        os._exit(0)
+print("started", flush=True)
+time.sleep(1000)'
+	status 124 hotcell exec --timeout 4s box -- python3 -c "$tree"
+	same started "$(cat "$OUT")" "stdout"
+	contains "$(cat "$ERR")" timeout
+	eventually 10 sh -c '! hotcell ps box | grep -E "sleep 700|python3"'
+	# Ctrl-C to the client reaches the program
+	hotcell exec box -c 'trap "echo interrupted; exit 3" INT; echo ready; while :; do sleep 0.1; done' >"$SCRATCH/out" &
+	client=$!
+	eventually 20 grep -q ready "$SCRATCH/out"
+	kill -INT $client
+	got=0
+	wait $client || got=$?
+	same "3 ready interrupted" "$got $(tr '\n' ' ' <"$SCRATCH/out" | sed 's/ $//')" "after SIGINT"
+	done_with
+}
+
+suite_terminal() {
+	box
+	python3 "$TOP/test/terminal.py" box || fail "terminal.py"
+	done_with
+}
+
+suite_sessions() {
+	box
+	# detached, found again, followed from its first byte
+	number=$(hotcell exec --detach --tag server box -c 'for i in 1 2 3 4 5 6 7 8; do echo line $i; sleep 0.3; done; exit 6')
+	status 0 hotcell sessions --json box
+	same "server True" "$(head -n 1 "$OUT" | python3 -c 'import json,sys; d=json.load(sys.stdin); print(d["tag"], d["running"])')"
+	hotcell attach --no-stdin box "$number" >"$SCRATCH/second" &
+	second=$!
+	status 6 hotcell attach --no-stdin box "$number"
+	lines=$(printf 'line %s\n' 1 2 3 4 5 6 7 8)
+	same "$lines" "$(cat "$OUT")" "first follower"
+	got=0
+	wait $second || got=$?
+	same "6 $lines" "$got $(cat "$SCRATCH/second")" "second follower"
+	# it can be followed after its end
+	status 6 hotcell attach --no-stdin box "$number"
+	same "$lines" "$(cat "$OUT")" "after the end"
+	# without anybody's interest an ordinary session ends
+	hotcell exec box -- sleep 8123 &
+	client=$!
+	eventually 20 sh -c 'hotcell ps box | grep "sleep 8123"'
+	kill -KILL $client
+	eventually 45 sh -c '! hotcell ps box | grep "sleep 8123"'
+	# signals by name and number
+	number=$(hotcell exec --detach box -- sleep 8124)
+	status 0 hotcell signal box "$number" TERM
+	status 143 hotcell attach --no-stdin box "$number"
+	number=$(hotcell exec --detach box -- sleep 8125)
+	status 0 hotcell signal box "$number" 9
+	status 137 hotcell attach --no-stdin box "$number"
+	refuses 125 9999 attach --no-stdin box 9999
+	python3 "$TOP/test/slow.py" box || fail "slow.py"
+	done_with
+}
+
+# ---- files ----
+
+suite_files() {
+	box --memory 512M --disk 200M
+	mib=$(size "$1" 64)
+	: >"$SCRATCH/empty"
+	head -c "${mib}M" /dev/urandom >"$SCRATCH/big"
+	python3 -c 'import sys; open(sys.argv[1], "wb").write(bytes(range(256)) * 3)' "$SCRATCH/binary"
+	chmod 0640 "$SCRATCH/binary"
+	for name in empty big binary; do
+		status 0 hotcell cp --json "$SCRATCH/$name" "box:/home/user/in/$name"
+		same "$(sha256sum <"$SCRATCH/$name" | cut -d ' ' -f 1)" "$(json "$OUT" 'd["sha256"]')" "sha256 of $name sent"
+		status 0 hotcell cp "box:in/$name" "$SCRATCH/back-$name"
+		cmp "$SCRATCH/$name" "$SCRATCH/back-$name" || fail "$name came back different"
+	done
+	same 640 "$(stat -c %a "$SCRATCH/back-binary")" "mode that came back"
+	says 0 '640 user user 768' -- stat -c '%a %U %G %s' in/binary
+	says 0 "$(sha256sum <"$SCRATCH/big" | cut -d ' ' -f 1)  in/big" -- sha256sum in/big
+	echo piped | hotcell cp - box:/tmp/piped
+	same piped "$(hotcell cp box:/tmp/piped -)" "by way of standard output"
+	hotcell cp --user root "$SCRATCH/binary" box:/root/secret
+	refuses 6 secret cp box:/root/secret "$SCRATCH/stolen"
+	[ ! -e "$SCRATCH/stolen" ] || fail "a file that could not be read was made"
+	refuses 4 '/no/such/file' cp box:/no/such/file "$SCRATCH/none"
+	refuses 4 'no-such-file' cp "$SCRATCH/no-such-file" box:/tmp/
+	refuses 6 '/etc' cp "$SCRATCH/binary" box:/etc/new
+	# a full disk: a clear sentence, no half file, the sandbox goes on
+	status 7 sh -c 'head -c 300M /dev/zero | hotcell cp - box:/home/user/too-big'
+	contains "$(cat "$ERR")" 'no space left'
+	says 1 '' -c 'test -e too-big'
+	says 0 'still here' -- echo still here
+	# what is listed is what is there
+	same "$(hotcell ls box:in | tr '\n' ' ')" 'big binary empty ' "hotcell ls"
+	done_with
+}
+
+suite_trees() {
+	box
+	python3 "$TOP/test/tree.py" make "$SCRATCH/tree"
+	status 0 hotcell cp "$SCRATCH/tree" box:/home/user/tree
+	chmod 555 "$SCRATCH/tree/read-only" # going in, it had to be filled by its owner
+	status 0 hotcell exec box -- chmod 555 tree/read-only
+	status 0 hotcell cp box:tree "$SCRATCH/back"
+	python3 "$TOP/test/tree.py" same "$SCRATCH/tree" "$SCRATCH/back" || fail "the tree came back different"
+	# a tree that wants out of the directory it is copied to
+	echo host >"$SCRATCH/target"
+	mkdir "$SCRATCH/jail"
+	status 0 hotcell exec box -c 'mkdir -p evil/deep && cd evil && ln -s /etc/passwd absolute && ln -s ../../target above &&
+		ln -s deep inner && echo x >deep/file && mkfifo pipe && ln -s ../../../../../../tmp deep/out'
+	status 0 hotcell cp box:evil "$SCRATCH/jail/"
+	for name in absolute above deep/out pipe; do
+		[ ! -e "$SCRATCH/jail/evil/$name" ] && [ ! -L "$SCRATCH/jail/evil/$name" ] || fail "$name was copied out"
+	done
+	same deep "$(readlink "$SCRATCH/jail/evil/inner")" "a link within the tree"
+	same x "$(cat "$SCRATCH/jail/evil/inner/file")" "a file behind it"
+	contains "$(cat "$ERR")" above
+	# what is written through a link inside the target must not leave it
+	ln -s "$SCRATCH" "$SCRATCH/jail/evil2"
+	rm -rf "$SCRATCH/jail/evil" && mkdir "$SCRATCH/jail/evil" && ln -s "$SCRATCH" "$SCRATCH/jail/evil/deep"
+	status 5 hotcell cp box:evil "$SCRATCH/jail/"
+	[ ! -e "$SCRATCH/file" ] || fail "a link in the target was followed out of it"
+	same host "$(cat "$SCRATCH/target")" "a file beside the target"
+	done_with
+}
+
+# ---- the rest ----
+
+suite_ports() {
+	box
+	status 0 hotcell exec --detach box -c 'mkdir www && cd www && head -c 3000000 /dev/urandom >data && exec python3 -m http.server --bind 127.0.0.1 8000'
+	hotcell port box 8000 >"$SCRATCH/address" &
+	forward=$!
+	eventually 20 test -s "$SCRATCH/address"
+	address=$(cat "$SCRATCH/address")
+	eventually 60 curl -s -o /dev/null "http://$address/"
+	want=$(hotcell exec box -- sha256sum www/data | cut -d ' ' -f 1)
+	for i in 1 2 3; do
+		curl -s -o "$SCRATCH/page$i" "http://$address/data" &
+		pids="${pids:-} $!"
+	done
+	for pid in $pids; do
+		wait "$pid" || fail "curl: exit status $?"
+	done
+	for i in 1 2 3; do
+		same "$want" "$(sha256sum <"$SCRATCH/page$i" | cut -d ' ' -f 1)" "sha256 of download $i"
+	done
+	kill -INT $forward
+	wait $forward || fail "hotcell port: exit status $?"
+	# nobody listens there
+	hotcell port box 8001 >"$SCRATCH/address" &
+	forward=$!
+	eventually 20 test -s "$SCRATCH/address"
+	! curl -s -m 10 "http://$(cat "$SCRATCH/address")/" || fail "something answers on a port nobody listens on"
+	kill -INT $forward
+	wait $forward || fail "hotcell port: exit status $?"
+	done_with
+}
+
+suite_info() {
+	box --cpus 1 --memory 300M --disk 200M --meta colour=red
+	status 0 hotcell info --json box
+	same 'box running base 1 300 200 red' "$(json "$OUT" '" ".join([d["name"], d["state"], d["template"], str(d["vcpus"]), str(d["memory_mb"]), str(d["disk_mb"]), d["metadata"]["colour"]])')"
+	same "$(expected_wall)" "$(json "$OUT" 'd["wall"]')" "wall"
+	id=$(json "$OUT" 'd["id"]')
+	says 0 "$(json "$OUT" 'd["guest"]["kernel"]')" -- uname -r
+	same "$id box" "$(hotcell list --json | python3 -c 'import json,sys; d=json.loads(sys.stdin.readline()); print(d["id"], d["name"])')"
+	status 0 hotcell exec "$id" -- true
+	dashed=$(echo "$id" | sed 's/\(.\{8\}\)\(.\{4\}\)\(.\{4\}\)\(.\{4\}\)/\1-\2-\3-\4-/')
+	status 0 hotcell exec "$dashed" -- true
+	status 0 hotcell info --json
+	same 1 "$(json "$OUT" 'd["sandboxes"]')" "sandboxes"
+	refuses 5 'box' create --isolation "$ISOLATION" --name box
+	number=$(hotcell exec --detach box -- sleep 8200)
+	contains "$(hotcell ps box)" 'sleep 8200'
+	status 0 hotcell signal box "$number" KILL
+	status 0 hotcell doctor
+	done_with
+}
+
+suite_deadlines() {
+	host
+	status 0 hotcell create --isolation "$ISOLATION" --name short --lifetime "$1"
+	status 0 hotcell create --isolation "$ISOLATION" --name idle --idle-timeout "$1"
+	status 0 hotcell create --isolation "$ISOLATION" --name stays
+	eventually 30 sh -c '! hotcell list | grep -E "short|idle"'
+	contains "$(hotcell list)" stays
+	refuses 125 short exec short -- true
+	contains "$(timeout 2 hotcell events --after 1 || true)" sandbox_expired
+	done_with
+}
+
+# A stalled reader: $1 MiB ($2 at full size).
+suite_pressure() {
+	box
+	python3 "$TOP/test/pressure.py" box "$(size "$1" "$2")" "$(size 2 30)" "$(pid_of hotcelld)" "$(pid_of hotcell-keeper)" ||
+		fail "pressure.py"
+	done_with
+}
+
+# A real program on real input.
+suite_example() {
+	host
+	OUT=$SCRATCH/report sh "$TOP/examples/csv-report/run.sh" --isolation "$ISOLATION" >"$SCRATCH/log" 2>&1 ||
+		fail "examples/csv-report: $(tail -n 5 "$SCRATCH/log")"
+	test -s "$SCRATCH/report/plot.svg" || fail "no plot came back"
+	same 100001 "$(wc -l <"$SCRATCH/report/sales.csv")" "lines of the CSV"
+	no_traces
+}
