@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/signalfd.h>
@@ -45,6 +46,8 @@ enum {
 	EXIT_KEEPER_LOST = 3,
 };
 
+#define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
+
 struct daemon {
 	char state[PLACE_PATH], run[PLACE_PATH];
 	uint64_t memory_budget_mb;
@@ -56,6 +59,7 @@ struct daemon {
 	struct store *store;
 	struct engine *engine;
 	struct loop_io listen_io, signal_io;
+	struct loop_timer accept_timer;
 	int exit_code;
 };
 
@@ -212,6 +216,24 @@ static int make_dir(const struct daemon *d, const char *base, const char *name, 
 	return r < 0 ? err_sys(e, r, "make the directory %s", path) : 0;
 }
 
+/* Can the user we are going to be reach our files? Asked before anything is started. */
+static int check_reach(const struct daemon *d, struct err *e)
+{
+	char path[PLACE_PATH + 32];
+	AUTO_CLOSE int fd = -1;
+
+	(void)snprintf(path, sizeof(path), "%s/db", d->state);
+	if (d->is_root)
+		(void)setfsuid(UID_BASE);
+	fd = sys_open(path, O_RDONLY | O_DIRECTORY);
+	if (d->is_root)
+		(void)setfsuid(0);
+	if (fd < 0)
+		return err_sys(e, fd, "user %d cannot open %s; each directory above it must be searchable "
+			       "for all", d->is_root ? UID_BASE : (int)geteuid(), path);
+	return 0;
+}
+
 static int make_dirs(struct daemon *d, struct err *e)
 {
 	int r = make_dir(d, d->run, "", 0755, false, e);
@@ -222,6 +244,8 @@ static int make_dirs(struct daemon *d, struct err *e)
 		r = make_dir(d, d->state, "db", 0700, true, e);
 	if (r == 0)
 		r = make_dir(d, d->state, "sandboxes", 0700, true, e);
+	if (r == 0)
+		r = check_reach(d, e);
 	if (r < 0)
 		return r;
 	d->state_fd = sys_open(d->state, O_RDONLY | O_DIRECTORY);
@@ -378,23 +402,52 @@ static int give_up_powers(const struct daemon *d, struct err *e)
 
 /* ---- the loop's sources ---- */
 
+static void on_connection(struct loop_io *io, unsigned events);
+
+static int listen_again(struct daemon *d)
+{
+	return loop_io_add(d->loop, &d->listen_io, d->listen_fd, LOOP_READ, on_connection);
+}
+
+static void on_accept_timer(struct loop_timer *t)
+{
+	struct daemon *d = CONTAINER_OF(t, struct daemon, accept_timer);
+
+	if (listen_again(d) < 0)
+		loop_timer_set(d->loop, t, loop_now(d->loop) + ACCEPT_PAUSE_NS, on_accept_timer);
+}
+
+/* Out of descriptors: the socket would report the same connection for ever, so look away a while. */
+static void pause_accepting(struct daemon *d)
+{
+	loop_io_del(d->loop, &d->listen_io);
+	loop_timer_set(d->loop, &d->accept_timer, loop_now(d->loop) + ACCEPT_PAUSE_NS, on_accept_timer);
+}
+
+static void greet(struct daemon *d, int fd)
+{
+	struct err e = ERR_INIT;
+	uid_t uid;
+	pid_t pid;
+
+	if (sys_peer(fd, &pid, &uid) < 0)
+		(void)sys_close(fd);
+	else
+		(void)engine_serve(d->engine, fd, uid, &e);
+}
+
 static void on_connection(struct loop_io *io, unsigned events)
 {
 	struct daemon *d = CONTAINER_OF(io, struct daemon, listen_io);
+	int fd = 0;
 
 	(void)events;
-	for (int i = 0; i < ACCEPTS_PER_EVENT; i++) {
-		int fd = sys_accept(d->listen_fd);
-		struct err e = ERR_INIT;
-		uid_t uid;
-		pid_t pid;
-
-		if (fd < 0)
-			return;
-		if (sys_peer(fd, &pid, &uid) < 0)
-			(void)sys_close(fd);
-		else
-			(void)engine_serve(d->engine, fd, uid, &e);
+	for (int i = 0; i < ACCEPTS_PER_EVENT && fd >= 0; i++) {
+		fd = sys_accept(d->listen_fd);
+		if (fd >= 0)
+			greet(d, fd);
+		else if (fd != -EAGAIN && fd != -ECONNABORTED)
+			pause_accepting(d);
 	}
 }
 
@@ -411,9 +464,8 @@ static void on_signal(struct loop_io *io, unsigned events)
 static void on_ready(void *arg)
 {
 	struct daemon *d = arg;
-	int r = loop_io_add(d->loop, &d->listen_io, d->listen_fd, LOOP_READ, on_connection);
 
-	if (r < 0) {
+	if (listen_again(d) < 0) {
 		d->exit_code = 1;
 		loop_stop(d->loop);
 		return;
@@ -507,6 +559,7 @@ static int serve(struct daemon *d, struct err *e)
 		r = engine_start(d->engine, e);
 	if (r == 0 && loop_run(d->loop) < 0)
 		r = err_set(e, ERR_INTERNAL, "the event loop failed");
+	loop_timer_cancel(d->loop, &d->accept_timer);
 	loop_io_del(d->loop, &d->listen_io); /* new clients wait for, or start, the next daemon */
 	d->engine = engine_free(d->engine);
 	return r;
