@@ -12,23 +12,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-#include "sys/fault.h"
-
-/* Run a call, retry when a signal interrupts it, turn -1 into -errno. */
-#define CALL(expr)                                                                                 \
-	({                                                                                         \
-		__typeof__(expr) r_;                                                               \
-		int fault_ = sys_fault();                                                          \
-		if (fault_)                                                                        \
-			r_ = (__typeof__(expr))fault_;                                             \
-		else                                                                               \
-			do {                                                                       \
-				r_ = (expr);                                                       \
-				if (r_ < 0)                                                        \
-					r_ = (__typeof__(expr)) - errno;                           \
-			} while (r_ == (__typeof__(expr)) - EINTR);                                \
-		r_;                                                                                \
-	})
+#include "sys/call_int.h"
 
 void auto_close_(int *fd)
 {
@@ -47,7 +31,7 @@ int sys_close(int fd)
 
 int sys_openat(int dirfd, const char *path, int flags, mode_t mode)
 {
-	return CALL(openat(dirfd, path, flags | O_CLOEXEC, mode));
+	return SYS_CALL(openat(dirfd, path, flags | O_CLOEXEC, mode));
 }
 
 int sys_open(const char *path, int flags)
@@ -68,51 +52,51 @@ int sys_open_beneath(int dirfd, const char *path, int flags, mode_t mode)
 		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS,
 	};
 
-	return (int)CALL(syscall(SYS_openat2, dirfd, path, &how, sizeof(how)));
+	return (int)SYS_CALL(syscall(SYS_openat2, dirfd, path, &how, sizeof(how)));
 }
 
 int sys_dup(int fd)
 {
-	return CALL(fcntl(fd, F_DUPFD_CLOEXEC, 3));
+	return SYS_CALL(fcntl(fd, F_DUPFD_CLOEXEC, 3));
 }
 
 int sys_nonblock(int fd, bool on)
 {
-	int flags = CALL(fcntl(fd, F_GETFL));
+	int flags = SYS_CALL(fcntl(fd, F_GETFL));
 
 	if (flags < 0)
 		return flags;
-	return CALL(fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK));
+	return SYS_CALL(fcntl(fd, F_SETFL, on ? flags | O_NONBLOCK : flags & ~O_NONBLOCK));
 }
 
 int sys_inherit(int fd)
 {
-	return CALL(fcntl(fd, F_SETFD, 0));
+	return SYS_CALL(fcntl(fd, F_SETFD, 0));
 }
 
 int sys_pipe(int ret[2])
 {
-	return CALL(pipe2(ret, O_CLOEXEC));
+	return SYS_CALL(pipe2(ret, O_CLOEXEC));
 }
 
 int sys_memfd(const char *name, unsigned extra_flags)
 {
-	return CALL(memfd_create(name, MFD_CLOEXEC | extra_flags));
+	return SYS_CALL(memfd_create(name, MFD_CLOEXEC | extra_flags));
 }
 
 ssize_t sys_read(int fd, void *p, size_t n)
 {
-	return CALL(read(fd, p, n));
+	return SYS_CALL(read(fd, p, n));
 }
 
 ssize_t sys_write(int fd, const void *p, size_t n)
 {
-	return CALL(write(fd, p, n));
+	return SYS_CALL(write(fd, p, n));
 }
 
 ssize_t sys_pread(int fd, void *p, size_t n, uint64_t off)
 {
-	return CALL(pread(fd, p, n, (off_t)off));
+	return SYS_CALL(pread(fd, p, n, (off_t)off));
 }
 
 int sys_read_full(int fd, void *p, size_t n)
@@ -142,7 +126,7 @@ int sys_write_full(int fd, const void *p, size_t n)
 int sys_pwrite_full(int fd, const void *p, size_t n, uint64_t off)
 {
 	for (size_t done = 0; done < n;) {
-		ssize_t r = CALL(pwrite(fd, (const char *)p + done, n - done, (off_t)(off + done)));
+		ssize_t r = SYS_CALL(pwrite(fd, (const char *)p + done, n - done, (off_t)(off + done)));
 
 		if (r < 0)
 			return (int)r;
@@ -187,7 +171,7 @@ static int sync_dir_of(int dirfd, const char *path)
 	(void)snprintf(parent, sizeof(parent), "%.*s", slash ? (int)(slash - path) : 1,
 		       slash ? path : ".");
 	fd = sys_openat(dirfd, parent[0] ? parent : "/", O_RDONLY | O_DIRECTORY, 0);
-	return fd < 0 ? fd : CALL(fsync(fd));
+	return fd < 0 ? fd : SYS_CALL(fsync(fd));
 }
 
 int sys_replace_file(int dirfd, const char *path, const void *p, size_t n, mode_t mode)
@@ -206,9 +190,9 @@ int sys_replace_file(int dirfd, const char *path, const void *p, size_t n, mode_
 		return fd;
 	r = sys_write_full(fd, p, n);
 	if (r == 0)
-		r = CALL(fsync(fd));
+		r = SYS_CALL(fsync(fd));
 	if (r == 0)
-		r = CALL(renameat(dirfd, tmp, dirfd, path));
+		r = SYS_CALL(renameat(dirfd, tmp, dirfd, path));
 	if (r < 0) {
 		(void)unlinkat(dirfd, tmp, 0);
 		return r;
@@ -218,7 +202,7 @@ int sys_replace_file(int dirfd, const char *path, const void *p, size_t n, mode_
 
 int sys_mkdir(int dirfd, const char *path, mode_t mode)
 {
-	int r = CALL(mkdirat(dirfd, path, mode));
+	int r = SYS_CALL(mkdirat(dirfd, path, mode));
 	struct stat st;
 
 	if (r == -EEXIST && fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
@@ -253,7 +237,7 @@ int sys_mkdirs(const char *path, mode_t mode)
 
 int sys_unlink(int dirfd, const char *path)
 {
-	int r = CALL(unlinkat(dirfd, path, 0));
+	int r = SYS_CALL(unlinkat(dirfd, path, 0));
 
 	return r == -ENOENT ? 0 : r;
 }
@@ -280,7 +264,7 @@ static int raise_up(struct removal *rm, int dirfd, const char *name)
 
 	do {
 		(void)snprintf(to, sizeof(to), ".raised-%u", rm->raised++);
-		r = CALL(renameat(dirfd, name, rm->top, to));
+		r = SYS_CALL(renameat(dirfd, name, rm->top, to));
 	} while (r == -EEXIST || r == -ENOTEMPTY || r == -ENOTDIR); /* taken: planted, or raised before */
 	rm->again = rm->again || r == 0;
 	return r;
@@ -324,7 +308,7 @@ static int remove_below(struct removal *rm, int fd, unsigned depth)
 
 static int remove_at(struct removal *rm, int dirfd, const char *name, unsigned depth)
 {
-	int r = CALL(unlinkat(dirfd, name, 0));
+	int r = SYS_CALL(unlinkat(dirfd, name, 0));
 	AUTO_CLOSE int fd = -1;
 
 	if (r == 0 || r == -ENOENT)
@@ -337,12 +321,12 @@ static int remove_at(struct removal *rm, int dirfd, const char *name, unsigned d
 	if (fd < 0)
 		return fd == -ENOTDIR ? r : fd;
 	r = remove_below(rm, fd, depth);
-	return r < 0 ? r : CALL(unlinkat(dirfd, name, AT_REMOVEDIR));
+	return r < 0 ? r : SYS_CALL(unlinkat(dirfd, name, AT_REMOVEDIR));
 }
 
 int sys_remove_tree(int dirfd, const char *path)
 {
-	int r = CALL(unlinkat(dirfd, path, 0));
+	int r = SYS_CALL(unlinkat(dirfd, path, 0));
 	struct removal rm = {.again = true};
 	AUTO_CLOSE int top = -1;
 
@@ -358,12 +342,12 @@ int sys_remove_tree(int dirfd, const char *path)
 		rm.again = false;
 		r = remove_below(&rm, top, 0);
 	}
-	return r < 0 ? r : CALL(unlinkat(dirfd, path, AT_REMOVEDIR));
+	return r < 0 ? r : SYS_CALL(unlinkat(dirfd, path, AT_REMOVEDIR));
 }
 
 int sys_lock(int fd)
 {
-	int r = CALL(flock(fd, LOCK_EX | LOCK_NB));
+	int r = SYS_CALL(flock(fd, LOCK_EX | LOCK_NB));
 
 	return r == -EWOULDBLOCK ? -EAGAIN : r;
 }
