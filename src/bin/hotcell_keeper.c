@@ -23,6 +23,7 @@
 #include "base/err.h"
 #include "base/macro.h"
 #include "base/str.h"
+#include "client/place.h"
 #include "keeper/doctor.h"
 #include "keeper/host.h"
 #include "keeper/klog.h"
@@ -84,37 +85,18 @@ static int set_path(char ret[HOST_PATH_MAX], const char *path, struct err *e)
 
 static int default_paths(struct host_paths *p, struct err *e)
 {
-	const char *state = getenv("HOTCELL_STATE"), *run = getenv("HOTCELL_RUN");
-	const char *home = getenv("HOME"), *xdg_state = getenv("XDG_STATE_HOME");
-	const char *xdg_run = getenv("XDG_RUNTIME_DIR");
-	char path[HOST_PATH_MAX];
 	const char *qemu = getenv("HOTCELL_QEMU");
-	bool root = geteuid() == 0;
+	struct place place;
 	int r = 0;
 
 	if (!p->qemu[0] && qemu)
 		r = set_path(p->qemu, qemu, e);
-	if (r == 0 && !p->state[0]) {
-		if (state)
-			(void)snprintf(path, sizeof(path), "%s", state);
-		else if (root)
-			(void)snprintf(path, sizeof(path), "/var/lib/hotcell");
-		else if (xdg_state)
-			(void)snprintf(path, sizeof(path), "%s/hotcell", xdg_state);
-		else
-			(void)snprintf(path, sizeof(path), "%s/.local/state/hotcell", home ? home : "");
-		r = set_path(p->state, path, e);
-	}
+	if (r == 0 && !p->state[0])
+		r = place_state(p->state, sizeof(p->state), e);
 	if (r == 0 && !p->run[0]) {
-		if (run)
-			(void)snprintf(path, sizeof(path), "%s", run);
-		else if (root)
-			(void)snprintf(path, sizeof(path), "/run/hotcell");
-		else if (xdg_run)
-			(void)snprintf(path, sizeof(path), "%s/hotcell", xdg_run);
-		else
-			(void)snprintf(path, sizeof(path), "%.4000s/run", p->state);
-		r = set_path(p->run, path, e);
+		r = place_find(NULL, &place, e);
+		if (r == 0)
+			r = set_path(p->run, place.run, e);
 	}
 	return r;
 }
