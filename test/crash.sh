@@ -84,7 +84,7 @@ for at in range(0, len(data), piece):
     sys.stdout.flush()
     time.sleep(0.15)' "$SCRATCH/input" | hotcell exec box -- cat >"$SCRATCH/output" 2>"$SCRATCH/notes" &
 	client=$!
-	for kills in 1 2 3; do
+	for _ in 1 2 3; do
 		size=$(stat -c %s "$SCRATCH/output")
 		eventually 60 sh -c "test \$(stat -c %s '$SCRATCH/output') -gt $((size + $1 * 100000))"
 		kill_daemon
