@@ -53,7 +53,7 @@ for n in range(int(sys.argv[1])):
     if n % 1000 == 0: time.sleep(0.1)
 sys.exit(9)' "$1" >"$SCRATCH/lines" 2>"$SCRATCH/notes" &
 	client=$!
-	for kills in 1 2 3; do
+	for _ in 1 2 3; do
 		lines=$(wc -l <"$SCRATCH/lines")
 		eventually 60 sh -c "test \$(wc -l <'$SCRATCH/lines') -gt $((lines + $1 / 20))"
 		kill_daemon
