@@ -109,6 +109,25 @@ static int check_count(const struct policy_limits *limits, const struct policy_u
 		       usage->sandboxes, limits->sandboxes_max);
 }
 
+/* Each number within its bounds; zero was left to the template. */
+static int check_bounds(const struct policy_verdict *v, struct err *e)
+{
+	uint64_t min = v->wall->own_kernel ? POLICY_OWN_KERNEL_MB : LIMIT_MEMORY_MB_MIN;
+
+	if (v->memory_mb && (v->memory_mb < min || v->memory_mb > LIMIT_MEMORY_MB_MAX))
+		return err_set(e, ERR_LIMIT, "memory: %llu MiB is not between %llu and %d%s",
+			       (unsigned long long)v->memory_mb, (unsigned long long)min,
+			       LIMIT_MEMORY_MB_MAX,
+			       v->wall->own_kernel ? " (a kernel of its own needs the minimum)" : "");
+	if (v->vcpus > LIMIT_VCPUS_MAX)
+		return err_set(e, ERR_LIMIT, "vcpus: %llu, the limit is %d",
+			       (unsigned long long)v->vcpus, LIMIT_VCPUS_MAX);
+	if (v->disk_mb > LIMIT_DISK_MB_MAX)
+		return err_set(e, ERR_LIMIT, "disk: %llu MiB, the limit is %d",
+			       (unsigned long long)v->disk_mb, LIMIT_DISK_MB_MAX);
+	return 0;
+}
+
 int policy_create(const struct policy_principal *who, const struct rec_sandbox_create *rec,
 		  const struct policy_limits *limits, const struct policy_usage *usage,
 		  struct policy_verdict *ret, struct err *e)
@@ -132,6 +151,8 @@ int policy_create(const struct policy_principal *who, const struct rec_sandbox_c
 	if (r == 0)
 		r = check_enforced(&v, e);
 	if (r == 0)
+		r = check_bounds(&v, e);
+	if (r == 0)
 		r = check_count(limits, usage, e);
 	if (r == 0)
 		*ret = v;
@@ -143,17 +164,11 @@ static uint64_t pick(uint64_t wanted, uint64_t suggested, uint64_t otherwise)
 	return wanted ? wanted : suggested ? suggested : otherwise;
 }
 
-static int check_memory(const struct policy_verdict *v, const struct policy_limits *limits,
+static int check_budget(const struct policy_verdict *v, const struct policy_limits *limits,
 			const struct policy_usage *usage, struct err *e)
 {
 	uint64_t budget = limits->memory_budget_mb, promised = usage->memory_promised_mb;
-	uint64_t min = v->wall->own_kernel ? POLICY_OWN_KERNEL_MB : LIMIT_MEMORY_MB_MIN;
 
-	if (v->memory_mb < min || v->memory_mb > LIMIT_MEMORY_MB_MAX)
-		return err_set(e, ERR_LIMIT, "memory: %llu MiB is not between %llu and %d%s",
-			       (unsigned long long)v->memory_mb, (unsigned long long)min,
-			       LIMIT_MEMORY_MB_MAX,
-			       v->wall->own_kernel ? " (a kernel of its own needs the minimum)" : "");
 	if (promised <= budget && v->memory_mb <= budget - promised)
 		return 0;
 	return err_set(e, ERR_LIMIT,
@@ -195,15 +210,11 @@ int policy_size(const struct policy_principal *who, const struct policy_defaults
 	sized.vcpus = pick(v->vcpus, defaults->vcpus, 1);
 	sized.memory_mb = pick(v->memory_mb, defaults->memory_mb, 512);
 	sized.disk_mb = pick(v->disk_mb, defaults->disk_mb, 1024);
-	if (sized.vcpus > LIMIT_VCPUS_MAX)
-		return err_set(e, ERR_LIMIT, "vcpus: %llu, the limit is %d",
-			       (unsigned long long)sized.vcpus, LIMIT_VCPUS_MAX);
-	if (sized.disk_mb > LIMIT_DISK_MB_MAX)
-		return err_set(e, ERR_LIMIT, "disk: %llu MiB, the limit is %d",
-			       (unsigned long long)sized.disk_mb, LIMIT_DISK_MB_MAX);
-	r = size_layer(&sized, v->disk_mb, e);
+	r = check_bounds(&sized, e);
 	if (r == 0)
-		r = check_memory(&sized, limits, usage, e);
+		r = size_layer(&sized, v->disk_mb, e);
+	if (r == 0)
+		r = check_budget(&sized, limits, usage, e);
 	if (r == 0)
 		*v = sized;
 	return r;

@@ -97,6 +97,22 @@ static void unenforceable_limits_are_refused_by_name(void **state)
 	assert_int_equal(create(&rec, &v, &e), -ERR_INVALID);
 }
 
+static void explicit_numbers_are_checked_before_anything_happens(void **state)
+{
+	struct rec_sandbox_create fits = {.memory_mb = 128, .vcpus = 32, .disk_mb = 1048576};
+	struct policy_verdict v;
+	struct err e;
+
+	T_UNUSED(state);
+	assert_int_equal(create(&(struct rec_sandbox_create){.memory_mb = 127}, &v, &e), -ERR_LIMIT);
+	assert_non_null(strstr(e.text, "memory: 127"));
+	assert_int_equal(create(&(struct rec_sandbox_create){.vcpus = 33}, &v, &e), -ERR_LIMIT);
+	assert_non_null(strstr(e.text, "vcpus: 33"));
+	assert_int_equal(create(&(struct rec_sandbox_create){.disk_mb = 1048577}, &v, &e), -ERR_LIMIT);
+	assert_non_null(strstr(e.text, "disk: 1048577"));
+	assert_int_equal(create(&fits, &v, &e), 0);
+}
+
 static void names_are_checked(void **state)
 {
 	struct policy_verdict v;
@@ -202,7 +218,7 @@ static void exec_needs_exactly_one_program(void **state)
 }
 
 T_MAIN(T(default_is_a_kernel_of_its_own), T(a_missing_wall_is_never_replaced),
-       T(an_unusable_wall_says_why), T(unenforceable_limits_are_refused_by_name), T(names_are_checked),
+       T(an_unusable_wall_says_why), T(unenforceable_limits_are_refused_by_name), T(explicit_numbers_are_checked_before_anything_happens), T(names_are_checked),
        T(count_is_bounded),
        T(template_fills_what_is_missing), T(a_layer_in_memory_leaves_room_for_memory),
        T(memory_has_bounds_and_a_budget),
