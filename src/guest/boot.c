@@ -205,7 +205,9 @@ static int mount_layer(const struct disks *d, struct err *e)
 	/* No second disk: changes live in memory, as a machine without disk_mb has no other place. */
 	if (!d->layer[0] && mount("layer", "/layer", "tmpfs", 0, "mode=0755") < 0)
 		return err_sys(e, -errno, "mount the writable layer");
-	if (d->layer[0] && mount(d->layer, "/layer", "ext4", MS_NOATIME | MS_NODEV | MS_NOSUID, NULL) < 0)
+	/* The layer ends with the sandbox: nothing is gained by writing a replaced file back at once. */
+	if (d->layer[0] &&
+	    mount(d->layer, "/layer", "ext4", MS_NOATIME | MS_NODEV | MS_NOSUID, "noauto_da_alloc") < 0)
 		return err_sys(e, -errno, "mount the writable layer %s", d->layer);
 	if ((mkdir("/layer/upper", 0755) < 0 && errno != EEXIST) ||
 	    (mkdir("/layer/work", 0755) < 0 && errno != EEXIST))
