@@ -218,7 +218,8 @@ static void exec_needs_exactly_one_program(void **state)
 }
 
 T_MAIN(T(default_is_a_kernel_of_its_own), T(a_missing_wall_is_never_replaced),
-       T(an_unusable_wall_says_why), T(unenforceable_limits_are_refused_by_name), T(explicit_numbers_are_checked_before_anything_happens), T(names_are_checked),
+       T(an_unusable_wall_says_why), T(unenforceable_limits_are_refused_by_name),
+       T(explicit_numbers_are_checked_before_anything_happens), T(names_are_checked),
        T(count_is_bounded),
        T(template_fills_what_is_missing), T(a_layer_in_memory_leaves_room_for_memory),
        T(memory_has_bounds_and_a_budget),
