@@ -6,6 +6,7 @@ Prints a line per kind of peer; stops at the first one after which the daemon is
 import json
 import os
 import random
+import socket
 import struct
 import subprocess
 import sys
@@ -46,10 +47,10 @@ def after_shake(data):
     client = link.Link().shake()
     try:
         client.send(data)
-        client.socket.settimeout(0.2)
-        while client.socket.recv(1 << 16):
+        client.socket.shutdown(socket.SHUT_WR)
+        while client.socket.recv(1 << 16):  # until the daemon closes too
             pass
-    except OSError:
+    except ConnectionError:
         pass
     client.close()
 
@@ -136,7 +137,7 @@ def records():
                    {"idle_timeout_ms": 1 << 62}, {"lifetime_ms": (1 << 64) - 1}, {"unenforced": ["everything"]}):
         words = refused("sandbox.create", create(**values), "invalid", "limit", "not_found")
         key = next(iter(values)).removesuffix("_mb").removesuffix("_ms").removesuffix("_max")
-        if key.split("_")[0] not in words:
+        if key != "template" and key.split("_")[0] not in words:
             sys.exit(f"failed: the sentence doesn't name {key}: {words!r}")
     refused("sandbox.create", link.record("sandbox_create", isolation="wish"), "invalid")
     refused("sandbox.create", create() + link.field(11, b"A=1\0" * 600), "invalid", "limit")

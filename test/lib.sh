@@ -121,6 +121,7 @@ unmount() {
 	for part in $LENT; do
 		! mountpoint -q "$SCRATCH/state/$part" || umount "$SCRATCH/state/$part" || return 1
 	done
+	! mountpoint -q "$SCRATCH/state" || umount "$SCRATCH/state"
 }
 
 # Processes of our host: each carries HOTCELL_RUN in its environment, or descends from one that does.

@@ -75,8 +75,8 @@ class Link:
 
     def __init__(self, path=None, seconds=20):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.socket.connect(path or os.environ["HOTCELL_RUN"] + "/hotcelld.sock")  # waits when many others do
         self.socket.settimeout(seconds)
-        self.socket.connect(path or os.environ["HOTCELL_RUN"] + "/hotcelld.sock")
         self.held = b""
         self.stream = -1
 

@@ -53,7 +53,8 @@ try:
         n += 1
 except OSError as e:
     print(n, e.errno, flush=True)
-time.sleep(3)' >"$OUT.bomb" &
+time.sleep(3)
+os.killpg(0, 9)' >"$OUT.bomb" &
 	bomb=$!
 	eventually 15 grep -q . "$OUT.bomb"
 	still_fine

@@ -8,6 +8,72 @@ setup() {
 	need_root
 }
 
+# What a person mistypes, with what the sentence must name and the exit status of its kind of error.
+test_mistakes() {
+	box
+	refuses 2 "did you mean 'list'" lisst
+	refuses 2 frobnicate frobnicate
+	refuses 2 'did you mean --memory' create --memroy 1G
+	refuses 2 '--colour' create --colour red
+	refuses 2 '--memory' create --memory lots
+	refuses 2 '--memory' create --memory 12
+	refuses 7 32768 create --memory 900T
+	refuses 7 '--memory' create --memory 99999999999999999999G
+	refuses 2 '--memory: needs a value' create --memory
+	refuses 2 '--json takes no value' list --json=yes
+	refuses 7 '32' create --cpus 33
+	refuses 2 '--cpus' create --cpus -1
+	refuses 2 '--cpus' create --cpus 1x
+	refuses 7 '32768' create --pids 40000
+	refuses 7 '--disk' create --disk 2000000G
+	refuses 2 '--lifetime' create --lifetime soon
+	refuses 7 '--lifetime' create --lifetime 400d
+	refuses 2 'vm, process' create --isolation wishful
+	refuses 2 '--name' create --name ../etc
+	refuses 2 '--name' create --name "$(printf 'a\nb')"
+	refuses 7 '64' create --name "$(printf '%065d' 0)"
+	refuses 2 '--meta' create --meta novalue
+	refuses 4 nowhere create --isolation process --template nowhere
+	refuses 2 'image is named' create --isolation process --template ../../etc
+	refuses 5 box create --isolation process --name box
+	refuses 2 unenforced create --isolation process --unenforced everything
+	refuses 4 ghost rm ghost
+	refuses 4 ghost info ghost
+	refuses 2 'say --all' rm
+	refuses 4 /nothing cp box:/nothing "$SCRATCH/x"
+	refuses 2 SANDBOX cp a b
+	refuses 2 'both sides' cp box:a box:b
+	refuses 7 4096 cp "$TOP/meson.build" "box:$(printf '%05000d' 0)"
+	refuses 125 SESSION attach box first
+	refuses 4 9999 signal box 9999 TERM
+	refuses 2 NOSUCH signal box 1 NOSUCH
+	refuses 2 70000 port box 70000
+	refuses 125 terminal shell box
+	refuses 125 32768 exec box -- "$(printf '%040000d' 0)"
+	refuses 125 '--timeout' exec --timeout 2d box -- true
+	refuses 125 '--timeout' run --isolation process --timeout never -- true
+	refuses 125 PROGRAM run --isolation process
+	refuses 125 '--env' exec --env =x box -- true
+	# a file that is not one
+	mkfifo "$SCRATCH/pipe"
+	mkdir "$SCRATCH/folder"
+	refuses 4 missing cp "$SCRATCH/missing" box:/tmp/
+	status 0 hotcell cp "$SCRATCH/folder" box:/tmp/
+	status 0 hotcell exec box -- true
+	# nothing was made
+	same 1 "$(hotcell list --json | wc -l)" "sandboxes"
+	done_with
+}
+
+# The same words as JSON: a document on standard output for programs.
+test_mistakes_in_json() {
+	host
+	status 4 hotcell info --json ghost
+	same not_found "$(json "$OUT" 'd["error"]')" "code"
+	contains "$(json "$OUT" 'd["message"]')" ghost
+	no_traces
+}
+
 test_hostile_clients() {
 	box
 	status 0 python3 "$TOP/test/hostile.py"
@@ -15,4 +81,101 @@ test_hostile_clients() {
 	says 0 'still here' -- echo still here
 	done_with
 }
+
+# Somebody else's user may not even connect.
+test_strangers() {
+	host
+	status 0 hotcell list
+	status 6 setpriv --reuid 65534 --regid 65534 --clear-groups env HOTCELL_STATE="$SCRATCH/elsewhere" hotcell list
+	same 1 "$(grep -c . "$ERR")" "lines on standard error"
+	same 600 "$(stat -c %a "$HOTCELL_RUN/hotcelld.sock")" "mode of the socket"
+	no_traces
+}
+
+test_no_image() {
+	mkdir -p "$SCRATCH/state" "$SCRATCH/run"
+	export HOTCELL_STATE="$SCRATCH/state" HOTCELL_RUN="$SCRATCH/run"
+	chmod 755 "$SCRATCH"
+	for isolation in process vm; do
+		refuses 4 'hotcell image build' create --isolation $isolation
+	done
+	no_traces
+}
+
+# What happens with an image that is not what was built.
+damaged() { # FUNCTION STATUS
+	host
+	umount "$HOTCELL_STATE/images"
+	mkdir "$SCRATCH/upper" "$SCRATCH/work"
+	mount -t overlay -o "lowerdir=$TEMPLATE_STATE/images,upperdir=$SCRATCH/upper,workdir=$SCRATCH/work" overlay "$HOTCELL_STATE/images"
+	for image in "$HOTCELL_STATE"/images/base@*; do
+		"$1" "$image"
+	done
+	refuses "$2" base create --isolation vm
+	status 0 hotcell list
+	no_traces
+}
+
+cut_root() { truncate -s 4096 "$1/root.ext4"; }
+cut_manifest() { truncate -s 40 "$1/manifest"; }
+no_root() { rm "$1/root.ext4"; }
+test_damaged_root() { damaged cut_root 2; }
+test_damaged_manifest() { damaged cut_manifest 2; }
+test_missing_root() { damaged no_root 4; }
+
+test_no_qemu() {
+	export HOTCELL_QEMU="$SCRATCH/no-qemu"
+	host
+	refuses 9 qemu create --isolation vm
+	contains "$(cat "$ERR")" "$HOTCELL_QEMU: No such file"
+	status 0 hotcell run --isolation process -- echo fine
+	status 0 hotcell doctor
+	no_traces
+}
+
+test_broken_qemu() {
+	printf '#!/bin/sh\necho "QEMU emulator version 1.0"\n' >"$SCRATCH/old-qemu"
+	chmod 755 "$SCRATCH/old-qemu"
+	export HOTCELL_QEMU="$SCRATCH/old-qemu"
+	host
+	refuses 9 qemu create --isolation vm
+	status 0 hotcell run --isolation process -- echo fine
+	no_traces
+}
+
+# KVM that opens and is of no use is not used, and the reply says which wall stands.
+test_kvm_is_measured() {
+	host
+	status 0 hotcell doctor --json
+	[ -e /dev/kvm ] || skip "there is no /dev/kvm"
+	kvm=$(json "$OUT" 'next(c["status"] for c in d["checks"] if c["name"] == "kvm")')
+	[ "$kvm" != ok ] || skip "KVM is usable here"
+	json "$OUT" 'next(c["found"] for c in d["checks"] if c["name"] == "kvm")' | grep -qE 'measured|opened|permission' ||
+		fail "doctor doesn't say why KVM is $kvm: $(cat "$OUT")"
+	contains "$(hotcell doctor)" vm-emulated
+}
+
+# No room for the daemon's own records and disks.
+test_full_state() {
+	mkdir -p "$SCRATCH/state"
+	mount -t tmpfs -o size=16m,mode=755 tmpfs "$SCRATCH/state"
+	host
+	status 0 hotcell create --isolation process --name before
+	dd if=/dev/zero of="$HOTCELL_STATE/filler" bs=64k 2>/dev/null || true
+	refuses 7 'full' create --isolation vm
+	for n in 1 2 3; do
+		timeout 30 hotcell create --isolation process --name "full$n" >"$SCRATCH/out" 2>"$SCRATCH/err" || {
+			got=$?
+			[ $got -ne 124 ] || fail "create hangs on a full disk"
+			same 1 "$(grep -c . "$SCRATCH/err")" "lines: $(cat "$SCRATCH/err")"
+		}
+	done
+	status 0 hotcell exec before -- echo alive
+	status 0 hotcell list
+	rm "$HOTCELL_STATE/filler"
+	status 0 timeout 30 hotcell create --isolation process --name after
+	status 0 hotcell exec after -- true
+	done_with
+}
+
 run_tests

@@ -53,7 +53,7 @@ def trace_groups(run):
 def trace_mounts(scratch):
     for line in read("/proc/self/mountinfo").splitlines():
         at = line.split()[4]
-        if at.startswith(scratch + "/") and at.removeprefix(scratch + "/state/") not in LENT:
+        if at.startswith(scratch + "/") and at != scratch + "/state" and at.removeprefix(scratch + "/state/") not in LENT:
             yield f"mount {at}"
 
 
