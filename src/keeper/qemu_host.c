@@ -183,7 +183,8 @@ static int ask(const char *const *argv, char *ret, size_t size, struct err *e)
 	if (r < 0)
 		return err_sys(e, r, "read what %s says", argv[0]);
 	if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-		return err_set(e, ERR_UNSUPPORTED, "%s %s failed: %.200s", argv[0], argv[1], ret);
+		return err_set(e, ERR_UNSUPPORTED, "%s %s failed: %.*s", argv[0], argv[1],
+			       (int)MIN(strcspn(ret, "\n"), (size_t)200), ret);
 	return 0;
 }
 
