@@ -44,6 +44,7 @@ for s in sorted((json.loads(line) for line in sys.stdin), key=lambda s: s["id"])
 # A program's output arrives whole while daemons die: $1 numbered, check-summed lines.
 output_across_daemons() {
 	box
+	: >"$SCRATCH/lines"
 	hotcell exec box -- python3 -c 'import sys, time, zlib
 sum = 0
 for n in range(int(sys.argv[1])):
@@ -75,6 +76,7 @@ if n + 1 != int(sys.argv[2]): sys.exit(f"{n + 1} lines of {sys.argv[2]}")' "$SCR
 # The same towards the program: $1 MiB of input.
 input_across_daemons() {
 	box
+	: >"$SCRATCH/output"
 	head -c "${1}M" /dev/urandom >"$SCRATCH/input"
 	python3 -c 'import sys, time
 data = open(sys.argv[1], "rb").read()
