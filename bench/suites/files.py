@@ -20,7 +20,7 @@ class Ours:
     def __init__(self, cell, wall, box, size):
         self.cell, self.wall, self.box, self.size = cell, wall, box, size
         # The layer of a `process` sandbox is memory, and an upload stands beside the file it replaces.
-        self.memory_mb = 1024 if wall == "process" else 0
+        self.memory_mb = 2048 if wall == "process" else 0
         name = size_text(size)
         self.up = Contestant(f"hotcell upload {name}", self.put, unit="MB/s")
         self.down = Contestant(f"hotcell download {name}", self.get, unit="MB/s")
