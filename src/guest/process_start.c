@@ -34,6 +34,19 @@ static int open_link(void *arg)
 	return sys_dup(fd);
 }
 
+/* By position: the keeper lends the same open file to every agent, and so its offset. */
+static int read_at_start(void *p, size_t n)
+{
+	for (size_t done = 0; done < n;) {
+		ssize_t r = sys_pread(FILTER_FD, (char *)p + done, n - done, done);
+
+		if (r <= 0)
+			return r < 0 ? (int)r : -EIO;
+		done += (size_t)r;
+	}
+	return 0;
+}
+
 static int read_filter(struct sock_fprog *ret, struct err *e)
 {
 	struct stat st;
@@ -48,9 +61,7 @@ static int read_filter(struct sock_fprog *ret, struct err *e)
 			       (long long)st.st_size);
 	ret->filter = mem_new(n * sizeof(struct sock_filter));
 	ret->len = (unsigned short)n;
-	r = lseek(FILTER_FD, 0, SEEK_SET) < 0
-		    ? -errno
-		    : sys_read_full(FILTER_FD, ret->filter, n * sizeof(struct sock_filter));
+	r = read_at_start(ret->filter, n * sizeof(struct sock_filter));
 	if (r == 0)
 		return 0;
 	free(ret->filter);
