@@ -219,6 +219,8 @@ cleanup() {
 				[ ! -s "$log" ] || { echo "-- the end of ${log##*/}"; tail -n 20 "$log"; }
 			done
 		fi
+		# shellcheck disable=SC2046 # numbers; a client that lives on would start the next daemon
+		kill -KILL $(descendants $$) 2>/dev/null
 		host_end || result=1
 		unmount || result=1
 		for top in $(python3 "$TOP/test/traces.py" "$SCRATCH" --groups); do # a keeper that was killed could not
