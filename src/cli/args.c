@@ -157,6 +157,7 @@ static int number(const struct option *o, const char *value, uint64_t *ret, stru
 	case REC_PLAIN:
 	case REC_MILLI:
 	case REC_OCTAL:
+	case REC_COUNT:
 		r = str_to_u64(value, 0, UINT64_MAX, ret);
 		if (r == -EINVAL)
 			return not_a(o, value, "a number", e);

@@ -278,18 +278,18 @@ static void json_list(struct strv v, struct str *out)
 	str_add(out, "]");
 }
 
-/* Numbers stay numbers: stage timings are maps. */
-static void json_map_value(const char *s, struct str *out)
+/* A number of the schema is one in JSON, if it looks like one. */
+static void json_map_value(const char *s, bool count, struct str *out)
 {
 	size_t n = strlen(s);
 
-	if (n > 0 && n < 16 && strspn(s, "0123456789") == n && (s[0] != '0' || n == 1))
+	if (count && n > 0 && n < 16 && strspn(s, "0123456789") == n && (s[0] != '0' || n == 1))
 		str_add(out, s);
 	else
 		str_add_json(out, s, n);
 }
 
-static void json_map(struct strv v, struct str *out)
+static void json_map(struct strv v, bool count, struct str *out)
 {
 	const char *comma = "";
 
@@ -302,7 +302,7 @@ static void json_map(struct strv v, struct str *out)
 		str_add(out, comma);
 		str_add_json(out, s, (size_t)(eq - s));
 		str_add(out, ":");
-		json_map_value(eq + 1, out);
+		json_map_value(eq + 1, count, out);
 		comma = ",";
 	}
 	str_add(out, "}");
@@ -322,7 +322,7 @@ static void json_field(const struct rec_field *f, const void *rec, struct str *o
 		str_add_json(out, ((const struct span *)p)->p, ((const struct span *)p)->n);
 		return;
 	case REC_LIST: json_list(*(const struct strv *)p, out); return;
-	case REC_MAP: json_map(*(const struct strv *)p, out); return;
+	case REC_MAP: json_map(*(const struct strv *)p, f->unit == REC_COUNT, out); return;
 	case REC_ID:
 		id_format(p, text);
 		str_addf(out, "\"%s\"", text);

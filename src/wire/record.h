@@ -22,7 +22,7 @@ struct str;
 enum rec_kind { REC_U64, REC_I64, REC_BOOL, REC_TEXT, REC_BYTES, REC_LIST, REC_MAP, REC_ID };
 
 /* How a person types and reads a number. */
-enum rec_unit { REC_PLAIN, REC_MIB, REC_MS, REC_MILLI, REC_OCTAL };
+enum rec_unit { REC_PLAIN, REC_MIB, REC_MS, REC_MILLI, REC_OCTAL, REC_COUNT };
 
 struct rec_field {
 	const char *name;
@@ -67,7 +67,8 @@ int rec_check(const struct rec_type *t, const void *rec, struct err *e);
 
 /*
  * Add @rec as a JSON object, every field in schema order, empty ones included
- * (so that readers need not guess). A map becomes an object, an id hex text.
+ * (so that readers need not guess). A map becomes an object of texts (REC_COUNT: of
+ * numbers), an id hex text.
  */
 void rec_json(const struct rec_type *t, const void *rec, struct str *out);
 
