@@ -292,10 +292,10 @@ suite_ports() {
 	kill -INT $forward
 	wait $forward || fail "hotcell port: exit status $?"
 	# nobody listens there
-	hotcell port box 8001 >"$SCRATCH/address" &
+	hotcell port box 8001 >"$SCRATCH/nobody" &
 	forward=$!
-	eventually 20 test -s "$SCRATCH/address"
-	! curl -s -m 10 "http://$(cat "$SCRATCH/address")/" || fail "something answers on a port nobody listens on"
+	eventually 20 test -s "$SCRATCH/nobody"
+	! curl -s -m 10 "http://$(cat "$SCRATCH/nobody")/" || fail "something answers on a port nobody listens on"
 	kill -INT $forward
 	wait $forward || fail "hotcell port: exit status $?"
 	done_with
