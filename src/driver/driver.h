@@ -19,6 +19,7 @@
 #include "base/err.h"
 #include "base/id.h"
 #include "base/span.h"
+#include "wire/gen/limits.h"
 
 struct loop;
 struct machine;
@@ -29,14 +30,6 @@ struct driver_req {
 	void (*done)(struct driver_req *r, const struct err *why); /* why NULL: success */
 };
 
-struct machine_drive {
-	int fd;		     /* lent for the call */
-	bool read_only;
-	uint64_t size_bytes; /* of a writable one; 0: as it is */
-};
-
-enum { MACHINE_DRIVES_MAX = 4 };
-
 /* All a driver may know of a sandbox: descriptors and numbers. Descriptors are lent for the call. */
 struct machine_spec {
 	struct id id;
@@ -45,8 +38,11 @@ struct machine_spec {
 	unsigned pids_max;	  /* 0: none */
 	int root_fd;		  /* image (machine) or tree (process) */
 	int kernel_fd, initrd_fd; /* -1: none */
-	struct machine_drive drives[MACHINE_DRIVES_MAX]; /* behind the root */
-	unsigned n_drives;
+	int layers[LIMIT_DISK_LAYERS]; /* writable disk, oldest first: raw, then qcow2; only the last is written */
+	unsigned n_layers;
+	/* A fork: goes on from these. memory_fd: a sealed memory file; state_fd: read from its start. -1: it boots. */
+	int memory_fd, state_fd;
+	const char *closure;	  /* of the monitor that made them; "": the current one */
 	struct strv unenforced;	  /* limits the caller agreed to lose */
 	uint64_t lease_ms;
 };
@@ -59,9 +55,7 @@ struct machine_events {
 enum driver_cap {
 	DRIVER_OWN_KERNEL = 1 << 0,
 	DRIVER_NEEDS_IMAGE = 1 << 1, /* root is an image with kernel and initrd; otherwise a tree */
-	DRIVER_CAN_PAUSE = 1 << 2,
-	DRIVER_CAN_SNAPSHOT = 1 << 3,
-	DRIVER_CAN_FORK = 1 << 4,
+	DRIVER_CAN_CAPTURE = 1 << 2, /* memory and all: snapshot, fork, pause, rollback */
 };
 
 struct machine_usage {
@@ -71,6 +65,20 @@ struct machine_usage {
 struct driver_usage_req {
 	struct driver_req req;
 	struct machine_usage usage; /* set on success */
+};
+
+/*
+ * What a machine is at one instant. The machine stands still between the first and the last
+ * step of it, for pause_us; afterwards it goes on, its disk on @overlay_fd, or stays stopped.
+ */
+struct driver_capture {
+	struct driver_req req;
+	int overlay_fd;	   /* lent: an empty qcow2 layer it goes on with; -1: it writes no more */
+	unsigned layers;   /* it has now */
+	bool stay_stopped; /* until resume() or destroy() */
+	/* Set on success, given: */
+	int memory_fd, state_fd;
+	uint64_t pause_us, copied_bytes;
 };
 
 struct driver {
@@ -87,7 +95,7 @@ struct driver {
 	int (*create)(struct loop *l, struct keeper *k, const struct machine_spec *s,
 		      const struct machine_events *ev, struct machine **ret, struct err *e);
 
-	/* Start it; afterwards link_fd() gives the agent's stream. @s as in create. */
+	/* Start it; afterwards take_link() gives the agent's stream. A fork stands still until resume(). @s as in create. */
 	int (*start)(struct machine *m, const struct machine_spec *s, struct driver_req *r,
 		     struct err *e);
 
@@ -102,8 +110,9 @@ struct driver {
 
 	int (*usage)(struct machine *m, struct driver_usage_req *r, struct err *e);
 
-	/* Later verbs; see DRIVER-4. */
-	int (*pause)(struct machine *m, struct driver_req *r, struct err *e);
+	/* Copy it as it is; see struct driver_capture. A failure lets it run on. One at a time. */
+	int (*capture)(struct machine *m, struct driver_capture *c, struct err *e);
+	/* Go on: after a fork was started, and after stay_stopped. */
 	int (*resume)(struct machine *m, struct driver_req *r, struct err *e);
 
 	/* Ask it to end (TERM inside, then KILL after @grace_ms); `gone` follows. */

@@ -32,6 +32,7 @@ struct keeper_host {
 	unsigned slots;
 	uint64_t tsc_khz;
 	char kvm_reason[1025], qemu[65], qemu_reason[1025], process_reason[1025];
+	char closure[65]; /* SHA-256 of QEMU and what it loads; "": none */
 	bool enforces_memory, enforces_cpu, enforces_pids, enforces_disk;
 };
 
@@ -70,6 +71,7 @@ struct keeper_call {
 	int pid;
 	bool kvm;
 	uint64_t memory_bytes, memory_max_bytes, cpu_us, pids, pids_max, oom_kills; /* keeper_stats() */
+	uint64_t copied_bytes, copy_us; /* keeper_copy() */
 	struct stream *stream; /* private, as the rest */
 	struct list link;
 	struct keeper_items *items;
@@ -85,6 +87,15 @@ int keeper_stop(struct keeper *k, const struct id *id, unsigned grace_ms, struct
 /* Kill if needed and clean up; completes when nothing is left. A machine it never had: success. */
 int keeper_release(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
 int keeper_stats(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
+
+/*
+ * The memory of a qemu machine, in two steps, so that it stands still for the second only.
+ * keeper_save() allocates and copies what will not change, while the machine runs; a second one
+ * replaces the first. keeper_copy() adds what is the machine's own; the caller has stopped its
+ * vCPUs. fds[KEEPER_LINK] of the call: the sealed memory file, given.
+ */
+int keeper_save(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
+int keeper_copy(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
 
 /* All machines, ended ones included: @each per machine, then done. */
 struct keeper_list_call {

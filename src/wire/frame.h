@@ -33,7 +33,7 @@ struct err;
 enum {
 	FRAME_HEAD = 24,
 	FRAME_PAYLOAD_MAX = 65536,
-	FRAME_FDS_MAX = 8,
+	FRAME_FDS_MAX = 16, /* a machine: root, disk layers, memory, state */
 	FRAME_PAD_MAX = FRAME_HEAD + FRAME_PAYLOAD_MAX + 1,
 	FRAME_SYNC = 64,
 	FRAME_NONCE = 16,
