@@ -79,6 +79,8 @@ struct driver_capture {
 	/* Set on success, given: */
 	int memory_fd, state_fd;
 	uint64_t pause_us, copied_bytes;
+	/* Set in any case: it writes to the overlay now. */
+	bool is_layered;
 };
 
 struct driver {

@@ -1,9 +1,4 @@
-/*
- * driver/kept.c - requests to the keeper, and what becomes of them
- *
- * An *op* is a request under way. Its keeper_call belongs to the keeper until it is done, so
- * a machine that is destroyed or forgotten lives on, unseen, until its last op is back.
- */
+/* driver/kept.c - requests to the keeper, and what becomes of them */
 #include "driver/kept.h"
 #include <signal.h>
 #include <stdio.h>
@@ -13,6 +8,7 @@
 #include "base/macro.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "driver/kept_int.h"
 #include "driver/monitor.h"
 #include "keeper/keeper.h"
 #include "loop/loop.h"
@@ -22,45 +18,10 @@
 
 enum { LAST_WORDS = 256 }; /* bytes of a console in a sentence */
 
-/*
- * NEW		start
- * STARTING	start or adopt is under way
- * UP		take_link, usage, stop
- * GONE		ended and told, or failed to start: only destroy and forget, as always
- * ENDING	destroyed or forgotten: nothing is legal
- */
-enum kept_state { KEPT_NEW, KEPT_STARTING, KEPT_UP, KEPT_GONE, KEPT_ENDING };
-
-struct op {
-	struct list link;
-	struct machine *machine;
-	struct driver_req *req; /* NULL: completed already, or nobody waits any more */
-	struct keeper_call call;
-};
-
-struct machine {
-	struct loop *loop;
-	struct keeper *keeper;
-	struct id id;
-	struct machine_events ev;
-	enum kept_state state;
-	int link_fd, pid;
-	bool was_adopted;
-	struct keeper_watch watch;
-	struct monitor *monitor;
-	char last_event[QMP_TEXT_MAX * 2 + 3]; /* of the monitor: why QEMU ends */
-	struct driver_req *start_req; /* waits for the monitor */
-	struct list ops;
-	struct loop_call cancel;
-	struct driver_req *release_req;
-	struct loop_call released; /* a release that failed at once */
-	struct err release_why;
-};
-
 /* ---- ops ---- */
 
-static struct op *op_new(struct machine *m, struct driver_req *req,
-			 void (*done)(struct keeper_call *c, const struct err *why))
+struct op *op_new(struct machine *m, struct driver_req *req,
+		  void (*done)(struct keeper_call *c, const struct err *why))
 {
 	struct op *op = mem_new(sizeof(*op));
 
@@ -80,7 +41,7 @@ static void machine_free_if_idle(struct machine *m)
 	free(m);
 }
 
-static void op_free(struct op *op)
+void op_free(struct op *op)
 {
 	struct machine *m = op->machine;
 
@@ -181,26 +142,101 @@ static void on_gone(struct keeper_watch *w, const struct rec_machine_info *info)
 		fail_start(m, &why);
 	} else if (m->state == KEPT_UP) {
 		m->state = KEPT_GONE; /* DRIVER-2 */
+		m->monitor = monitor_free(m->monitor);
+		complete(take_ptr(&m->resume_req), &why);
+		capture_end(m, &why);
 		m->ev.gone(m->ev.arg, &why);
 	}
 }
 
 /* ---- the monitor ---- */
 
+static void up(struct machine *m)
+{
+	m->state = KEPT_UP;
+	complete(take_ptr(&m->start_req), NULL);
+}
+
+static void say(struct machine *m, const char *name, const char *arguments,
+		void (*done)(struct monitor_call *c, const struct err *why))
+{
+	struct err e = ERR_INIT;
+
+	m->say.done = done;
+	if (monitor_call(m->monitor, name, arguments, -1, &m->say, &e) < 0)
+		fail_start(m, &e);
+}
+
+/* A failure; success is an event, later. */
+static void loading(struct monitor_call *c, const struct err *why)
+{
+	struct machine *m = CONTAINER_OF(c, struct machine, say);
+
+	if (why && m->state == KEPT_STARTING)
+		fail_start(m, why);
+}
+
+static void events_on(struct monitor_call *c, const struct err *why)
+{
+	struct machine *m = CONTAINER_OF(c, struct machine, say);
+	char uri[64];
+
+	(void)snprintf(uri, sizeof(uri), "{\"uri\":\"fd:%d\"}", KEEPER_STATE_FD);
+	if (why)
+		loading(c, why);
+	else
+		say(m, "migrate-incoming", uri, loading);
+}
+
+static void on_loaded(struct machine *m, const char *status)
+{
+	struct err why = ERR_INIT;
+
+	if (str_eq(status, "completed")) {
+		up(m);
+	} else if (str_eq(status, "failed")) {
+		(void)err_set(&why, ERR_INVALID,
+			      "QEMU can't load this state: it was made by another QEMU or is damaged");
+		fail_start(m, &why);
+	}
+}
+
+static void going(struct monitor_call *c, const struct err *why)
+{
+	struct machine *m = CONTAINER_OF(c, struct machine, say);
+
+	if (m->state != KEPT_STARTING)
+		return;
+	if (why)
+		fail_start(m, why);
+	else
+		up(m);
+}
+
+/* One that is taken over may stand still: its daemon died while it was copied. */
 static void on_ready(void *arg)
 {
 	struct machine *m = arg;
 
 	if (m->state != KEPT_STARTING)
 		return;
-	m->state = KEPT_UP;
-	complete(take_ptr(&m->start_req), NULL);
+	if (m->monitor && m->is_fork)
+		say(m, "migrate-set-capabilities",
+		    "{\"capabilities\":[{\"capability\":\"events\",\"state\":true}]}", events_on);
+	else if (m->monitor && m->was_adopted)
+		say(m, "cont", NULL, going);
+	else
+		up(m);
 }
 
 static void on_event(void *arg, const struct qmp_message *msg)
 {
 	struct machine *m = arg;
 
+	if (m->state == KEPT_STARTING && m->is_fork && str_eq(msg->name, "MIGRATION")) {
+		on_loaded(m, msg->text); /* the last use of @m */
+		return;
+	}
 	if (str_eq(msg->name, "SHUTDOWN") || str_eq(msg->name, "GUEST_PANICKED"))
 		(void)snprintf(m->last_event, sizeof(m->last_event), "%s%s%s", msg->name,
 			       msg->text[0] ? " " : "", msg->text);
@@ -289,6 +325,7 @@ int kept_start(struct machine *m, const struct rec_machine_start *rec, const int
 
 	if (m->state != KEPT_NEW)
 		return err_set(e, ERR_CONFLICT, "the machine was started before");
+	m->is_fork = rec->forked;
 	op = op_new(m, r, started);
 	return began(m, op, keeper_start(m->keeper, rec, fds, n_fds, &op->call, e));
 }
@@ -364,6 +401,30 @@ int kept_stop(struct machine *m, unsigned grace_ms, struct driver_req *r, struct
 	return op_issued(op, keeper_stop(m->keeper, &m->id, grace_ms, &op->call, e));
 }
 
+/* ---- resume ---- */
+
+static void resumed(struct monitor_call *c, const struct err *why)
+{
+	struct machine *m = CONTAINER_OF(c, struct machine, resume);
+
+	complete(take_ptr(&m->resume_req), why);
+}
+
+int kept_resume(struct machine *m, struct driver_req *r, struct err *e)
+{
+	int ret;
+
+	if (m->state != KEPT_UP || !m->monitor)
+		return err_set(e, ERR_GONE, "the machine does not run");
+	if (m->resume_req)
+		return err_set(e, ERR_CONFLICT, "the machine is being resumed");
+	m->resume.done = resumed;
+	ret = monitor_call(m->monitor, "cont", NULL, -1, &m->resume, e);
+	if (ret == 0)
+		m->resume_req = r;
+	return ret;
+}
+
 /* ---- destroy and forget ---- */
 
 /* DRIVER-3. Callbacks may do anything but touch this machine: one request at a time. */
@@ -373,6 +434,8 @@ static void cancel_requests(struct machine *m)
 
 	(void)err_set(&why, ERR_CANCELED, "the machine is destroyed");
 	complete(take_ptr(&m->start_req), &why);
+	complete(take_ptr(&m->resume_req), &why);
+	capture_end(m, &why);
 	LIST_FOR_EACH(l, &m->ops)
 		complete(take_ptr(&LIST_ENTRY(l, struct op, link)->req), &why);
 }
@@ -424,7 +487,7 @@ void kept_destroy(struct machine *m, struct driver_req *r)
 
 	leave(m);
 	m->release_req = r;
-	if (m->start_req || !list_empty(&m->ops))
+	if (m->start_req || m->resume_req || m->capture || !list_empty(&m->ops))
 		loop_defer(m->loop, &m->cancel, on_cancel);
 	op = op_new(m, NULL, released);
 	if (keeper_release(m->keeper, &m->id, &op->call, &m->release_why) < 0) {
@@ -437,7 +500,8 @@ void kept_destroy(struct machine *m, struct driver_req *r)
 void kept_forget(struct machine *m)
 {
 	leave(m);
-	m->start_req = NULL;
+	m->start_req = m->resume_req = NULL;
+	capture_forget(m);
 	LIST_FOR_EACH(l, &m->ops)
 		LIST_ENTRY(l, struct op, link)->req = NULL;
 	machine_free_if_idle(m);

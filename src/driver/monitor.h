@@ -11,6 +11,8 @@
 #pragma once
 #include <stdbool.h>
 #include <stdint.h>
+#include "base/list.h"
+#include "base/str.h"
 
 struct err;
 struct loop;
@@ -22,6 +24,32 @@ struct monitor_ops {
 	void (*event)(void *arg, const struct qmp_message *m);
 	void (*down)(void *arg, const struct err *why); /* it broke the protocol, ended, or was silent too long */
 };
+
+/* Embedded by the caller, lent until done or monitor_free(), after which it never is. */
+struct monitor_call {
+	void (*done)(struct monitor_call *c, const struct err *why); /* why NULL: it returned */
+	uint64_t id; /* private, as the rest */
+	struct list link;
+	struct str line;
+	int fd;
+};
+
+enum {
+	MONITOR_ANSWER_MS = 30000, /* of one command; a save or load of device state takes a few */
+};
+
+/*
+ * monitor_call() - say a command and hear its answer
+ * @arguments:	text of a JSON object of our own making; NULL: none
+ * @fd:		a descriptor that travels with it, lent; -1: none
+ *
+ * MON-3 Commands go out one at a time, each after the answer to the one before: QEMU keeps
+ *	 a descriptor for the next command only.
+ * Completes once, later; with an error when QEMU refuses, says nothing for
+ * MONITOR_ANSWER_MS, or `down` is about to come. Legal after `ready`.
+ */
+int monitor_call(struct monitor *m, const char *name, const char *arguments, int fd,
+		 struct monitor_call *c, struct err *e);
 
 enum { MONITOR_HELLO_MS = 30000 /* emulated machines share few cores when many start at once */ };
 

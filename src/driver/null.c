@@ -244,6 +244,28 @@ static int do_usage(struct machine *m, struct op *op, struct err *e)
 	return 0;
 }
 
+/* A copy of nothing: two empty files. */
+static int do_capture(struct machine *m, struct op *op, struct err *e)
+{
+	struct driver_capture *c = CONTAINER_OF(op->req, struct driver_capture, req);
+	int memory, state;
+
+	if (!m->world)
+		return err_set(e, ERR_GONE, "the machine does not run");
+	memory = sys_memfd("memory", 0);
+	if (memory < 0)
+		return err_sys(e, memory, "make a memory file");
+	state = sys_memfd("state", 0);
+	if (state < 0) {
+		(void)sys_close(memory);
+		return err_sys(e, state, "make a state file");
+	}
+	c->memory_fd = memory;
+	c->state_fd = state;
+	c->is_layered = c->overlay_fd >= 0;
+	return 0;
+}
+
 static int do_stop(struct machine *m, struct op *op, struct err *e)
 {
 	struct err why = ERR_INIT;
@@ -266,7 +288,7 @@ static int do_nothing(struct machine *m, struct op *op, struct err *e)
 
 static int (*const effects[NULL_CALLS_N])(struct machine *m, struct op *op, struct err *e) = {
 	[NULL_START] = do_start, [NULL_ADOPT] = do_adopt,   [NULL_USAGE] = do_usage,
-	[NULL_STOP] = do_stop,	 [NULL_PAUSE] = do_nothing, [NULL_RESUME] = do_nothing,
+	[NULL_STOP] = do_stop,	 [NULL_CAPTURE] = do_capture, [NULL_RESUME] = do_nothing,
 };
 
 /* Frees the op, then completes its request: the callback may destroy the machine. */
@@ -381,9 +403,10 @@ static int null_usage(struct machine *m, struct driver_usage_req *r, struct err 
 	return op_begin(m, NULL_USAGE, &r->req, e);
 }
 
-static int null_pause(struct machine *m, struct driver_req *r, struct err *e)
+static int null_capture(struct machine *m, struct driver_capture *c, struct err *e)
 {
-	return op_begin(m, NULL_PAUSE, r, e);
+	c->is_layered = false;
+	return op_begin(m, NULL_CAPTURE, &c->req, e);
 }
 
 static int null_resume(struct machine *m, struct driver_req *r, struct err *e)
@@ -482,7 +505,7 @@ static void null_forget(struct machine *m)
 
 const struct driver driver_null = {
 	.name = "null",
-	.caps = DRIVER_CAN_PAUSE,
+	.caps = DRIVER_CAN_CAPTURE,
 	.wall = null_wall,
 	.probe = null_probe,
 	.create = null_create,
@@ -491,7 +514,7 @@ const struct driver driver_null = {
 	.take_link = null_take_link,
 	.pid = null_pid,
 	.usage = null_usage,
-	.pause = null_pause,
+	.capture = null_capture,
 	.resume = null_resume,
 	.stop = null_stop,
 	.destroy = null_destroy,

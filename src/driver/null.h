@@ -21,7 +21,7 @@ enum null_call {
 	NULL_START,
 	NULL_ADOPT,
 	NULL_USAGE,
-	NULL_PAUSE,
+	NULL_CAPTURE,
 	NULL_RESUME,
 	NULL_STOP,
 	NULL_DESTROY, /* can't be refused: NULL_REFUSE counts as NULL_OK */

@@ -28,8 +28,8 @@ static int create(struct loop *l, struct keeper *k, const struct machine_spec *s
 		return r;
 	if (s->root_fd < 0)
 		return err_set(e, ERR_INVALID, "a process sandbox needs a template's tree");
-	if (s->n_drives)
-		return err_set(e, ERR_UNSUPPORTED, "a process sandbox has no drives");
+	if (s->n_layers)
+		return err_set(e, ERR_UNSUPPORTED, "a process sandbox has no disk");
 	*ret = kept_new(l, k, &s->id, ev);
 	return 0;
 }

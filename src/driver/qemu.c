@@ -24,6 +24,11 @@ static int probe(const struct keeper *k, struct err *e)
 	return 0;
 }
 
+static bool is_fork(const struct machine_spec *s)
+{
+	return s->memory_fd >= 0;
+}
+
 static int create(struct loop *l, struct keeper *k, const struct machine_spec *s,
 		  const struct machine_events *ev, struct machine **ret, struct err *e)
 {
@@ -31,17 +36,20 @@ static int create(struct loop *l, struct keeper *k, const struct machine_spec *s
 
 	if (r < 0)
 		return r;
-	if (s->root_fd < 0 || s->kernel_fd < 0 || s->initrd_fd < 0)
+	if (s->root_fd < 0 || (!is_fork(s) && (s->kernel_fd < 0 || s->initrd_fd < 0)))
 		return err_set(e, ERR_INVALID, "a machine needs an image, a kernel and an initial file system");
-	if (s->n_drives != 1 || s->drives[0].fd < 0 || s->drives[0].read_only)
-		return err_set(e, ERR_INVALID, "a machine takes one writable disk behind its image");
+	if (is_fork(s) && s->state_fd < 0)
+		return err_set(e, ERR_INVALID, "a fork needs memory and state");
+	if (s->n_layers < 1 || s->n_layers > LIMIT_DISK_LAYERS)
+		return err_set(e, ERR_INVALID, "a machine takes a disk of 1 to %d layers", LIMIT_DISK_LAYERS);
 	*ret = kept_new(l, k, &s->id, ev);
 	return 0;
 }
 
 static int start(struct machine *m, const struct machine_spec *s, struct driver_req *r, struct err *e)
 {
-	const int fds[] = {s->root_fd, s->drives[0].fd, s->kernel_fd, s->initrd_fd};
+	int fds[LIMIT_DISK_LAYERS + 3];
+	unsigned n = 0;
 	const struct rec_machine_start rec = {
 		.id = s->id,
 		.kind = KIND_QEMU,
@@ -51,14 +59,22 @@ static int start(struct machine *m, const struct machine_spec *s, struct driver_
 		.disk_mb = s->disk_mb,
 		.lease_ms = s->lease_ms,
 		.unenforced = s->unenforced,
+		.forked = is_fork(s),
+		.layers = s->n_layers,
+		.closure = span_of(s->closure),
 	};
 
-	return kept_start(m, &rec, fds, ARRAY_LEN(fds), r, e);
+	fds[n++] = s->root_fd;
+	for (unsigned i = 0; i < s->n_layers; i++)
+		fds[n++] = s->layers[i];
+	fds[n++] = is_fork(s) ? s->memory_fd : s->kernel_fd;
+	fds[n++] = is_fork(s) ? s->state_fd : s->initrd_fd;
+	return kept_start(m, &rec, fds, n, r, e);
 }
 
 const struct driver driver_qemu = {
 	.name = "qemu",
-	.caps = DRIVER_OWN_KERNEL | DRIVER_NEEDS_IMAGE,
+	.caps = DRIVER_OWN_KERNEL | DRIVER_NEEDS_IMAGE | DRIVER_CAN_CAPTURE,
 	.wall = wall,
 	.probe = probe,
 	.create = create,
@@ -67,6 +83,8 @@ const struct driver driver_qemu = {
 	.take_link = kept_take_link,
 	.pid = kept_pid,
 	.usage = kept_usage,
+	.capture = kept_capture,
+	.resume = kept_resume,
 	.stop = kept_stop,
 	.destroy = kept_destroy,
 	.forget = kept_forget,

@@ -187,12 +187,13 @@ static void begin(struct stage *t)
 
 	*t = (struct stage){
 		.dir = "/tmp/t_kept.XXXXXX", .has_monitor = true, .agent_fd = -1, .qemu_fd = -1,
-		.spec = {.id = {{1, 2, 3}}, .vcpus = 1, .memory_mb = 256, .n_drives = 1, .lease_ms = 1000},
+		.spec = {.id = {{1, 2, 3}}, .vcpus = 1, .memory_mb = 256, .n_layers = 1, .memory_fd = -1, .state_fd = -1,
+			 .closure = "", .lease_ms = 1000},
 	};
 	t->ev = (struct machine_events){.gone = on_gone, .arg = t};
 	assert_non_null(mkdtemp(t->dir));
 	(void)snprintf(t->path, sizeof(t->path), "%s/s", t->dir);
-	t->spec.root_fd = t->spec.kernel_fd = t->spec.initrd_fd = t->spec.drives[0].fd =
+	t->spec.root_fd = t->spec.kernel_fd = t->spec.initrd_fd = t->spec.layers[0] =
 		sys_open("/dev/null", O_RDWR);
 	assert_int_equal(loop_new(true, &t->loop), 0);
 	t->listen_fd = sys_unix_listen(t->path, 0600);
@@ -509,7 +510,8 @@ static void adopts(void **state)
 	assert_int_equal(driver_qemu.adopt(t.loop, t.keeper, &t.spec.id, &t.ev, &a.usage.req, &m, NULL), 0);
 	turn(&t);
 	assert_int_equal(a.done, 0);
-	qemu_answers(&t);
+	qemu_answers(&t); /* the hello */
+	qemu_answers(&t); /* go on, in case it stands still */
 	assert_int_equal(a.done, 1);
 	assert_int_equal(a.code, 0);
 	t.start = FAILS;
@@ -559,10 +561,10 @@ static void checks_the_spec(void **state)
 	none.kernel_fd = -1;
 	assert_int_equal(driver_qemu.create(t.loop, t.keeper, &none, &t.ev, &m, NULL), -ERR_INVALID);
 	none = t.spec;
-	none.n_drives = 2;
+	none.n_layers = LIMIT_DISK_LAYERS + 1;
 	assert_int_equal(driver_qemu.create(t.loop, t.keeper, &none, &t.ev, &m, NULL), -ERR_INVALID);
 	none = t.spec;
-	none.drives[0].read_only = true;
+	none.memory_fd = none.root_fd; /* a fork without state */
 	assert_int_equal(driver_qemu.create(t.loop, t.keeper, &none, &t.ev, &m, NULL), -ERR_INVALID);
 	assert_null(m);
 	end(&t);
@@ -579,7 +581,7 @@ static void process_needs_no_monitor(void **state)
 	begin(&t);
 	t.has_monitor = false;
 	assert_int_equal(driver_process.create(t.loop, t.keeper, &t.spec, &t.ev, &m, NULL), -ERR_UNSUPPORTED);
-	t.spec.n_drives = 0;
+	t.spec.n_layers = 0;
 	assert_int_equal(driver_process.create(t.loop, t.keeper, &t.spec, &t.ev, &m, NULL), 0);
 	assert_int_equal(driver_process.start(m, &t.spec, &a.usage.req, NULL), 0);
 	turn(&t);

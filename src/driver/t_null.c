@@ -203,8 +203,8 @@ static void destroy_cancels_first(void **state)
 	T_UNUSED(state);
 	begin(&t);
 	m = running(&t);
-	t.script.steps[NULL_PAUSE].mode = NULL_NEVER;
-	assert_int_equal(driver_null.pause(m, &never.usage.req, NULL), 0);
+	t.script.steps[NULL_RESUME].mode = NULL_NEVER;
+	assert_int_equal(driver_null.resume(m, &never.usage.req, NULL), 0);
 	assert_int_equal(driver_null.usage(m, &soon.usage, NULL), 0);
 	d.before = &never; /* DRIVER-3 */
 	driver_null.destroy(m, &d.usage.req);
@@ -350,7 +350,7 @@ static void destroy_may_hang_or_fail(void **state)
 	T_UNUSED(state);
 	begin(&t);
 	m = running(&t);
-	t.script.steps[NULL_PAUSE].mode = NULL_NEVER;
+	t.script.steps[NULL_RESUME].mode = NULL_NEVER;
 	t.script.steps[NULL_DESTROY].mode = NULL_FAIL;
 	driver_null.destroy(m, &failed.usage.req);
 	turn(&t);
@@ -359,7 +359,7 @@ static void destroy_may_hang_or_fail(void **state)
 	assert_int_equal(driver_null.adopt(t.loop, NULL, &t.spec.id, &t.ev, &hung.usage.req, &m, NULL), 0);
 	turn(&t);
 	hung = (struct asked)ASKED;
-	assert_int_equal(driver_null.pause(m, &never.usage.req, NULL), 0);
+	assert_int_equal(driver_null.resume(m, &never.usage.req, NULL), 0);
 	t.script.steps[NULL_DESTROY].mode = NULL_NEVER;
 	driver_null.destroy(m, &hung.usage.req);
 	turn(&t);

@@ -116,9 +116,12 @@ static void fill_spec(struct sandbox *sb, struct machine_spec *s)
 		.initrd_fd = is_image ? sb->image.initrd_fd : -1,
 		.unenforced = sb->unenforced,
 		.lease_ms = KEEPER_LEASE_MS,
+		.memory_fd = -1,
+		.state_fd = -1,
+		.closure = "",
 	};
 	if (sb->disk_fd >= 0)
-		s->drives[s->n_drives++] = (struct machine_drive){.fd = sb->disk_fd};
+		s->layers[s->n_layers++] = sb->disk_fd;
 }
 
 static void started(struct driver_req *r, const struct err *why)

@@ -177,8 +177,23 @@ static void on_stats(struct stream *s, struct span payload, const int *fds, unsi
 	c->oom_kills = rec.oom_kills;
 }
 
+static void on_copied(struct stream *s, struct span payload, const int *fds, unsigned n_fds)
+{
+	struct keeper_call *c = stream_arg(s);
+	struct rec_machine_copied rec;
+
+	keep_fds(c, fds, n_fds);
+	if (n_fds != 1 || rec_decode(&rec_machine_copied_type, payload.p, payload.n, &rec, NULL) < 0) {
+		c->is_malformed = true;
+		return;
+	}
+	c->copied_bytes = rec.bytes;
+	c->copy_us = rec.copy_us;
+}
+
 static const struct stream_ops started_ops = {.reply = on_started, .closed = on_closed};
 static const struct stream_ops stats_ops = {.reply = on_stats, .closed = on_closed};
+static const struct stream_ops copied_ops = {.reply = on_copied, .closed = on_closed};
 static const struct stream_ops plain_ops = {.closed = on_closed};
 
 static int call(struct keeper *k, unsigned method, const void *rec, const int *fds, unsigned n_fds,
@@ -232,6 +247,16 @@ int keeper_release(struct keeper *k, const struct id *id, struct keeper_call *c,
 int keeper_stats(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e)
 {
 	return call_ref(k, METHOD_MACHINE_STATS, id, 0, &stats_ops, c, e);
+}
+
+int keeper_save(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e)
+{
+	return call_ref(k, METHOD_MACHINE_SAVE, id, 0, &plain_ops, c, e);
+}
+
+int keeper_copy(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e)
+{
+	return call_ref(k, METHOD_MACHINE_COPY, id, 0, &copied_ops, c, e);
 }
 
 /* ---- machine.list ---- */
@@ -400,6 +425,7 @@ static void keep_host(struct keeper_host *h, const struct rec_keeper_info *rec)
 	span_copy(rec->version, h->version, sizeof(h->version));
 	span_copy(rec->kvm_reason, h->kvm_reason, sizeof(h->kvm_reason));
 	span_copy(rec->qemu, h->qemu, sizeof(h->qemu));
+	span_copy(rec->closure, h->closure, sizeof(h->closure));
 	span_copy(rec->qemu_reason, h->qemu_reason, sizeof(h->qemu_reason));
 	span_copy(rec->process_reason, h->process_reason, sizeof(h->process_reason));
 }

@@ -22,6 +22,9 @@ struct loop;
 struct rec_machine_info;
 struct rec_machine_start;
 
+/* Of a forked QEMU: the state it is to load, by number. */
+enum { KEEPER_STATE_FD = 11 };
+
 enum { KEEPER_LEASE_MS = 60000, KEEPER_LINK = 0, KEEPER_PIDFD = 1, KEEPER_MONITOR = 2, KEEPER_FDS = 3 };
 
 /* What the keeper measured about this host; valid until keeper_free(). */

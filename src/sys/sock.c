@@ -11,7 +11,7 @@
 #include "sys/fault.h"
 #include "sys/fd.h"
 
-enum { FDS_MAX = 8, BACKLOG = 128 };
+enum { FDS_MAX = 16, BACKLOG = 128 };
 
 int sys_socketpair(int ret[2])
 {

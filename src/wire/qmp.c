@@ -66,11 +66,13 @@ static int read_error(const json_t *error, struct qmp_message *m)
 
 static int read_event(const json_t *root, const json_t *event, struct qmp_message *m)
 {
+	static const char *const keys[] = {"reason", "action", "status"};
 	const json_t *data = json_object_get(root, "data");
 
 	m->kind = QMP_EVENT;
 	text_of(root, "event", m->name);
-	text_of(data, json_object_get(data, "reason") ? "reason" : "action", m->text);
+	for (size_t i = 0; i < ARRAY_LEN(keys) && !m->text[0]; i++)
+		text_of(data, keys[i], m->text);
 	return json_is_string(event) ? 0 : -1;
 }
 
@@ -199,9 +201,10 @@ int qmp_parse(struct qmp_parser *p, struct span *in, struct qmp_message *ret, st
 
 /* ---- commands ---- */
 
-void qmp_command(struct str *s, const char *name, uint64_t id)
+void qmp_command(struct str *s, const char *name, const char *arguments, uint64_t id)
 {
-	str_addf(s, "{\"execute\":\"%s\",\"id\":%" PRIu64 "}\n", name, id);
+	str_addf(s, "{\"execute\":\"%s\",%s%s%s\"id\":%" PRIu64 "}\n", name,
+		 arguments ? "\"arguments\":" : "", arguments ? arguments : "", arguments ? "," : "", id);
 }
 
 void qmp_flush(struct str *s)

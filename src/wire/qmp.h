@@ -31,7 +31,7 @@ struct qmp_message {
 	enum qmp_kind kind;
 	uint64_t id;			/* return, error: of the command; 0: none */
 	char name[QMP_TEXT_MAX + 1];	/* event: its name; error: its class; greeting: "7.2.22" */
-	char text[QMP_TEXT_MAX + 1];	/* event: reason or action; error: description; return: status */
+	char text[QMP_TEXT_MAX + 1];	/* event: reason, action or status; error: description; return: status */
 };
 
 struct qmp_parser {
@@ -55,8 +55,11 @@ int qmp_parse(struct qmp_parser *p, struct span *in, struct qmp_message *ret, st
 /* Ids that JSON readers keep exact. */
 #define QMP_ID_MAX ((UINT64_C(1) << 53) - 1)
 
-/* Add command @name with @id (1 to QMP_ID_MAX) as a line. Names are our own. */
-void qmp_command(struct str *s, const char *name, uint64_t id);
+/*
+ * Add command @name with @id (1 to QMP_ID_MAX) as a line. @arguments: the text of a JSON
+ * object, NULL: none. Both are our own, nothing in them comes from outside but numbers.
+ */
+void qmp_command(struct str *s, const char *name, const char *arguments, uint64_t id);
 
 /* Add what makes QEMU forget a half command that another writer left. */
 void qmp_flush(struct str *s);

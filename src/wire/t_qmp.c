@@ -161,7 +161,7 @@ static void writes_commands(void **state)
 
 	T_UNUSED(state);
 	qmp_flush(&s);
-	qmp_command(&s, "qmp_capabilities", QMP_ID_MAX);
+	qmp_command(&s, "qmp_capabilities", NULL, QMP_ID_MAX);
 	assert_string_equal(str_text(&s), "\xff{\"execute\":\"qmp_capabilities\",\"id\":9007199254740991}\n");
 	str_deinit(&s);
 }

@@ -1,0 +1,67 @@
+/*
+ * driver/kept_int.h - a kept machine from inside. Private to driver/kept.c and driver/capture.c.
+ *
+ * An *op* is a request under way. Its keeper_call belongs to the keeper until it is done, so
+ * a machine that is destroyed or forgotten lives on, unseen, until its last op is back.
+ */
+#pragma once
+#include <stdbool.h>
+#include "base/err.h"
+#include "base/id.h"
+#include "base/list.h"
+#include "driver/driver.h"
+#include "driver/monitor.h"
+#include "keeper/keeper.h"
+#include "loop/loop.h"
+#include "wire/qmp.h"
+
+/*
+ * NEW		start
+ * STARTING	start or adopt is under way
+ * UP		take_link, usage, capture, resume, stop
+ * GONE		ended and told, or failed to start: only destroy and forget, as always
+ * ENDING	destroyed or forgotten: nothing is legal
+ */
+enum kept_state { KEPT_NEW, KEPT_STARTING, KEPT_UP, KEPT_GONE, KEPT_ENDING };
+
+struct op {
+	struct list link;
+	struct machine *machine;
+	struct driver_req *req; /* NULL: completed already, or nobody waits any more */
+	struct keeper_call call;
+};
+
+struct machine {
+	struct loop *loop;
+	struct keeper *keeper;
+	struct id id;
+	struct machine_events ev;
+	enum kept_state state;
+	int link_fd, pid;
+	bool was_adopted, is_fork;
+	struct keeper_watch watch;
+	struct monitor *monitor;
+	char last_event[QMP_TEXT_MAX * 2 + 3]; /* of the monitor: why QEMU ends */
+	struct driver_req *start_req; /* waits for the monitor */
+	struct monitor_call say;      /* while it starts: load, or go on */
+	struct driver_req *resume_req;
+	struct monitor_call resume;
+	struct capture *capture; /* under way; NULL: none */
+	struct list ops;
+	struct loop_call cancel;
+	struct driver_req *release_req;
+	struct loop_call released; /* a release that failed at once */
+	struct err release_why;
+};
+
+/* ---- kept.c, for capture.c ---- */
+
+struct op *op_new(struct machine *m, struct driver_req *req,
+		  void (*done)(struct keeper_call *c, const struct err *why));
+void op_free(struct op *op); /* the machine may go with it */
+
+/* ---- capture.c, for kept.c ---- */
+
+/* The machine ended or is destroyed: so is what is under way. None: fine. */
+void capture_end(struct machine *m, const struct err *why);
+void capture_forget(struct machine *m); /* without a word */
