@@ -5,6 +5,7 @@
 #include <string.h>
 #include <sys/uio.h>
 #include "base/err.h"
+#include "base/macro.h"
 #include "base/mem.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
@@ -104,7 +105,7 @@ static struct fd_mark *first_mark(struct link *k)
 static ssize_t write_some(struct link *k)
 {
 	struct fd_mark *m = first_mark(k), *limit = m;
-	struct iovec iov = {k->out + k->out_head, link_out_used(k)};
+	struct iovec iov = {k->out + k->out_head, link_out_ready(k)};
 	ssize_t r;
 
 	if (!(k->flags & (LINK_SOCKET | LINK_FDS)))
@@ -114,7 +115,7 @@ static ssize_t write_some(struct link *k)
 	else
 		m = NULL;
 	if (limit)
-		iov.iov_len = (size_t)(limit->at - k->out_written);
+		iov.iov_len = MIN(iov.iov_len, (size_t)(limit->at - k->out_written));
 	r = sys_send(k->fd, &iov, 1, m ? m->fds : NULL, m ? m->n : 0);
 	if (r > 0 && m)
 		drop_mark(m);
@@ -137,7 +138,7 @@ static void wake_blocked(struct link *k)
 
 static void update_interest(struct link *k)
 {
-	unsigned want = (link_out_used(k) ? LOOP_WRITE : 0u) | (link_out_used(k) < OUT_HARD ? LOOP_READ : 0u);
+	unsigned want = (link_out_ready(k) ? LOOP_WRITE : 0u) | (link_out_used(k) < OUT_HARD ? LOOP_READ : 0u);
 
 	if (!k->freed && !k->is_down)
 		(void)loop_io_set(k->loop, &k->io, want);
@@ -158,7 +159,7 @@ static void out_trim(struct link *k)
 static void flush(struct link *k)
 {
 	link_enter(k);
-	while (!k->is_down && link_out_used(k)) {
+	while (!k->is_down && link_out_ready(k)) {
 		ssize_t r = write_some(k);
 
 		if (r == -EAGAIN)
@@ -182,6 +183,23 @@ static void flush(struct link *k)
 static void on_flush(struct loop_call *c)
 {
 	flush(CONTAINER_OF(c, struct link, flush_call));
+}
+
+void link_hold(struct link *k)
+{
+	if (k->is_held)
+		return;
+	k->is_held = true;
+	k->hold_at = k->out_written + link_out_used(k);
+}
+
+void link_release(struct link *k)
+{
+	if (!k->is_held)
+		return;
+	k->is_held = false;
+	if (!k->is_down)
+		loop_defer(k->loop, &k->flush_call, on_flush);
 }
 
 static void drop_output(struct link *k)
@@ -238,7 +256,7 @@ struct link *link_free(struct link *k)
 {
 	if (!k || k->freed)
 		return NULL;
-	if (!k->is_down && link_out_used(k))
+	if (!k->is_down && link_out_ready(k))
 		(void)write_some(k); /* a last answer goes out if the socket takes it */
 	shut(k);
 	k->freed = true;
@@ -279,7 +297,7 @@ static int synced(struct link *k, struct err *e)
 	if (k->freed)
 		return 0;
 	if (in->version_min > FRAME_VERSION || in->version_max < FRAME_VERSION) {
-		if (link_out_used(k))
+		if (link_out_ready(k))
 			(void)write_some(k); /* the answer, so that the peer can say it too */
 		return err_set(e, ERR_UNSUPPORTED,
 			       "link: the peer speaks versions %u to %u, this side %d: "

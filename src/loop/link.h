@@ -76,10 +76,19 @@ unsigned link_streams(const struct link *k); /* open now */
 int link_fd(const struct link *k);	     /* borrowed */
 
 /*
+ * link_hold() - what is queued by now goes out; what comes later waits for link_release()
+ *
+ * For a guest about to be copied as it stands: after it answered the last thing it was
+ * told, nothing is on the way to it.
+ */
+void link_hold(struct link *k);
+void link_release(struct link *k); /* not held: fine */
+
+/*
  * link_call() - open a stream with a request
  * @rec:	of type @t; copied
  * @more:	bytes will follow from here; otherwise this direction ends now
- * @fds:	lent, at most 8, only with LINK_FDS
+ * @fds:	lent, at most FRAME_FDS_MAX, only with LINK_FDS
  * Return: 0; -ERR_UNAVAILABLE when the link is not up, -ERR_LIMIT, or what rec_encode() says.
  */
 int link_call(struct link *k, unsigned method, const struct rec_type *t, const void *rec, bool more,

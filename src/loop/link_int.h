@@ -70,11 +70,23 @@ struct link {
 	unsigned char *out; /* [out_head, out_len) waits to be written */
 	size_t out_head, out_len, out_cap;
 	uint64_t out_written; /* position of out[out_head] in all output */
+	bool is_held;
+	uint64_t hold_at; /* output from here on waits */
 };
 
 static inline size_t link_out_used(const struct link *k)
 {
 	return k->out_len - k->out_head;
+}
+
+/* Of that, what may go now. */
+static inline size_t link_out_ready(const struct link *k)
+{
+	size_t used = link_out_used(k);
+
+	if (!k->is_held || k->out_written + used <= k->hold_at)
+		return used;
+	return (size_t)(k->hold_at - k->out_written);
 }
 
 /* ---- link.c ---- */

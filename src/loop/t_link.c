@@ -356,6 +356,26 @@ static void no_call_before_the_link_is_up(void **state)
 	pair_free(p);
 }
 
+/* What is queued goes, what comes later waits, and nothing of it is lost. */
+static void a_held_link_says_no_more(void **state)
+{
+	struct pair *p = pair_new(0);
+	struct call before, later;
+
+	T_UNUSED(state);
+	call(&p->a, &before, false);
+	link_hold(p->a.k);
+	call(&p->a, &later, false);
+	settle(p);
+	assert_int_equal(before.closed, 1);
+	assert_int_equal(later.closed, 0);
+	assert_int_equal(link_streams(p->b.k), 0);
+	link_release(p->a.k);
+	settle(p);
+	assert_int_equal(later.closed, 1);
+	pair_free(p);
+}
+
 static void refusals_carry_their_reason(void **state)
 {
 	struct pair *p = pair_new(LINK_SOCKET);
@@ -1067,7 +1087,7 @@ static void malformed_frames(void **state)
 		{ 7, 0, 0, 0, 1 },
 		{ 255, 0, 0, 0, 1 },
 		{ 1, 1, 0, 0, 1 },
-		{ 1, 0, 9, 0, 1 },
+		{ 1, 0, 17, 0, 1 },
 		{ 1, 0, 0, 1, 1 },
 		{ 1, 0, 0, 0, 0 },
 		{ 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1 },	/* 65537 bytes */
@@ -1173,7 +1193,8 @@ static void failing_system_calls_leave_nothing_behind(void **state)
 		}
 }
 
-T_MAIN(T(calls_go_both_ways), T(no_call_before_the_link_is_up), T(refusals_carry_their_reason),
+T_MAIN(T(calls_go_both_ways), T(no_call_before_the_link_is_up), T(a_held_link_says_no_more),
+       T(refusals_carry_their_reason),
        T(closing_is_told_from_the_loop), T(a_stalled_reader_stops_the_writer),
        T(skipping_neither_gains_nor_loses_credit), T(bytes_arrive_whole_and_in_order),
        T(a_thousand_streams_at_once), T(descriptors_travel_with_their_frame),

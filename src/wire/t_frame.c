@@ -198,7 +198,7 @@ static const unsigned char malformed[][FRAME_HEAD] = {
 	{ 7, 0, 0, 0, 1 },			       /* unknown type */
 	{ 200, 0, 0, 0, 1 },			       /* unknown type */
 	{ 1, 1, 0, 0, 1 },			       /* flags */
-	{ 1, 0, 9, 0, 1 },			       /* nine descriptors */
+	{ 1, 0, 17, 0, 1 },			       /* seventeen descriptors */
 	{ 1, 0, 0, 1, 1 },			       /* the zero is none */
 	{ 1, 0, 0, 0, 0 },			       /* stream 0 */
 	{ 3, 0, 0, 0, 1, 0, 0, 0, 1, 0, 1, 0 },	       /* 65537 bytes */
