@@ -22,6 +22,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 #include "base/err.h"
+#include "base/id.h"
 #include "base/macro.h"
 #include "base/str.h"
 #include "base/unit.h"
@@ -31,6 +32,8 @@
 #include "image/disk.h"
 #include "image/store.h"
 #include "loop/loop.h"
+#include "snap/layers.h"
+#include "snap/set.h"
 #include "store/store.h"
 #include "sys/caps.h"
 #include "sys/clock.h"
@@ -90,8 +93,11 @@ static int host_disk_make(void *arg, const char *id, uint64_t size_mb, int *ret_
 static int host_disk_remove(void *arg, const char *id, struct err *e)
 {
 	const struct daemon *d = arg;
+	struct id which;
 
-	return disk_remove(d->state_fd, id, e);
+	if (id_parse(id, strlen(id), &which) < 0)
+		return err_set(e, ERR_INVALID, "a sandbox can't have this id");
+	return layers_remove(d->state_fd, &which, e);
 }
 
 static int host_random(void *arg, void *p, size_t n)
@@ -243,7 +249,9 @@ static int make_dirs(struct daemon *d, struct err *e)
 	if (r == 0)
 		r = make_dir(d, d->state, "db", 0700, true, e);
 	if (r == 0)
-		r = make_dir(d, d->state, "sandboxes", 0700, true, e);
+		r = make_dir(d, d->state, SANDBOXES_FOLDER, 0700, true, e);
+	if (r == 0)
+		r = make_dir(d, d->state, SNAPSHOTS_FOLDER, 0700, true, e);
 	if (r == 0)
 		r = check_reach(d, e);
 	if (r < 0)

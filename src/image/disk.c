@@ -18,6 +18,7 @@
 #include "base/err.h"
 #include "base/macro.h"
 #include "image/tool.h"
+#include "snap/layers.h"
 #include "sys/fd.h"
 
 enum { NAME = 64 };
@@ -95,10 +96,10 @@ static int open_blank(int disks_fd, int folder_fd, uint64_t size_mb, int *ret, s
 
 static int open_disks(int state_dirfd, int *ret, struct err *e)
 {
-	int fd = sys_open_beneath(state_dirfd, DISKS_FOLDER, O_RDONLY | O_DIRECTORY, 0);
+	int fd = sys_open_beneath(state_dirfd, SANDBOXES_FOLDER, O_RDONLY | O_DIRECTORY, 0);
 
 	if (fd < 0)
-		return err_sys(e, fd, "open the folder " DISKS_FOLDER);
+		return err_sys(e, fd, "open the folder " SANDBOXES_FOLDER);
 	*ret = fd;
 	return 0;
 }
@@ -119,7 +120,7 @@ int disk_make(int state_dirfd, const char *id, uint64_t size_mb, int *ret_fd, st
 	r = open_blank(disks_fd, folder_fd, size_mb, &blank_fd, e);
 	if (r < 0)
 		return r;
-	fd = sys_open_beneath(folder_fd, DISK_FILE, O_RDWR | O_CREAT | O_EXCL, 0600);
+	fd = sys_open_beneath(folder_fd, LAYER_0, O_RDWR | O_CREAT | O_EXCL, 0600);
 	if (fd < 0)
 		return err_sys(e, fd, "make a disk");
 	r = copy_sparse(blank_fd, fd);
@@ -127,15 +128,4 @@ int disk_make(int state_dirfd, const char *id, uint64_t size_mb, int *ret_fd, st
 		return err_sys(e, r, "make a disk of %" PRIu64 " MiB", size_mb);
 	*ret_fd = take_fd(&fd);
 	return 0;
-}
-
-int disk_remove(int state_dirfd, const char *id, struct err *e)
-{
-	AUTO_CLOSE int disks_fd = -1;
-	int r = open_disks(state_dirfd, &disks_fd, e);
-
-	if (r < 0)
-		return r;
-	r = sys_remove_tree(disks_fd, id);
-	return r < 0 ? err_sys(e, r, "remove the disk of sandbox %s", id) : 0;
 }

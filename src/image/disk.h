@@ -1,7 +1,7 @@
 /*
- * image/disk.h - the writable layer of a sandbox: an empty ext4 file of a given size.
+ * image/disk.h - the lowest writable layer of a sandbox: an empty ext4 file of a given size.
  *
- *	{state}/sandboxes/<id>/disk.img		sparse; the machine writes it
+ *	{state}/sandboxes/<id>/layer-0		sparse; see snap/layers.h for what lies on it
  *	{state}/sandboxes/.blank-<mib>		a fresh one, copied instead of formatted again
  *
  * Any thread; the functions block on disk, disk_make() the first time also on mke2fs.
@@ -10,17 +10,11 @@
 #include <stdint.h>
 struct err;
 
-#define DISKS_FOLDER "sandboxes"
-#define DISK_FILE    "disk.img"
-
 /*
  * disk_make() - make the disk of sandbox @id (hex digits) and open it for reading and writing
  * @ret_fd:	given
  *
  * Return: 0; -ERR_LIMIT when the disk of the host is full, -ERR_CONFLICT when it exists.
- * What a failure leaves, disk_remove() removes.
+ * What a failure leaves, layers_remove() removes.
  */
 int disk_make(int state_dirfd, const char *id, uint64_t size_mb, int *ret_fd, struct err *e);
-
-/* Remove disk and folder of @id, whole or half made. None there: 0. */
-int disk_remove(int state_dirfd, const char *id, struct err *e);

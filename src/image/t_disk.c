@@ -3,13 +3,23 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include "base/err.h"
+#include "base/id.h"
 #include "base/testing.h"
+#include "snap/layers.h"
 #include "sys/fd.h"
 
 enum { EXT4_MAGIC_AT = 1024 + 56, SIZE_MB = 64 };
 
 static const char id[] = "00112233445566778899aabbccddeeff";
 static const char other[] = "ffeeddccbbaa99887766554433221100";
+
+static int disk_remove(int state_fd, const char *text, struct err *e)
+{
+	struct id parsed;
+
+	assert_int_equal(id_parse(text, strlen(text), &parsed), 0);
+	return layers_remove(state_fd, &parsed, e);
+}
 
 static int state_new(char path[64])
 {
@@ -19,7 +29,7 @@ static int state_new(char path[64])
 	assert_non_null(mkdtemp(path));
 	fd = sys_open(path, O_RDONLY | O_DIRECTORY);
 	assert_true(fd >= 0);
-	assert_int_equal(sys_mkdir(fd, DISKS_FOLDER, 0700), 0);
+	assert_int_equal(sys_mkdir(fd, SANDBOXES_FOLDER, 0700), 0);
 	return fd;
 }
 
@@ -55,9 +65,9 @@ static void is_made_twice_formatted_once(void **state)
 		skip();
 	}
 	assert_string_equal(e.text, "");
-	assert_int_equal(fstatat(state_fd, DISKS_FOLDER "/.blank-64", &blank, 0), 0);
+	assert_int_equal(fstatat(state_fd, SANDBOXES_FOLDER "/.blank-64", &blank, 0), 0);
 	assert_int_equal(disk_make(state_fd, other, SIZE_MB, &b, &e), 0);
-	assert_int_equal(fstatat(state_fd, DISKS_FOLDER "/.blank-64", &again, 0), 0);
+	assert_int_equal(fstatat(state_fd, SANDBOXES_FOLDER "/.blank-64", &again, 0), 0);
 	assert_int_equal(blank.st_ino, again.st_ino);
 	is_an_empty_file_system(a);
 	is_an_empty_file_system(b);
@@ -66,7 +76,7 @@ static void is_made_twice_formatted_once(void **state)
 	assert_int_equal(disk_make(state_fd, id, SIZE_MB, &a, &e), -ERR_CONFLICT);
 	assert_int_equal(disk_remove(state_fd, id, &e), 0);
 	assert_int_equal(disk_remove(state_fd, id, &e), 0); /* nothing there: fine */
-	assert_int_equal(fstatat(state_fd, DISKS_FOLDER "/00112233445566778899aabbccddeeff", &again, 0), -1);
+	assert_int_equal(fstatat(state_fd, SANDBOXES_FOLDER "/00112233445566778899aabbccddeeff", &again, 0), -1);
 	state_free(state_fd, path);
 }
 

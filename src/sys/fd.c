@@ -345,6 +345,36 @@ int sys_remove_tree(int dirfd, const char *path)
 	return r < 0 ? r : SYS_CALL(unlinkat(dirfd, path, AT_REMOVEDIR));
 }
 
+int sys_rename(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags)
+{
+	return SYS_CALL(renameat2(from_dirfd, from, to_dirfd, to, flags));
+}
+
+int sys_link(int from_dirfd, const char *from, int to_dirfd, const char *to)
+{
+	return SYS_CALL(linkat(from_dirfd, from, to_dirfd, to, 0));
+}
+
+int sys_fsync(int fd)
+{
+	return SYS_CALL(fsync(fd));
+}
+
+int sys_truncate(int fd, uint64_t bytes)
+{
+	return SYS_CALL(ftruncate(fd, (off_t)bytes));
+}
+
+int64_t sys_seek(int fd, uint64_t off, int whence)
+{
+	return SYS_CALL(lseek(fd, (off_t)off, whence));
+}
+
+int sys_seal(int fd, int seals)
+{
+	return SYS_CALL(fcntl(fd, F_ADD_SEALS, seals));
+}
+
 int sys_lock(int fd)
 {
 	int r = SYS_CALL(flock(fd, LOCK_EX | LOCK_NB));

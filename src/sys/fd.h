@@ -49,4 +49,11 @@ int sys_mkdir(int dirfd, const char *path, mode_t mode);	/* existing directory: 
 int sys_mkdirs(const char *path, mode_t mode);			/* parents too */
 int sys_unlink(int dirfd, const char *path);			/* missing: 0 */
 int sys_remove_tree(int dirfd, const char *path);		/* never follows links; missing: 0 */
+/* renameat2(2): @flags RENAME_NOREPLACE, RENAME_EXCHANGE or 0. */
+int sys_rename(int from_dirfd, const char *from, int to_dirfd, const char *to, unsigned flags);
+int sys_link(int from_dirfd, const char *from, int to_dirfd, const char *to); /* hard; of a link: itself */
+int sys_fsync(int fd);
+int sys_truncate(int fd, uint64_t bytes);
+int64_t sys_seek(int fd, uint64_t off, int whence); /* SEEK_DATA, SEEK_HOLE: -ENXIO past the last data */
+int sys_seal(int fd, int seals);		    /* F_SEAL_*, of a memfd made with MFD_ALLOW_SEALING */
 int sys_lock(int fd);			/* exclusive flock, -EAGAIN when held elsewhere */

@@ -1,0 +1,276 @@
+/*
+ * snap/layers.c - chains of disk layers
+ *
+ * A chain is made in "<id>.new" and renamed; for a rollback the two folders are
+ * exchanged, and what is then under ".new" is the old disk.
+ */
+#include "snap/layers.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <sys/stat.h>
+#include "base/err.h"
+#include "base/macro.h"
+#include "snap/dir_int.h"
+#include "snap/qcow2.h"
+#include "snap/set.h"
+#include "sys/fd.h"
+
+enum { FILE_NAME = 32 };
+
+#define NEW ".new"
+
+static void layer_name(unsigned n, const char *suffix, char ret[FILE_NAME])
+{
+	(void)snprintf(ret, FILE_NAME, "layer-%u%s", n, suffix);
+}
+
+void layers_close(struct layers *l)
+{
+	for (unsigned i = 0; i < LIMIT_DISK_LAYERS; i++)
+		l->fds[i] = sys_close(l->fds[i]);
+	l->n = 0;
+}
+
+static int too_long(struct err *e)
+{
+	return err_set(e, ERR_LIMIT, "the disk has %d layers, as many as may lie on one another: "
+		       "each fork or snapshot of a running machine adds one; start a sandbox from its "
+		       "template again", LIMIT_DISK_LAYERS);
+}
+
+static int open_layer(int folder_fd, unsigned n, int flags)
+{
+	char name[FILE_NAME];
+
+	layer_name(n, "", name);
+	return sys_open_beneath(folder_fd, name, flags, 0);
+}
+
+/* Once more, for writing. LAYERS-1: not if somebody else has it too. */
+static int open_last(int folder_fd, struct layers *l, struct err *e)
+{
+	int fd = open_layer(folder_fd, l->n - 1, O_RDWR);
+	struct stat st;
+
+	if (fd < 0)
+		return err_sys(e, fd, "open the last disk layer");
+	(void)sys_close(l->fds[l->n - 1]);
+	l->fds[l->n - 1] = fd;
+	if (fstat(fd, &st) < 0)
+		return err_sys(e, -errno, "look at the last disk layer");
+	if (st.st_nlink > 1)
+		return err_set(e, ERR_CONFLICT, "the last disk layer belongs to a snapshot too");
+	return 0;
+}
+
+/* Open what is there for reading, the last one for writing. */
+static int open_chain(int folder_fd, struct layers *l, struct err *e)
+{
+	int fd;
+
+	for (; l->n < LIMIT_DISK_LAYERS; l->n++) {
+		fd = open_layer(folder_fd, l->n, O_RDONLY);
+		if (fd == -ENOENT)
+			break;
+		if (fd < 0)
+			return err_sys(e, fd, "open disk layer %u", l->n);
+		l->fds[l->n] = fd;
+	}
+	if (!l->n)
+		return err_set(e, ERR_NOT_FOUND, "the sandbox has no disk");
+	return open_last(folder_fd, l, e);
+}
+
+int layers_open(int state_fd, const struct id *id, struct layers *ret, struct err *e)
+{
+	struct layers l = LAYERS_INIT;
+	AUTO_CLOSE int folder = -1;
+	char name[DIR_NAME];
+	int r;
+
+	dir_name(id, "", name);
+	r = dir_open(state_fd, SANDBOXES_FOLDER, name, &folder, e);
+	if (r == 0)
+		r = open_chain(folder, &l, e);
+	if (r < 0) {
+		layers_close(&l);
+		return r;
+	}
+	*ret = l;
+	return 0;
+}
+
+/* Make "layer-n.new" an empty overlay and call it "layer-n". What a failure leaves is not called so. */
+static int make_overlay(int folder_fd, unsigned n, uint64_t virtual_bytes, int *ret_fd, struct err *e)
+{
+	char name[FILE_NAME], fresh[FILE_NAME];
+	AUTO_CLOSE int fd = -1;
+	int r;
+
+	layer_name(n, "", name);
+	layer_name(n, NEW, fresh);
+	r = sys_unlink(folder_fd, fresh); /* of a predecessor that was killed */
+	if (r == 0)
+		r = fd = sys_open_beneath(folder_fd, fresh, O_RDWR | O_CREAT | O_EXCL, 0600);
+	if (r < 0)
+		return dir_err(e, r, "make disk layer %u", n);
+	r = qcow2_make(fd, virtual_bytes, e);
+	if (r == 0) {
+		r = sys_rename(folder_fd, fresh, folder_fd, name, RENAME_NOREPLACE);
+		if (r < 0)
+			r = dir_err(e, r, "make disk layer %u", n);
+	}
+	if (r < 0) {
+		(void)sys_unlink(folder_fd, fresh);
+		return r;
+	}
+	*ret_fd = take_fd(&fd);
+	return 0;
+}
+
+int layers_add(int state_fd, const struct id *id, unsigned n, uint64_t virtual_bytes, int *ret_fd,
+	       struct err *e)
+{
+	AUTO_CLOSE int folder = -1;
+	char name[DIR_NAME];
+	int r;
+
+	if (n == 0)
+		return err_set(e, ERR_INVALID, "the lowest disk layer is no overlay");
+	if (n >= LIMIT_DISK_LAYERS)
+		return too_long(e);
+	dir_name(id, "", name);
+	r = dir_open(state_fd, SANDBOXES_FOLDER, name, &folder, e);
+	return r < 0 ? r : make_overlay(folder, n, virtual_bytes, ret_fd, e);
+}
+
+int layers_drop(int state_fd, const struct id *id, unsigned n, struct err *e)
+{
+	char path[DIR_PATH + FILE_NAME], dir[DIR_NAME];
+	int r;
+
+	if (n == 0)
+		return err_set(e, ERR_INVALID, "the lowest disk layer stays as long as its sandbox");
+	dir_name(id, "", dir);
+	(void)snprintf(path, sizeof(path), SANDBOXES_FOLDER "/%s/layer-%u", dir, n);
+	r = sys_unlink(state_fd, path);
+	return r < 0 ? err_sys(e, r, "remove disk layer %u", n) : 0;
+}
+
+/* Layers 0 to n-1 of @from_fd under the same names in @to_fd. */
+static int link_layers(int from_fd, int to_fd, unsigned n, struct err *e)
+{
+	for (unsigned i = 0; i < n; i++) {
+		char name[FILE_NAME];
+		int r;
+
+		layer_name(i, "", name);
+		r = sys_link(from_fd, name, to_fd, name);
+		if (r < 0)
+			return dir_err(e, r, "share disk layer %u", i);
+	}
+	return 0;
+}
+
+/* Fill the new folder: n shared layers, one of its own. */
+static int fill(int from_fd, int to_fd, unsigned n, uint64_t virtual_bytes, struct layers *l,
+		struct err *e)
+{
+	int r = link_layers(from_fd, to_fd, n, e);
+
+	if (r == 0)
+		r = make_overlay(to_fd, n, virtual_bytes, &l->fds[n], e);
+	for (; r == 0 && l->n < n; l->n++) {
+		l->fds[l->n] = open_layer(to_fd, l->n, O_RDONLY);
+		if (l->fds[l->n] < 0)
+			r = err_sys(e, l->fds[l->n], "open disk layer %u", l->n);
+	}
+	if (r == 0)
+		l->n = n + 1;
+	return r;
+}
+
+/* The one way both are made: @flags says whether the folder of @to appears or is exchanged. */
+static int build(int state_fd, const char *from_dir, unsigned n, const struct id *to, unsigned flags,
+		 uint64_t virtual_bytes, struct layers *ret, struct err *e)
+{
+	AUTO_CLOSE int from = -1, parent = -1, folder = -1;
+	char name[DIR_NAME], fresh[DIR_NAME];
+	struct layers l = LAYERS_INIT;
+	int r;
+
+	dir_name(to, "", name);
+	dir_name(to, NEW, fresh);
+	r = dir_open(state_fd, from_dir, "", &from, e);
+	if (r == 0)
+		r = dir_make(state_fd, SANDBOXES_FOLDER, fresh, &parent, &folder, e);
+	if (r < 0)
+		return r;
+	r = fill(from, folder, n, virtual_bytes, &l, e);
+	if (r == 0) {
+		r = sys_rename(parent, fresh, parent, name, flags);
+		if (r < 0)
+			r = dir_err(e, r, "put a disk in its place");
+	}
+	if (r < 0) {
+		layers_close(&l);
+		(void)sys_remove_tree(parent, fresh);
+		return r;
+	}
+	if (flags == RENAME_EXCHANGE)
+		(void)sys_remove_tree(parent, fresh); /* the old disk; else the next sweep has it */
+	*ret = l;
+	return 0;
+}
+
+static int check_link(const char *from_dir, unsigned n, struct err *e)
+{
+	if (n == 0)
+		return err_set(e, ERR_INVALID, "there is no disk without a layer");
+	if (n >= LIMIT_DISK_LAYERS)
+		return too_long(e);
+	return dir_path_ok(from_dir, e);
+}
+
+int layers_link(int state_fd, const char *from_dir, unsigned n, const struct id *to,
+		uint64_t virtual_bytes, struct layers *ret, struct err *e)
+{
+	int r = check_link(from_dir, n, e);
+
+	return r < 0 ? r : build(state_fd, from_dir, n, to, RENAME_NOREPLACE, virtual_bytes, ret, e);
+}
+
+int layers_rollback(int state_fd, const struct id *id, const struct id *set, unsigned n,
+		    uint64_t virtual_bytes, struct layers *ret, struct err *e)
+{
+	char from[DIR_PATH], name[DIR_NAME];
+	int r;
+
+	dir_name(set, "", name);
+	(void)snprintf(from, sizeof(from), SNAPSHOTS_FOLDER "/%s", name);
+	r = check_link(from, n, e);
+	return r < 0 ? r : build(state_fd, from, n, id, RENAME_EXCHANGE, virtual_bytes, ret, e);
+}
+
+int layers_remove(int state_fd, const struct id *id, struct err *e)
+{
+	static const char *const suffixes[] = {NEW, ""};
+
+	for (size_t i = 0; i < ARRAY_LEN(suffixes); i++) {
+		char path[DIR_PATH], name[DIR_NAME];
+		int r;
+
+		dir_name(id, suffixes[i], name);
+		(void)snprintf(path, sizeof(path), SANDBOXES_FOLDER "/%s", name);
+		r = sys_remove_tree(state_fd, path);
+		if (r < 0)
+			return err_sys(e, r, "remove the disk of sandbox %s", name);
+	}
+	return 0;
+}
+
+int layers_sweep(int state_fd, struct err *e)
+{
+	return dir_sweep(state_fd, SANDBOXES_FOLDER, e);
+}

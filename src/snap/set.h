@@ -1,0 +1,116 @@
+/*
+ * snap/set.h - snapshot sets: a machine at one instant, on disk
+ *
+ *	{state}/snapshots/<id>/memory		sparse: pages that are not all zero, at their addresses
+ *	{state}/snapshots/<id>/state		what the monitor says of its devices
+ *	{state}/snapshots/<id>/layer-N		the disk: hard links, see snap/layers.h
+ *	{state}/snapshots/<id>/manifest		what it is, sums of the above, and a MAC over all that
+ *	{state}/db/node.key			32 random bytes, made at first use; keys the MAC
+ *
+ * A snapshot, a template and the memory of a paused sandbox are the same thing. A
+ * pause set has the sandbox's id and no layers of its own: the sandbox still has them.
+ *
+ * SET-1 A set is there only when everything in it was synced: it is made in
+ *	 "<id>.new" and renamed. What a death leaves goes with snap_sweep().
+ * SET-2 Nothing in a set is ever written again.
+ * SET-3 Nothing of a set is used before the MAC over its manifest was right, and
+ *	 nothing of its memory or state before their sums were.
+ *
+ * Any thread, but one at a time for the same id; all functions block on disk.
+ * @state_fd is the state directory. A full disk is ERR_LIMIT and leaves nothing.
+ */
+#pragma once
+#include <stddef.h>
+#include <stdint.h>
+#include "base/id.h"
+#include "wire/gen/limits.h"
+struct err;
+
+#define SNAPSHOTS_FOLDER "snapshots"
+#define SNAP_KEY_FOLDER	 "db"
+#define SNAP_KEY	 "node.key"
+
+enum {
+	SNAP_SUM = 32,			/* SHA-256 */
+	SNAP_STATE_MAX = 64 << 20,	/* bytes of the device state */
+	SNAP_MANIFEST_MAX = 8192,	/* bytes of the text */
+	SNAP_FORMAT = 1,
+};
+
+/*
+ * Texts are printable ASCII without a space at either end; "" where there is nothing to say.
+ * What is set by snap_save() may be anything before.
+ */
+struct snap_manifest {
+	struct id id;
+	char kind[33]; /* "snapshot", "template", "pause" */
+	char name[LIMIT_TEXT_SHORT + 1], tenant[LIMIT_TEXT_SHORT + 1], owner[LIMIT_TEXT_SHORT + 1];
+	struct id sandbox, parent;	       /* zero: none */
+	char template[LIMIT_TEXT_SHORT + 1];   /* it descends from */
+	char image[LIMIT_TEXT_SHORT + 1];      /* digest */
+	char driver[33];
+	char closure[LIMIT_TEXT_SHORT + 1];    /* of the monitor; keeper_info.closure */
+	char cpu[LIMIT_TEXT_SHORT + 1];	       /* the guest's processor and what runs it */
+	char kernel[LIMIT_TEXT_SHORT + 1];     /* release */
+	uint64_t tsc_khz, vcpus, memory_mb, disk_mb, pids_max;
+	uint64_t layers;		       /* of the disk that the memory goes with */
+	uint64_t created_ms, delete_ms;	       /* since 1970; delete 0: kept */
+	uint64_t generation;		       /* of the link when it was taken */
+	/* Set by snap_save(): */
+	uint64_t memory_size, memory_bytes;    /* of the address space; of the pages that are not zero */
+	uint64_t state_bytes;
+	unsigned char memory_sum[SNAP_SUM], state_sum[SNAP_SUM];
+};
+
+/*
+ * snap_save() - write a set
+ * @m:			what it is; sizes and sums are set on success
+ * @memory_fd:		memory file of the machine, sealed or at rest; -1: no memory (and no state): a disk alone
+ * @device_state_fd:	device state, from its start to its end
+ * @layers_from:	"sandboxes/<id>" or "snapshots/<id>": its layers 0 to m->layers - 1 are linked
+ *			in; NULL: none, those of the sandbox m->id are synced where they are (a pause)
+ *
+ * Return: 0; -ERR_CONFLICT when there is a set of this id; -ERR_INVALID for a manifest
+ * that can't be written; -ERR_LIMIT when the host's disk is full: then nothing is left.
+ */
+int snap_save(int state_fd, struct snap_manifest *m, int memory_fd, int device_state_fd,
+	      const char *layers_from, struct err *e);
+
+struct snap_set {
+	struct snap_manifest manifest;
+	int memory_fd, state_fd; /* sealed memory files; -1 in a set without memory. state_fd is at its start */
+};
+
+#define SNAP_SET_INIT {.memory_fd = -1, .state_fd = -1}
+
+void snap_set_close(struct snap_set *s);
+
+/*
+ * snap_load() - bring a set into memory, verified
+ * @ret:	given: snap_set_close()
+ *
+ * The layers are opened by layers_link() or, for a pause, layers_open().
+ *
+ * Return: 0; -ERR_NOT_FOUND; -ERR_DENIED when the manifest was made on another installation
+ * or changed; -ERR_INVALID when something is damaged: the text says what, and the way out;
+ * -ERR_UNSUPPORTED for a newer format; -ERR_LIMIT without memory for it.
+ */
+int snap_load(int state_fd, const struct id *id, struct snap_set *ret, struct err *e);
+
+/* The manifest alone, its MAC verified. Failures as snap_load(). */
+int snap_manifest_load(int state_fd, const struct id *id, struct snap_manifest *ret, struct err *e);
+
+/*
+ * Call @each for every set: with its manifest, or with NULL and why it can't be used.
+ * Order: any. @each must not call functions of this module that change sets.
+ */
+int snap_each(int state_fd,
+	      void (*each)(void *arg, const struct id *id, const struct snap_manifest *m,
+			   const struct err *why),
+	      void *arg, struct err *e);
+
+/* Gone in one instant, freed afterwards. Layers live on in who else has them. None there: 0. */
+int snap_remove(int state_fd, const struct id *id, struct err *e);
+
+/* Remove what deaths left here and, with layers_sweep(), among the sandboxes. At start, before any other call. */
+int snap_sweep(int state_fd, struct err *e);
