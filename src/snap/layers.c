@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/macro.h"
 #include "snap/dir_int.h"
+#include "snap/layers_int.h"
 #include "snap/qcow2.h"
 #include "snap/set.h"
 #include "sys/fd.h"
@@ -158,8 +159,7 @@ int layers_drop(int state_fd, const struct id *id, unsigned n, struct err *e)
 	return r < 0 ? err_sys(e, r, "remove disk layer %u", n) : 0;
 }
 
-/* Layers 0 to n-1 of @from_fd under the same names in @to_fd. */
-static int link_layers(int from_fd, int to_fd, unsigned n, struct err *e)
+int layers_link_all(int from_fd, int to_fd, unsigned n, struct err *e)
 {
 	for (unsigned i = 0; i < n; i++) {
 		char name[FILE_NAME];
@@ -173,11 +173,23 @@ static int link_layers(int from_fd, int to_fd, unsigned n, struct err *e)
 	return 0;
 }
 
+int layers_sync(int folder_fd, unsigned n, struct err *e)
+{
+	for (unsigned i = 0; i < n; i++) {
+		AUTO_CLOSE int fd = open_layer(folder_fd, i, O_RDONLY);
+		int r = fd < 0 ? fd : sys_fsync(fd);
+
+		if (r < 0)
+			return dir_err(e, r, "sync disk layer %u", i);
+	}
+	return 0;
+}
+
 /* Fill the new folder: n shared layers, one of its own. */
 static int fill(int from_fd, int to_fd, unsigned n, uint64_t virtual_bytes, struct layers *l,
 		struct err *e)
 {
-	int r = link_layers(from_fd, to_fd, n, e);
+	int r = layers_link_all(from_fd, to_fd, n, e);
 
 	if (r == 0)
 		r = make_overlay(to_fd, n, virtual_bytes, &l->fds[n], e);

@@ -31,7 +31,8 @@ struct err;
 #define SNAP_KEY	 "node.key"
 
 enum {
-	SNAP_SUM = 32,			/* SHA-256 */
+	SNAP_SUM = 32,			/* bytes of a SHA-256 */
+	SNAP_SALT = 32, SNAP_TAG = 16,	/* bytes: of what a tag's key is made of, and of a tag */
 	SNAP_STATE_MAX = 64 << 20,	/* bytes of the device state */
 	SNAP_MANIFEST_MAX = 8192,	/* bytes of the text */
 	SNAP_FORMAT = 1,
@@ -57,9 +58,10 @@ struct snap_manifest {
 	uint64_t created_ms, delete_ms;	       /* since 1970; delete 0: kept */
 	uint64_t generation;		       /* of the link when it was taken */
 	/* Set by snap_save(): */
-	uint64_t memory_size, memory_bytes;    /* of the address space; of the pages that are not zero */
+	uint64_t memory_size, memory_bytes;    /* of all; of the pages that are not zero */
 	uint64_t state_bytes;
-	unsigned char memory_sum[SNAP_SUM], state_sum[SNAP_SUM];
+	unsigned char memory_salt[SNAP_SALT], memory_tag[SNAP_TAG];
+	unsigned char state_sum[SNAP_SUM];
 };
 
 /*

@@ -1,0 +1,536 @@
+/*
+ * snap/set.c - snapshot sets on disk
+ *
+ * The manifest is written last and the folder renamed after everything is synced,
+ * so whoever sees a set sees all of it (SET-1).
+ */
+#include "snap/set.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/crypto.h>
+#include <openssl/evp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include "base/err.h"
+#include "base/macro.h"
+#include "base/mem.h"
+#include "base/str.h"
+#include "snap/dir_int.h"
+#include "snap/key_int.h"
+#include "snap/layers.h"
+#include "snap/layers_int.h"
+#include "snap/manifest_int.h"
+#include "snap/memory_int.h"
+#include "sys/clock.h"
+#include "sys/fd.h"
+
+#define MEMORY	 "memory"
+#define STATE	 "state"
+#define MANIFEST "manifest"
+#define PURPOSE	 "hotcell memory 1"
+
+static int sum_of(const void *p, size_t n, unsigned char ret[SNAP_SUM], struct err *e)
+{
+	unsigned len = 0;
+
+	if (EVP_Digest(p, n, ret, &len, EVP_sha256(), NULL) != 1 || len != SNAP_SUM)
+		return err_set(e, ERR_INTERNAL, "the cryptographic library refused to compute SHA-256");
+	return 0;
+}
+
+static int file_size(int fd, uint64_t *ret, struct err *e)
+{
+	struct stat st;
+
+	if (fstat(fd, &st) < 0)
+		return err_sys(e, -errno, "look at a file's size");
+	*ret = (uint64_t)st.st_size;
+	return 0;
+}
+
+/* ---- writing ---- */
+
+struct save {
+	struct snap_manifest m;
+	struct key key;
+	int state_fd, folder; /* the state directory; the new set's folder */
+};
+
+static int sync_file(int fd, const char *name, struct err *e)
+{
+	int r = sys_fsync(fd);
+
+	return r < 0 ? dir_err(e, r, "sync the %s", name) : 0;
+}
+
+static int new_file(const struct save *s, const char *name, struct err *e)
+{
+	int fd = sys_open_beneath(s->folder, name, O_WRONLY | O_CREAT | O_EXCL, 0600);
+
+	return fd < 0 ? dir_err(e, fd, "make the file of the %s", name) : fd;
+}
+
+static int save_memory(struct save *s, int memory_fd, struct err *e)
+{
+	AUTO_CLOSE int fd = -1;
+	struct memory_sum sum;
+	struct key k;
+	int r = file_size(memory_fd, &s->m.memory_size, e);
+
+	if (r < 0)
+		return r;
+	if (!s->m.memory_size || s->m.memory_size % MEMORY_PAGE)
+		return err_set(e, ERR_INVALID, "a machine's memory is not whole pages");
+	r = sys_random(s->m.memory_salt, SNAP_SALT);
+	if (r < 0)
+		return err_sys(e, r, "get random bytes");
+	r = fd = new_file(s, MEMORY, e);
+	if (r >= 0)
+		r = key_derive(&s->key, PURPOSE, s->m.memory_salt, SNAP_SALT, &k, e);
+	if (r < 0)
+		return r;
+	r = memory_copy(memory_fd, fd, s->m.memory_size, &k, &sum, e);
+	key_wipe(&k);
+	if (r < 0)
+		return r;
+	s->m.memory_bytes = sum.bytes;
+	memcpy(s->m.memory_tag, sum.tag, SNAP_TAG);
+	return sync_file(fd, MEMORY, e);
+}
+
+/* All @n bytes from the start; *ret is to be freed. @what: in messages. */
+static int read_whole(int fd, const char *what, uint64_t n, char **ret, struct err *e)
+{
+	AUTO_FREE char *text = mem_try(n ? n : 1);
+
+	if (!text)
+		return err_set(e, ERR_LIMIT, "no memory to read the %s", what);
+	for (uint64_t done = 0; done < n;) {
+		ssize_t r = sys_pread(fd, text + done, n - done, done);
+
+		if (r < 0)
+			return err_sys(e, (int)r, "read the %s", what);
+		if (r == 0)
+			return err_set(e, ERR_INVALID, "the %s is cut off", what);
+		done += (uint64_t)r;
+	}
+	*ret = take_ptr(&text);
+	return 0;
+}
+
+static int save_state(struct save *s, int device_state_fd, struct err *e)
+{
+	AUTO_FREE char *bytes = NULL;
+	AUTO_CLOSE int fd = -1;
+	int r = file_size(device_state_fd, &s->m.state_bytes, e);
+
+	if (r < 0)
+		return r;
+	if (s->m.state_bytes > SNAP_STATE_MAX)
+		return err_set(e, ERR_LIMIT, "the machine's devices have more state than %d MiB",
+			       SNAP_STATE_MAX >> 20);
+	r = read_whole(device_state_fd, STATE, s->m.state_bytes, &bytes, e);
+	if (r == 0)
+		r = sum_of(bytes, s->m.state_bytes, s->m.state_sum, e);
+	if (r == 0)
+		r = fd = new_file(s, STATE, e);
+	if (r < 0)
+		return r;
+	r = sys_write_full(fd, bytes, s->m.state_bytes);
+	return r < 0 ? dir_err(e, r, "write the state") : sync_file(fd, STATE, e);
+}
+
+/* The disk of a pause stays where it is; that of a snapshot is linked in. Both are synced. */
+static int save_layers(struct save *s, const char *layers_from, struct err *e)
+{
+	AUTO_CLOSE int from = -1;
+	char path[DIR_PATH], name[DIR_NAME];
+	int r = 0;
+
+	if (!s->m.layers)
+		return 0;
+	dir_name(&s->m.id, "", name);
+	(void)snprintf(path, sizeof(path), SANDBOXES_FOLDER "/%s", name);
+	if (layers_from)
+		r = dir_path_ok(layers_from, e);
+	if (r == 0)
+		r = dir_open(s->state_fd, layers_from ? layers_from : path, "", &from, e);
+	if (r == 0 && layers_from)
+		r = layers_link_all(from, s->folder, (unsigned)s->m.layers, e);
+	if (r == 0)
+		r = layers_sync(from, (unsigned)s->m.layers, e);
+	return r == 0 && !layers_from ? sync_file(from, "folder of the disk", e) : r;
+}
+
+static int save_manifest(struct save *s, struct err *e)
+{
+	struct str text = STR_INIT(SNAP_MANIFEST_MAX);
+	AUTO_CLOSE int fd = -1;
+	int r = manifest_write(&s->m, &s->key, &text, e);
+
+	if (r == 0)
+		r = fd = new_file(s, MANIFEST, e);
+	if (r >= 0) {
+		r = sys_write_full(fd, text.p, text.len);
+		r = r < 0 ? dir_err(e, r, "write the manifest") : sync_file(fd, MANIFEST, e);
+	}
+	str_deinit(&text);
+	return r;
+}
+
+static int save_files(struct save *s, int memory_fd, int device_state_fd, const char *layers_from,
+		      struct err *e)
+{
+	int r = 0;
+
+	if (memory_fd >= 0)
+		r = save_memory(s, memory_fd, e);
+	if (r == 0 && memory_fd >= 0)
+		r = save_state(s, device_state_fd, e);
+	if (r == 0)
+		r = save_layers(s, layers_from, e);
+	if (r == 0)
+		r = save_manifest(s, e);
+	return r == 0 ? sync_file(s->folder, "snapshot's folder", e) : r;
+}
+
+/* The set appears. When that can't be made to last, it disappears again. */
+static int publish(int parent, const char *fresh, const char *name, struct err *e)
+{
+	int r = sys_rename(parent, fresh, parent, name, RENAME_NOREPLACE);
+
+	if (r < 0)
+		return r == -EEXIST ? err_set(e, ERR_CONFLICT, "there is a snapshot %s already", name)
+				    : dir_err(e, r, "put a snapshot in its place");
+	r = sync_file(parent, "folder of the snapshots", e);
+	if (r < 0)
+		(void)sys_rename(parent, name, parent, fresh, 0);
+	return r;
+}
+
+static void forget_sums(struct snap_manifest *m)
+{
+	m->memory_size = m->memory_bytes = m->state_bytes = 0;
+	memset(m->memory_salt, 0, sizeof(m->memory_salt));
+	memset(m->memory_tag, 0, sizeof(m->memory_tag));
+	memset(m->state_sum, 0, sizeof(m->state_sum));
+}
+
+static int save_set(struct save *s, int memory_fd, int device_state_fd, const char *layers_from,
+		    struct err *e)
+{
+	AUTO_CLOSE int parent = -1, folder = -1;
+	char name[DIR_NAME], fresh[DIR_NAME];
+	int r;
+
+	dir_name(&s->m.id, "", name);
+	dir_name(&s->m.id, ".new", fresh);
+	r = dir_make(s->state_fd, SNAPSHOTS_FOLDER, fresh, &parent, &folder, e);
+	if (r < 0)
+		return r;
+	s->folder = folder;
+	r = save_files(s, memory_fd, device_state_fd, layers_from, e);
+	if (r == 0)
+		r = publish(parent, fresh, name, e);
+	if (r < 0)
+		(void)sys_remove_tree(parent, fresh);
+	return r;
+}
+
+int snap_save(int state_fd, struct snap_manifest *m, int memory_fd, int device_state_fd,
+	      const char *layers_from, struct err *e)
+{
+	struct save s = {.m = *m, .state_fd = state_fd, .folder = -1};
+	int r;
+
+	forget_sums(&s.m);
+	r = manifest_check(&s.m, e);
+	if (r == 0)
+		r = key_ensure(state_fd, &s.key, e);
+	if (r == 0)
+		r = save_set(&s, memory_fd, device_state_fd, layers_from, e);
+	key_wipe(&s.key);
+	if (r == 0)
+		*m = s.m;
+	return r;
+}
+
+/* ---- reading ---- */
+
+/* An unusable set: which, why, and what can still be done with it. @m: NULL when even that is not known. */
+static int unusable(const struct id *id, const struct snap_manifest *m, int code, struct err *e)
+{
+	char name[ID_TEXT], out[192];
+
+	if (code != -ERR_INVALID && code != -ERR_DENIED)
+		return code;
+	id_format(id, name);
+	if (m && strcmp(m->kind, "pause") == 0)
+		(void)snprintf(out, sizeof(out), "the sandbox can't go on: roll it back or remove it");
+	else if (m && m->layers)
+		(void)snprintf(out, sizeof(out), "hotcell create --snapshot %s --disk-only starts from its "
+			       "disk, hotcell snapshot rm %s removes it", name, name);
+	else
+		(void)snprintf(out, sizeof(out), "hotcell snapshot rm %s removes it", name);
+	if (e)
+		(void)snprintf(e->text + strnlen(e->text, 200), sizeof(e->text) - 200, "; %s", out);
+	return err_wrap(e, "snapshot %s", name);
+}
+
+static int read_manifest(int folder, const struct key *k, const struct id *id,
+			 struct snap_manifest *ret, struct err *e)
+{
+	char text[SNAP_MANIFEST_MAX + 2];
+	ssize_t n = sys_read_file(folder, MANIFEST, text, sizeof(text));
+	struct snap_manifest m;
+	int r;
+
+	if (n == -ENOENT || n == -EFBIG)
+		return err_set(e, ERR_INVALID, "its manifest is damaged: it is %s", n == -EFBIG ? "too long" : "missing");
+	if (n < 0)
+		return err_sys(e, (int)n, "read its manifest");
+	r = manifest_read(text, (size_t)n, k, &m, e);
+	if (r < 0)
+		return r;
+	if (!id_eq(&m.id, id))
+		return err_set(e, ERR_INVALID, "its manifest is that of another snapshot");
+	*ret = m;
+	return 0;
+}
+
+static int open_set(int state_fd, const struct id *id, int *ret, struct err *e)
+{
+	char path[DIR_PATH], name[DIR_NAME];
+	int fd;
+
+	dir_name(id, "", name);
+	(void)snprintf(path, sizeof(path), SNAPSHOTS_FOLDER "/%s", name);
+	fd = sys_open_beneath(state_fd, path, O_RDONLY | O_DIRECTORY, 0);
+	if (fd < 0)
+		return fd == -ENOENT ? err_set(e, ERR_NOT_FOUND, "there is no snapshot %s", name)
+				     : err_sys(e, fd, "open snapshot %s", name);
+	*ret = fd;
+	return 0;
+}
+
+static int load_key(int state_fd, struct key *ret, struct err *e)
+{
+	int r = key_load(state_fd, ret, e);
+
+	return r == -ERR_NOT_FOUND ? err_set(e, ERR_DENIED, "it was made on another installation: the key "
+					     "of this one, " SNAP_KEY_FOLDER "/" SNAP_KEY ", is missing") : r;
+}
+
+/* Open and verify the manifest; *ret_folder, *k for what else is to be read. */
+static int enter(int state_fd, const struct id *id, int *ret_folder, struct key *k,
+		 struct snap_manifest *ret, struct err *e)
+{
+	AUTO_CLOSE int folder = -1;
+	int r = open_set(state_fd, id, &folder, e);
+
+	if (r < 0)
+		return r;
+	r = load_key(state_fd, k, e);
+	if (r == 0)
+		r = read_manifest(folder, k, id, ret, e);
+	if (r < 0)
+		return unusable(id, NULL, r, e);
+	*ret_folder = take_fd(&folder);
+	return 0;
+}
+
+int snap_manifest_load(int state_fd, const struct id *id, struct snap_manifest *ret, struct err *e)
+{
+	AUTO_CLOSE int folder = -1;
+	struct key k = {{0}};
+	int r = enter(state_fd, id, &folder, &k, ret, e);
+
+	key_wipe(&k);
+	return r;
+}
+
+/* Open a part that should have @size bytes. */
+static int open_part(int folder, const char *name, uint64_t size, int *ret, struct err *e)
+{
+	AUTO_CLOSE int fd = sys_open_beneath(folder, name, O_RDONLY, 0);
+	uint64_t is;
+	int r;
+
+	if (fd < 0)
+		return fd == -ENOENT ? err_set(e, ERR_INVALID, "its %s is missing", name)
+				     : err_sys(e, fd, "open its %s", name);
+	r = file_size(fd, &is, e);
+	if (r < 0)
+		return r;
+	if (is != size)
+		return err_set(e, ERR_INVALID, "its %s is damaged: it has another size", name);
+	*ret = take_fd(&fd);
+	return 0;
+}
+
+static int seal(int fd, struct err *e)
+{
+	int r = sys_seal(fd, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
+
+	return r < 0 ? err_sys(e, r, "seal a memory file") : 0;
+}
+
+static int new_memfd(const char *name, struct err *e)
+{
+	int fd = sys_memfd(name, MFD_ALLOW_SEALING);
+
+	return fd < 0 ? err_sys(e, fd, "make a memory file") : fd;
+}
+
+static int load_memory(int folder, const struct key *k, const struct snap_manifest *m, int *ret,
+		       struct err *e)
+{
+	AUTO_CLOSE int from = -1, to = -1;
+	struct memory_sum sum;
+	struct key mine;
+	int r = open_part(folder, MEMORY, m->memory_size, &from, e);
+
+	if (r == 0)
+		r = to = new_memfd("hotcell-memory", e);
+	if (r >= 0)
+		r = key_derive(k, PURPOSE, m->memory_salt, SNAP_SALT, &mine, e);
+	if (r < 0)
+		return r;
+	r = memory_copy(from, to, m->memory_size, &mine, &sum, e);
+	key_wipe(&mine);
+	if (r < 0)
+		return r;
+	if (sum.bytes != m->memory_bytes || CRYPTO_memcmp(sum.tag, m->memory_tag, SNAP_TAG) != 0)
+		return err_set(e, ERR_INVALID, "its memory is damaged");
+	r = seal(to, e);
+	if (r == 0)
+		*ret = take_fd(&to);
+	return r;
+}
+
+static int load_state(int folder, const struct snap_manifest *m, int *ret, struct err *e)
+{
+	AUTO_CLOSE int from = -1, to = -1;
+	unsigned char sum[SNAP_SUM];
+	AUTO_FREE char *bytes = NULL;
+	int r = open_part(folder, STATE, m->state_bytes, &from, e);
+
+	if (r == 0)
+		r = read_whole(from, STATE, m->state_bytes, &bytes, e);
+	if (r == 0)
+		r = sum_of(bytes, m->state_bytes, sum, e);
+	if (r < 0)
+		return r;
+	if (CRYPTO_memcmp(sum, m->state_sum, SNAP_SUM) != 0)
+		return err_set(e, ERR_INVALID, "its device state is damaged");
+	r = to = new_memfd("hotcell-state", e);
+	if (r >= 0) {
+		r = sys_pwrite_full(to, bytes, m->state_bytes, 0);
+		r = r < 0 ? err_sys(e, r, "copy its device state") : seal(to, e);
+	}
+	if (r == 0)
+		*ret = take_fd(&to);
+	return r;
+}
+
+void snap_set_close(struct snap_set *s)
+{
+	s->memory_fd = sys_close(s->memory_fd);
+	s->state_fd = sys_close(s->state_fd);
+}
+
+int snap_load(int state_fd, const struct id *id, struct snap_set *ret, struct err *e)
+{
+	struct snap_set s = SNAP_SET_INIT;
+	AUTO_CLOSE int folder = -1;
+	struct key k = {{0}};
+	int r = enter(state_fd, id, &folder, &k, &s.manifest, e);
+
+	if (r == 0 && s.manifest.memory_size) {
+		r = load_memory(folder, &k, &s.manifest, &s.memory_fd, e);
+		if (r == 0)
+			r = load_state(folder, &s.manifest, &s.state_fd, e);
+		if (r < 0)
+			r = unusable(id, &s.manifest, r, e);
+	}
+	key_wipe(&k);
+	if (r < 0) {
+		snap_set_close(&s);
+		return r;
+	}
+	*ret = s;
+	return 0;
+}
+
+/* ---- all of them ---- */
+
+struct walk {
+	int state_fd;
+	void (*each)(void *arg, const struct id *id, const struct snap_manifest *m,
+		     const struct err *why);
+	void *arg;
+};
+
+/* Names that are no ids are not ours: unfinished sets, what a file system puts there. */
+static int visit(void *arg, int folder_fd, const char *name, struct err *e)
+{
+	const struct walk *w = arg;
+	struct snap_manifest m;
+	struct err why = ERR_INIT;
+	struct id id;
+	char text[ID_TEXT];
+
+	(void)folder_fd, (void)e;
+	if (id_parse(name, strlen(name), &id) < 0)
+		return 0;
+	id_format(&id, text);
+	if (strcmp(text, name) != 0)
+		return 0;
+	if (snap_manifest_load(w->state_fd, &id, &m, &why) == 0)
+		w->each(w->arg, &id, &m, NULL);
+	else if (why.code != ERR_NOT_FOUND) /* removed meanwhile */
+		w->each(w->arg, &id, NULL, &why);
+	return 0;
+}
+
+int snap_each(int state_fd,
+	      void (*each)(void *arg, const struct id *id, const struct snap_manifest *m,
+			   const struct err *why),
+	      void *arg, struct err *e)
+{
+	struct walk w = {state_fd, each, arg};
+
+	return dir_each(state_fd, SNAPSHOTS_FOLDER, visit, &w, e);
+}
+
+int snap_remove(int state_fd, const struct id *id, struct err *e)
+{
+	char name[DIR_NAME], old[DIR_NAME];
+	AUTO_CLOSE int parent = -1;
+	int r;
+
+	dir_name(id, "", name);
+	dir_name(id, ".old", old);
+	parent = sys_open_beneath(state_fd, SNAPSHOTS_FOLDER, O_RDONLY | O_DIRECTORY, 0);
+	if (parent < 0)
+		return parent == -ENOENT ? 0 : err_sys(e, parent, "open the folder " SNAPSHOTS_FOLDER);
+	r = sys_remove_tree(parent, old); /* of a predecessor that was killed */
+	if (r == 0) {
+		r = sys_rename(parent, name, parent, old, 0);
+		if (r == -ENOENT)
+			return 0;
+	}
+	if (r == 0)
+		r = sys_fsync(parent);
+	if (r == 0)
+		r = sys_remove_tree(parent, old);
+	return r < 0 ? err_sys(e, r, "remove snapshot %s", name) : 0;
+}
+
+int snap_sweep(int state_fd, struct err *e)
+{
+	return dir_sweep(state_fd, SNAPSHOTS_FOLDER, e);
+}
