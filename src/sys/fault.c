@@ -2,6 +2,8 @@
 #include "sys/fault.h"
 
 #ifdef HOTCELL_FAULTS
+#include <signal.h>
+
 /* The only mutable file-level data of the project, and only in test builds. */
 static _Thread_local unsigned armed, seen;
 static _Thread_local int with;
@@ -21,7 +23,11 @@ unsigned sys_fault_seen(void)
 int sys_fault(void)
 {
 	seen++;
-	return armed && seen == armed ? with : 0;
+	if (!armed || seen != armed)
+		return 0;
+	if (with == SYS_FAULT_KILL)
+		(void)raise(SIGKILL);
+	return with;
 }
 #else
 extern int sys_fault_is_compiled_out;
