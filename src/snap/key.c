@@ -11,6 +11,7 @@
 #include <sys/stat.h>
 #include "base/err.h"
 #include "base/macro.h"
+#include "base/str.h"
 #include "snap/dir_int.h"
 #include "snap/set.h"
 #include "sys/clock.h"
@@ -106,6 +107,19 @@ int key_ensure(int state_fd, struct key *ret, struct err *e)
 		return r < 0 ? err_copy(e, &missing) : 0;
 	r = make_key(state_fd, e);
 	return r < 0 ? r : key_load(state_fd, ret, e);
+}
+
+static int sweep_one(void *arg, int folder_fd, const char *name, struct err *e)
+{
+	int r = str_starts(name, SNAP_KEY ".") ? sys_unlink(folder_fd, name) : 0;
+
+	(void)arg;
+	return r < 0 ? err_sys(e, r, "remove the unfinished %s", name) : 0;
+}
+
+int key_sweep(int state_fd, struct err *e)
+{
+	return dir_each(state_fd, SNAP_KEY_FOLDER, sweep_one, NULL, e);
 }
 
 int key_mac(const struct key *k, const void *p, size_t n, unsigned char ret[KEY_MAC], struct err *e)

@@ -17,6 +17,8 @@ struct key {
 int key_load(int state_fd, struct key *ret, struct err *e);
 /* The same, and make it if there is none: whole or not at all, once, whoever else does it too. */
 int key_ensure(int state_fd, struct key *ret, struct err *e);
+/* Remove what a death left while the key was made. */
+int key_sweep(int state_fd, struct err *e);
 void key_wipe(struct key *k);
 
 /* HMAC-SHA256. */

@@ -532,5 +532,7 @@ int snap_remove(int state_fd, const struct id *id, struct err *e)
 
 int snap_sweep(int state_fd, struct err *e)
 {
-	return dir_sweep(state_fd, SNAPSHOTS_FOLDER, e);
+	int r = key_sweep(state_fd, e);
+
+	return r < 0 ? r : dir_sweep(state_fd, SNAPSHOTS_FOLDER, e);
 }
