@@ -289,7 +289,8 @@ static int read_manifest(int folder, const struct key *k, const struct id *id,
 	int r;
 
 	if (n == -ENOENT || n == -EFBIG)
-		return err_set(e, ERR_INVALID, "its manifest is damaged: it is %s", n == -EFBIG ? "too long" : "missing");
+		return err_set(e, ERR_INVALID, "its manifest is damaged: it is %s",
+			       n == -EFBIG ? "too long" : "missing");
 	if (n < 0)
 		return err_sys(e, (int)n, "read its manifest");
 	r = manifest_read(text, (size_t)n, k, &m, e);

@@ -57,6 +57,17 @@ static struct snap_manifest manifest(const struct id *id, const char *kind)
 	return m;
 }
 
+static void same_manifest(const struct snap_manifest *a, const struct snap_manifest *b)
+{
+	struct str x = STR_INIT(SNAP_MANIFEST_MAX), y = STR_INIT(SNAP_MANIFEST_MAX);
+
+	manifest_write_body(a, &x);
+	manifest_write_body(b, &y);
+	assert_string_equal(str_text(&x), str_text(&y));
+	str_deinit(&x);
+	str_deinit(&y);
+}
+
 /* Save set A with memory and, from the disk of B, a layer. */
 static int save_a(int s, struct snap_manifest *m, struct err *e)
 {
@@ -132,7 +143,7 @@ static void comes_back(void **state)
 	memcpy(m.memory_salt, back.memory_salt, sizeof(m.memory_salt));
 	memcpy(m.memory_tag, back.memory_tag, sizeof(m.memory_tag));
 	memcpy(m.state_sum, back.state_sum, sizeof(m.state_sum));
-	assert_memory_equal(&m, &back, sizeof(m));
+	same_manifest(&m, &back);
 	assert_int_equal(fstatat(s, SET_A "/memory", &st, 0), 0);
 	assert_int_equal(st.st_size, MEMORY);
 	assert_true(st.st_blocks * 512 <= 2 * DATA_PAGES * PAGE); /* sparse, and zeros are not written */
@@ -425,7 +436,7 @@ static void a_newer_format_is_refused(void **state)
 	T_UNUSED(state);
 	manifest_write_body(&m, &text);
 	assert_int_equal(manifest_read_body(text.p, text.len, &back, &e), 0);
-	assert_memory_equal(&m, &back, sizeof(m));
+	same_manifest(&m, &back);
 	text.p[strlen("hotcell-snapshot ")] = '2';
 	assert_int_equal(manifest_read_body(text.p, text.len, &back, &e), -ERR_UNSUPPORTED);
 	str_deinit(&text);

@@ -4,12 +4,10 @@
  */
 #pragma once
 
+#define SYS_FAULT_KILL 1 /* instead of a negative errno: the process dies before that call, as by kill -9 */
+
 #ifdef HOTCELL_FAULTS
-/*
- * Fail the @nth call from now (1: the next) with @negative_errno, once; 0 disarms. SYS_FAULT_KILL
- * instead of an errno: the process dies before that call, as by kill -9.
- */
-#define SYS_FAULT_KILL 1
+/* Fail the @nth call from now (1: the next) with @negative_errno, once; 0 disarms. */
 void sys_fault_arm(unsigned nth, int negative_errno);
 /* Calls seen since sys_fault_arm(): a loop over n ends when it stays below n. */
 unsigned sys_fault_seen(void);
