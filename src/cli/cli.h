@@ -68,6 +68,7 @@ int cli_put(const struct str *line, struct err *e);
 int run_run(struct cli *c, const struct args *a, struct err *e);
 int run_create(struct cli *c, const struct args *a, struct err *e);
 int run_exec(struct cli *c, const struct args *a, struct err *e);
+int run_code(struct cli *c, const struct args *a, struct err *e);
 int run_shell(struct cli *c, const struct args *a, struct err *e);
 int run_attach(struct cli *c, const struct args *a, struct err *e);
 int run_cp(struct cli *c, const struct args *a, struct err *e);
@@ -84,4 +85,4 @@ int run_version(struct cli *c, const struct args *a, struct err *e);
 int run_help(struct cli *c, const struct args *a, struct err *e);
 
 extern const struct rec_type run_type, follow_type, shell_type, cp_type, ls_type, rm_type,
-	attach_type, events_type;
+	attach_type, events_type, code_type;

@@ -12,6 +12,7 @@ struct err;
 /* Options of `exec`, in part of `run` and `shell`. */
 struct follow_flags {
 	struct span command;
+	struct span code, language, save; /* run --code */
 	bool tty, no_stdin, detach, verbose;
 	uint64_t max_output_mb;
 };

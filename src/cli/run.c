@@ -5,6 +5,7 @@
 #include "base/macro.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "cli/code.h"
 #include "cli/create.h"
 #include "cli/follow.h"
 #include "cli/program.h"
@@ -20,6 +21,12 @@ enum { ANSWER_SLACK = 262144 };
 static const struct rec_field run_fields[] = {
 	{.name = "command", .type = REC_TEXT, FLAG(command), .max = LIMIT_COMMAND,
 	 .flag = "command", .arg = "SCRIPT", .doc = "Run SCRIPT with /bin/sh -c instead of a program."},
+	{.name = "code", .type = REC_TEXT, FLAG(code), .max = LIMIT_SOURCE,
+	 .flag = "code", .arg = "SOURCE", .doc = "Run SOURCE in a live interpreter instead of a program."},
+	{.name = "language", .type = REC_TEXT, FLAG(language), .max = 32,
+	 .flag = "language", .arg = "NAME", .doc = "With --code: python (default) or shell."},
+	{.name = "save", .type = REC_TEXT, FLAG(save), .max = LIMIT_PATH,
+	 .flag = "save", .arg = "DIR", .doc = "With --code: keep results other than text in DIR."},
 	{.name = "tty", .type = REC_BOOL, FLAG(tty), .flag = "tty",
 	 .doc = "Give it a terminal; yours becomes raw."},
 	{.name = "no_stdin", .type = REC_BOOL, FLAG(no_stdin), .flag = "no-stdin",
@@ -107,6 +114,34 @@ static void say_stages(const struct run *r)
 	str_deinit(&text);
 }
 
+/* --code: a context of its own with the options a program would have had. */
+static int run_code_inside(struct run *r, const struct args *a, struct err *e)
+{
+	const struct rec_exec_start *x = args_rec(a, &rec_exec_start_type);
+	struct rec_code_open open = {.sandbox = span_of(r->id),
+				     .language = r->flags->language,
+				     .cwd = x->cwd,
+				     .user = x->user,
+				     .env = x->env};
+	struct rec_code_run run = {.sandbox = open.sandbox,
+				   .source = r->flags->code,
+				   .timeout_ms = x->timeout_ms};
+	struct str bytes = STR_INIT(RECORD_MAX);
+	struct rec_code_context info;
+	int code = 0;
+
+	if (open.cwd.n || open.user.n || open.env.n) {
+		code = conn_call(r->cli->conn, METHOD_CODE_OPEN, &open, &bytes, &info, e);
+		run.context = code < 0 ? 0 : info.context;
+	}
+	run.language = open.language;
+	if (code == 0)
+		code = code_follow(r->cli, &run, r->flags->save, &r->result.status, e);
+	r->result.finished = code == 0;
+	str_deinit(&bytes);
+	return code;
+}
+
 static int run_inside(struct run *r, const struct args *a, struct err *e)
 {
 	const struct follow_flags *flags = r->flags;
@@ -145,7 +180,7 @@ static int remove_it(struct run *r, int code, struct err *e)
 
 static int in_sandbox(struct run *r, const struct args *a, uint64_t since, struct err *e)
 {
-	int code = run_inside(r, a, e);
+	int code = r->flags->code.n ? run_code_inside(r, a, e) : run_inside(r, a, e);
 
 	r->times.exec_us = lap(&since);
 	if (code == 0 && r->result.finished && (r->cli->json || r->flags->verbose))
@@ -159,9 +194,18 @@ static int in_sandbox(struct run *r, const struct args *a, uint64_t since, struc
 /* A mistake on the command line is found before anything is made. */
 static int check(struct run *r, const struct args *a, struct err *e)
 {
+	const struct follow_flags *flags = r->flags;
 	struct program p;
-	int code = program_init(&p, "unnamed", r->flags, a, 0, e);
+	int code;
 
+	if (flags->code.n) {
+		bool mixed = a->n_operands || flags->command.n || flags->tty;
+
+		return mixed ? err_set(e, ERR_INVALID, "--code: not with a program, --command or --tty") : 0;
+	}
+	if (flags->language.n || flags->save.n)
+		return err_set(e, ERR_INVALID, "--language and --save go with --code");
+	code = program_init(&p, "unnamed", flags, a, 0, e);
 	if (code == 0)
 		code = rec_check(&rec_exec_start_type, &p.rec, e);
 	program_deinit(&p);
@@ -170,7 +214,8 @@ static int check(struct run *r, const struct args *a, struct err *e)
 
 static int report(struct run *r, struct err *e)
 {
-	int code = r->cli->json ? put_result(r, e) : 0;
+	/* Of --code, a line for each piece is printed already. */
+	int code = r->cli->json && !r->flags->code.n ? put_result(r, e) : 0;
 
 	if (span_is(r->result.exit.reason, "timeout"))
 		cli_note(r->cli, "the program ran longer than --timeout and was killed");

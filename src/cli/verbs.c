@@ -13,7 +13,8 @@ const struct verb cli_verbs[] = {
 		    EXAMPLES
 		    "  hotcell run -- python3 -c 'print(6 * 7)'\n"
 		    "  hotcell run --isolation process --memory 512M -c 'ls / | wc -l'\n"
-		    "  echo 1+1 | hotcell run --json -- bc\n",
+		    "  echo 1+1 | hotcell run --json -- bc\n"
+		    "  hotcell run --code 'sum(range(10))'\n",
 	 .max = 1,
 	 .program = true,
 	 .types = {&common_type, &run_type, &rec_exec_start_type, &rec_sandbox_create_type},
@@ -38,6 +39,28 @@ const struct verb cli_verbs[] = {
 	 .program = true,
 	 .types = {&common_type, &follow_type, &rec_exec_start_type},
 	 .run = run_exec,
+	 .error_status = CLI_FAILED},
+	{.name = "code",
+	 .operands = "run SANDBOX [SOURCE] | open|list SANDBOX | interrupt|restart|close SANDBOX CONTEXT",
+	 .summary = "Run source in a live interpreter of a sandbox; its state stays.",
+	 .details = "run        SOURCE, --file, or standard input, in --context N, else in the language's first\n"
+		    "           idle one, which is started when there is none. What it prints comes while it\n"
+		    "           runs; the value of a last expression is printed. The exit status is 0, 1 after an\n"
+		    "           exception (shell: the last command's), 124 after --timeout, 130 when interrupted.\n"
+		    "open       Start another context and print its number.\n"
+		    "list       The contexts of a sandbox.\n"
+		    "interrupt  What a context runs ends with KeyboardInterrupt; its state stays.\n"
+		    "restart    A new interpreter in its place.\n"
+		    "close      End a context and all that it started.\n"
+		    EXAMPLES
+		    "  hotcell code run lab 'x = 6 * 7'\n"
+		    "  hotcell code run lab 'x'\n"
+		    "  hotcell code run lab --save plots --file analysis.py\n"
+		    "  hotcell code run lab --language shell 'cd /tmp; export DEBUG=1'\n",
+	 .min = 1,
+	 .max = 3,
+	 .types = {&common_type, &code_type, &rec_code_run_type, &rec_code_open_type},
+	 .run = run_code,
 	 .error_status = CLI_FAILED},
 	{.name = "shell",
 	 .operands = "SANDBOX",

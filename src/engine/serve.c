@@ -28,11 +28,16 @@ static struct span *sandbox_field(const struct rec_type *t, void *rec)
 	return NULL;
 }
 
-static int check_exec(struct client *c, struct sandbox *sb, const struct rec_exec_start *rec,
-		      struct err *e)
+/* Whatever lets a client start something in the guest asks first. */
+static int check_policy(struct client *c, struct sandbox *sb, unsigned method, const void *rec,
+			struct err *e)
 {
-	int r = policy_exec(&c->who, sb->tenant, sb->owner, rec, e);
+	int r = 0;
 
+	if (method == METHOD_EXEC_START)
+		r = policy_exec(&c->who, sb->tenant, sb->owner, rec, e);
+	else if (method == METHOD_CODE_RUN || method == METHOD_CODE_OPEN || method == METHOD_CODE_RESTART)
+		r = policy_code(&c->who, sb->tenant, sb->owner, e);
 	if (r < 0)
 		engine_emit(c->engine, "info", EVENT_EXEC_DENIED, sb, NULL, "%s", e->text);
 	return r;
@@ -71,8 +76,8 @@ void serve_guest(struct client *c, struct stream *s, const struct method_info *m
 	if (!sb)
 		err_set(&e, ERR_NOT_FOUND, "there is no sandbox %.*s", name ? (int)name->n : 0,
 			name && name->n ? name->p : "");
-	else if (sandbox_check_running(sb, &e) == 0 && m->number == METHOD_EXEC_START)
-		(void)check_exec(c, sb, rec, &e);
+	else if (sandbox_check_running(sb, &e) == 0)
+		(void)check_policy(c, sb, m->number, rec, &e);
 	if (e.code) {
 		stream_fail(s, &e);
 		return;

@@ -10,6 +10,7 @@
 #include <unistd.h>
 #include "base/err.h"
 #include "base/mem.h"
+#include "guest/code.h"
 #include "guest/session.h"
 #include "guest/user.h"
 #include "loop/link.h"
@@ -26,6 +27,12 @@ static const struct agent_method methods[] = {
 	{METHOD_EXEC_SIGNAL, exec_signal_call},
 	{METHOD_EXEC_RESIZE, exec_resize_call},
 	{METHOD_EXEC_LIST, exec_list_call},
+	{METHOD_CODE_RUN, code_run_call},
+	{METHOD_CODE_OPEN, code_open_call},
+	{METHOD_CODE_LIST, code_list_call},
+	{METHOD_CODE_INTERRUPT, code_interrupt_call},
+	{METHOD_CODE_RESTART, code_restart_call},
+	{METHOD_CODE_CLOSE, code_close_call},
 	{METHOD_FILE_READ, file_read_call},
 	{METHOD_FILE_WRITE, file_write_call},
 	{METHOD_FILE_STAT, file_stat_call},
@@ -168,8 +175,8 @@ static void on_child(struct loop_io *io, unsigned events)
 	while ((pid = wait4(-1, &status, WNOHANG, &use)) > 0) {
 		if (pid == a->reaper.pid)
 			reaper_gone(a);
-		else
-			(void)sessions_child_gone(a->sessions, pid, status, &use);
+		else if (!sessions_child_gone(a->sessions, pid, status, &use))
+			(void)codes_child_gone(a->codes, pid, status);
 	}
 }
 
@@ -206,6 +213,7 @@ static void make_sessions(struct agent *a)
 	if (r < 0)
 		log_line(&a->log, "cgroups can't be used (%d): trees are killed by their mark", r);
 	a->sessions = sessions_new(&c);
+	a->codes = codes_new(a);
 }
 
 /*
@@ -265,6 +273,7 @@ struct agent *agent_free(struct agent *a)
 	(void)sys_close(a->children_fd);
 	reaper_deinit(&a->reaper);
 	(void)sessions_free(a->sessions);
+	(void)codes_free(a->codes);
 	sinks_deinit(&a->sinks);
 	cgroups_deinit(&a->cgroups);
 	(void)sys_close(a->c.proc_fd);

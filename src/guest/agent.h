@@ -16,6 +16,7 @@
 #include "loop/loop.h"
 
 struct agent;
+struct codes;
 struct err;
 struct link;
 struct rec_type;
@@ -47,6 +48,7 @@ struct agent {
 	struct cgroups cgroups;
 	struct sinks sinks;
 	struct sessions *sessions;
+	struct codes *codes;
 	struct loop_io children; /* signalfd */
 	int children_fd;
 	uint64_t generation;
@@ -74,13 +76,22 @@ struct agent_method {
 
 /* Who a request acts as. */
 int agent_user(const struct agent *a, struct span name, struct user *ret, struct err *e);
+/* The environment of @user's programs. Later entries win: ours, then those of guest.setup, then @more. */
+int agent_env(const struct agent *a, const struct user *user, bool terminal, struct strv more,
+	      struct env *env, struct err *e);
 
-/* Handlers, by file: exec.c, files.c, upload.c, list.c, watch.c, port.c, info.c, setup.c, shutdown.c */
+/* Handlers, by file: exec.c, code_call.c, files.c, upload.c, list.c, watch.c, port.c, info.c, setup.c, shutdown.c */
 void exec_start_call(struct agent *a, struct stream *s, const void *rec);
 void exec_attach_call(struct agent *a, struct stream *s, const void *rec);
 void exec_signal_call(struct agent *a, struct stream *s, const void *rec);
 void exec_resize_call(struct agent *a, struct stream *s, const void *rec);
 void exec_list_call(struct agent *a, struct stream *s, const void *rec);
+void code_run_call(struct agent *a, struct stream *s, const void *rec);
+void code_open_call(struct agent *a, struct stream *s, const void *rec);
+void code_list_call(struct agent *a, struct stream *s, const void *rec);
+void code_interrupt_call(struct agent *a, struct stream *s, const void *rec);
+void code_restart_call(struct agent *a, struct stream *s, const void *rec);
+void code_close_call(struct agent *a, struct stream *s, const void *rec);
 void file_read_call(struct agent *a, struct stream *s, const void *rec);
 void file_write_call(struct agent *a, struct stream *s, const void *rec);
 void file_stat_call(struct agent *a, struct stream *s, const void *rec);

@@ -11,9 +11,8 @@
 static const char default_path[] =
 	"/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/* Later entries win: ours, then those of guest.setup, then the request's. */
-static int make_env(const struct agent *a, const struct rec_exec_start *rq,
-		    const struct user *user, struct env *env, struct err *e)
+int agent_env(const struct agent *a, const struct user *user, bool terminal, struct strv more,
+	      struct env *env, struct err *e)
 {
 	int r = env_set(env, "PATH", default_path, e);
 
@@ -23,12 +22,12 @@ static int make_env(const struct agent *a, const struct rec_exec_start *rq,
 		r = env_set(env, "USER", user->name, e);
 	if (r == 0)
 		r = env_set(env, "LOGNAME", user->name, e);
-	if (r == 0 && rq->pty)
+	if (r == 0 && terminal)
 		r = env_set(env, "TERM", "xterm-256color", e);
 	if (r == 0)
 		r = env_add_all(env, (struct strv){a->env, a->env_len}, e);
 	if (r == 0)
-		r = env_add_all(env, rq->env, e);
+		r = env_add_all(env, more, e);
 	return r;
 }
 
@@ -40,7 +39,8 @@ void exec_start_call(struct agent *a, struct stream *s, const void *rec)
 	struct env env;
 
 	env_init(&env);
-	if (agent_user(a, rq->user, &user, &e) < 0 || make_env(a, rq, &user, &env, &e) < 0) {
+	if (agent_user(a, rq->user, &user, &e) < 0 ||
+	    agent_env(a, &user, rq->pty, rq->env, &env, &e) < 0) {
 		env_deinit(&env);
 		stream_fail(s, &e);
 		return;

@@ -10,28 +10,15 @@
 #include "guest/hunt.h"
 #include "guest/session_int.h"
 #include "guest/terminal.h"
+#include "guest/user.h"
 #include "loop/link.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 #include "wire/gen/records.h"
 
-#define OOM_SCORE "500" /* above the agent's, which the keeper chose */
-
 static void on_timeout(struct loop_timer *t)
 {
 	session_kill(CONTAINER_OF(t, struct session, timeout), "timeout");
-}
-
-/*
- * When memory runs out, the program goes before the agent, which answers for it. Not in the
- * child: until it executes, it shares our memory, and the kernel would score us both.
- */
-static void offer_to_oom_killer(const struct session *ss)
-{
-	char path[32];
-
-	(void)snprintf(path, sizeof(path), "%d/oom_score_adj", (int)ss->pid);
-	(void)sys_write_file(ss->all->c.proc_fd, path, OOM_SCORE); /* gone already: as good */
 }
 
 static void on_spawned(struct spawn *sp, pid_t inner_pid, const struct err *why)
@@ -57,7 +44,7 @@ static void on_spawned(struct spawn *sp, pid_t inner_pid, const struct err *why)
 	ss->state = SESSION_RUNNING;
 	if (s)
 		(void)stream_reply(s, &rec_exec_started_type, &started, true, NULL, 0, NULL);
-	offer_to_oom_killer(ss);
+	spawn_offer_to_oom_killer(ss->all->c.proc_fd, ss->pid);
 	subscribers_pump(ss);
 	if (ss->reaped)
 		session_main_gone(ss);
@@ -213,25 +200,6 @@ static int check_start(const struct rec_exec_start *rq, struct err *e)
 	return 0;
 }
 
-/* "~" and "~/x" are the home; what is relative starts there. */
-static int resolve_cwd(struct span cwd, const struct user *user, char *ret, size_t size,
-		       struct err *e)
-{
-	const char *sep = "/";
-	int n;
-
-	if (cwd.n && cwd.p[0] == '~' && (cwd.n == 1 || cwd.p[1] == '/')) {
-		cwd.p++;
-		cwd.n--;
-		sep = "";
-	} else if (cwd.n && cwd.p[0] == '/') {
-		n = snprintf(ret, size, "%.*s", (int)cwd.n, cwd.p);
-		return (size_t)n < size ? 0 : err_set(e, ERR_LIMIT, "cwd is too long");
-	}
-	n = snprintf(ret, size, "%s%s%.*s", user->home, cwd.n ? sep : "", (int)cwd.n, cwd.p);
-	return (size_t)n < size ? 0 : err_set(e, ERR_LIMIT, "cwd is too long");
-}
-
 static int mark_env(const struct session *ss, struct env *env, struct err *e)
 {
 	char number[32];
@@ -246,8 +214,8 @@ static int start(struct session *ss, const struct rec_exec_start *rq, const stru
 		 struct env *env, struct err *e)
 {
 	struct child_ends ends = {{-1, -1, -1}};
-	char cwd[LIMIT_PATH + PASSWD_PATH_MAX + 2];
-	int r = resolve_cwd(rq->cwd, user, cwd, sizeof(cwd), e);
+	char cwd[USER_CWD_SIZE];
+	int r = user_cwd(rq->cwd, user, cwd, sizeof(cwd), e);
 
 	if (r == 0)
 		r = mark_env(ss, env, e);

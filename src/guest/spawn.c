@@ -2,6 +2,7 @@
 #include "guest/spawn.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/err.h"
@@ -10,6 +11,7 @@
 #include "sys/fd.h"
 
 enum { STACK_SIZE = 65536 };
+#define OOM_SCORE "500" /* above the agent's, which the keeper chose */
 
 struct spawn {
 	struct loop *loop;
@@ -115,6 +117,7 @@ static void fill_child(struct spawn *sp, const struct spawn_request *rq, int rep
 		.envp = sp->env.v,
 	};
 	memcpy(c->fds, rq->fds, sizeof(c->fds));
+	c->talk_fd = rq->talk_fd;
 	c->groups[0] = rq->user->gid;
 	memcpy(c->groups + 1, rq->user->groups, rq->user->n_groups * sizeof(gid_t));
 }
@@ -189,4 +192,12 @@ void spawn_free(struct spawn *sp)
 	free(sp->argv);
 	free(sp->cwd);
 	free(sp);
+}
+
+void spawn_offer_to_oom_killer(int proc_fd, pid_t pid)
+{
+	char path[32];
+
+	(void)snprintf(path, sizeof(path), "%d/oom_score_adj", (int)pid);
+	(void)sys_write_file(proc_fd, path, OOM_SCORE); /* gone already: as good */
 }

@@ -34,6 +34,7 @@ struct spawn_request {
 	const char *cwd;
 	bool cwd_may_fail;  /* nobody asked for it: "/" will do */
 	int fds[3];	    /* lent: stdin, stdout, stderr */
+	int talk_fd;	    /* lent: its descriptor 3; 0: none */
 	bool pty;	    /* fds are its slave: make it the controlling terminal */
 	int cgroup_fd;	    /* lent; -1: none */
 	const struct walls *walls; /* outlives the child's start */
@@ -52,3 +53,9 @@ int spawn_start(struct loop *l, struct spawn_request *rq,
 pid_t spawn_pid(const struct spawn *sp); /* in the agent's namespace */
 void *spawn_arg(const struct spawn *sp);
 void spawn_free(struct spawn *sp); /* only from `done` or after it */
+
+/*
+ * When memory runs out, the program @pid goes before the agent, which answers for it. Once it
+ * runs, not before: until it executes, it shares our memory, and the kernel would score us both.
+ */
+void spawn_offer_to_oom_killer(int proc_fd, pid_t pid);

@@ -21,7 +21,7 @@
 #include <unistd.h>
 #include "base/macro.h"
 
-enum { FILES_SOFT = 1024, PROGRAM_PATH_MAX = 4096, EXEC_FAILED = 127 };
+enum { FILES_SOFT = 1024, PROGRAM_PATH_MAX = 4096, EXEC_FAILED = 127, TALK_FD = 3 };
 
 #if defined(__x86_64__)
 #define SHARED_MEMORY CLONE_VM
@@ -106,7 +106,7 @@ static long take_terminal(const struct child *c)
 	return r < 0 || !c->pty ? r : CALL(SYS_ioctl, c->fds[0], TIOCSCTTY, 0);
 }
 
-static long take_descriptors(const struct child *c)
+static long take_descriptors(struct child *c)
 {
 	long r = 0;
 
@@ -114,6 +114,12 @@ static long take_descriptors(const struct child *c)
 		r = CALL(SYS_dup3, c->fds[i], i, 0);
 	if (r >= 0) /* all of ours have the flag; this is for the one that was forgotten */
 		r = CALL(SYS_close_range, 3, ~0u, CLOSE_RANGE_CLOEXEC);
+	if (r >= 0 && c->talk_fd && c->report_fd == TALK_FD) /* it has our number: move it */
+		r = c->report_fd = (int)CALL(SYS_fcntl, TALK_FD, F_DUPFD_CLOEXEC, TALK_FD + 1);
+	if (r >= 0 && c->talk_fd == TALK_FD)
+		r = CALL(SYS_fcntl, TALK_FD, F_SETFD, 0);
+	else if (r >= 0 && c->talk_fd)
+		r = CALL(SYS_dup3, c->talk_fd, TALK_FD, 0);
 	return r;
 }
 

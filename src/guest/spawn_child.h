@@ -27,7 +27,7 @@ struct child_report {
 struct child {
 	int report_fd; /* closes itself at exec */
 	pid_t own_pid; /* in its own namespace; written by the child, where memory is shared */
-	int fds[3];
+	int fds[3], talk_fd;
 	bool pty, walls, cwd_may_fail;
 	const struct sock_fprog *filter;
 	uid_t uid;

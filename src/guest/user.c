@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/fsuid.h>
@@ -127,4 +128,21 @@ void user_leave(void)
 	(void)setgroups(0, NULL);
 	/* The kernel forgets this signal when ids change; without it a keeper could die alone. */
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+int user_cwd(struct span cwd, const struct user *user, char *ret, size_t size, struct err *e)
+{
+	const char *sep = "/";
+	int n;
+
+	if (cwd.n && cwd.p[0] == '~' && (cwd.n == 1 || cwd.p[1] == '/')) {
+		cwd.p++;
+		cwd.n--;
+		sep = "";
+	} else if (cwd.n && cwd.p[0] == '/') {
+		n = snprintf(ret, size, "%.*s", (int)cwd.n, cwd.p);
+		return (size_t)n < size ? 0 : err_set(e, ERR_LIMIT, "cwd is too long");
+	}
+	n = snprintf(ret, size, "%s%s%.*s", user->home, cwd.n ? sep : "", (int)cwd.n, cwd.p);
+	return (size_t)n < size ? 0 : err_set(e, ERR_LIMIT, "cwd is too long");
 }

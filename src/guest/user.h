@@ -8,8 +8,11 @@
 #pragma once
 #include "base/span.h"
 #include "guest/passwd.h"
+#include "wire/gen/limits.h"
 
 struct err;
+
+enum { USER_CWD_SIZE = LIMIT_PATH + PASSWD_PATH_MAX + 2 };
 
 /* One of the guest's files, whole; @ret is given (free() it) and empty when the file is missing. */
 int user_load(const char *path, struct span *ret, struct err *e);
@@ -25,3 +28,6 @@ int user_find(struct span name, struct span fallback, struct user *ret, struct e
 /* Act as @u for files, from now until user_leave(). Cannot fail for the agent, which is root. */
 void user_enter(const struct user *u);
 void user_leave(void);
+
+/* Where a program of @u starts: "~" and "~/x" are the home, what is relative starts there. -ERR_LIMIT. */
+int user_cwd(struct span cwd, const struct user *u, char *ret, size_t size, struct err *e);

@@ -237,3 +237,12 @@ int policy_exec(const struct policy_principal *who, const char *tenant, const ch
 		return err_set(e, ERR_INVALID, "argv and command are both given: one of them");
 	return 0;
 }
+
+int policy_code(const struct policy_principal *who, const char *tenant, const char *owner,
+		struct err *e)
+{
+	(void)owner;
+	return policy_may_use(who, tenant)
+		       ? 0
+		       : err_set(e, ERR_DENIED, "the sandbox belongs to another tenant");
+}

@@ -86,6 +86,9 @@ int policy_size(const struct policy_principal *who, const struct policy_defaults
 /* May @who run this in a sandbox of @tenant and @owner. -ERR_DENIED, -ERR_INVALID. */
 int policy_exec(const struct policy_principal *who, const char *tenant, const char *owner,
 		const struct rec_exec_start *rec, struct err *e);
+/* The same for source in a live interpreter: code.run, code.open, code.restart. */
+int policy_code(const struct policy_principal *who, const char *tenant, const char *owner,
+		struct err *e);
 
 /* May @who see and use what belongs to @tenant. */
 bool policy_may_use(const struct policy_principal *who, const char *tenant);

@@ -213,6 +213,8 @@ static void exec_needs_exactly_one_program(void **state)
 	rec.command = span_of("true");
 	assert_int_equal(policy_exec(&me, "default", "uid:0", &rec, NULL), 0);
 	assert_int_equal(policy_exec(&me, "other", "uid:0", &rec, NULL), -ERR_DENIED);
+	assert_int_equal(policy_code(&me, "default", "uid:0", NULL), 0);
+	assert_int_equal(policy_code(&me, "other", "uid:0", NULL), -ERR_DENIED);
 	rec.argv = (struct strv){"true", 5};
 	assert_int_equal(policy_exec(&me, "default", "uid:0", &rec, NULL), -ERR_INVALID);
 }

@@ -1,0 +1,451 @@
+# python.py - a live Python interpreter that runs what hotcell sends it
+# hotcell-language: python3 -B -
+#
+# Frames on descriptor 3, both ways: u8 kind, u24 length, bytes, little-endian (doc/code.md). Runs in the sandbox,
+# as its user, with nothing but the standard library; numpy, pandas and matplotlib are touched only if the code
+# that runs here has imported them. Everything is in one function, so that user code finds a clean __main__.
+
+
+def serve():
+    import ast
+    import binascii
+    import builtins
+    import fcntl
+    import gc
+    import io
+    import json
+    import linecache
+    import os
+    import random
+    import signal
+    import struct
+    import sys
+    import threading
+    import traceback
+    import types
+    import warnings
+
+    RUN, RESEED = 1, 2
+    READY, RUNNING, PART, BODY, ERROR, END, RESEEDED = range(1, 8)
+    OK, FAILED, INTERRUPTED = range(3)
+    PIECE = 32000
+    PART_MAX = 32 * 1024 * 1024
+    JSON_MAX = 1024 * 1024
+    SVG_MAX = 256 * 1024
+    ROWS_MAX = 1000
+    CELLS_KEPT = 200
+    AWAIT = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    COROUTINE = 0x80  # inspect.CO_COROUTINE, without importing it
+    FUTURES = 0
+    for name in __import__("__future__").all_feature_names:
+        FUTURES |= getattr(__import__("__future__"), name).compiler_flag
+
+    ours = serve.__globals__  # how our own frames are told from others
+    pid = os.getpid()
+    main_thread = threading.current_thread()
+    lock = threading.RLock()
+    # Far from what programs close when they become daemons.
+    link = fcntl.fcntl(3, fcntl.F_DUPFD_CLOEXEC, 900)
+    os.close(3)
+
+    class State:
+        running = False  # user code may be interrupted
+        sending = False  # ... but not now: a frame must be whole
+        pending = False  # it was, when it could not be
+        cell = 0
+        flags = 0
+        loop = None
+
+    # ---- frames ----
+
+    def write(data):
+        view = memoryview(data)
+        while view:
+            view = view[os.write(link, view):]
+
+    def frame(kind, body=b""):
+        write(struct.pack("<I", kind | len(body) << 8) + body)
+
+    def read(n):
+        data = b""
+        while len(data) < n:
+            piece = os.read(link, n - len(data))
+            if not piece:
+                os._exit(0)  # the other end is gone, and the sandbox with it
+            data += piece
+        return data
+
+    class whole:
+        """What is sent inside is not torn by an interrupt."""
+
+        def __enter__(self):
+            lock.acquire()
+            if threading.current_thread() is main_thread:
+                State.sending = True
+
+        def __exit__(self, *args):
+            late = False
+            if threading.current_thread() is main_thread:
+                State.sending = False
+                late, State.pending = State.pending and State.running, False
+            lock.release()
+            if late:
+                raise KeyboardInterrupt
+
+    def flush():
+        for stream in (sys.stdout, sys.stderr, sys.__stdout__, sys.__stderr__):
+            try:
+                stream.flush()
+            except Exception:
+                pass
+
+    def send(kind, head, body):
+        if os.getpid() != pid:
+            return  # a forked child has no voice here
+        flush()
+        with whole():
+            frame(kind, struct.pack("<I", len(body)) + head)
+            for at in range(0, len(body), PIECE):
+                frame(BODY, body[at:at + PIECE])
+
+    def part(mime, body, main):
+        if isinstance(body, str):
+            body = body.encode("utf-8", "backslashreplace")
+        if len(body) > PART_MAX and mime.startswith("text/"):
+            note = "\n... cut: %d bytes, %d is the limit" % (len(body), PART_MAX)
+            body = body[:PART_MAX - 200].decode("utf-8", "ignore").encode() + note.encode()
+        elif len(body) > PART_MAX:
+            mime, body = "text/plain", ("(left out: %s of %d bytes, %d is the limit)" % (mime, len(body), PART_MAX)
+                                        ).encode()
+        send(PART, struct.pack("<B", main) + mime.encode("ascii", "replace")[:64], body)
+
+    # ---- values ----
+
+    METHODS = (("_repr_html_", "text/html"), ("_repr_markdown_", "text/markdown"), ("_repr_svg_", "image/svg+xml"),
+               ("_repr_png_", "image/png"), ("_repr_jpeg_", "image/jpeg"), ("_repr_pdf_", "application/pdf"),
+               ("_repr_latex_", "text/latex"), ("_repr_json_", "application/json"),
+               ("_repr_javascript_", "application/javascript"))
+
+    BINARY = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf")
+
+    def ask(value, name, *args, **more):
+        """What value.name() says; None where it has none or it fails, which is told on standard error."""
+        if isinstance(value, type):
+            return None
+        try:
+            method = getattr(value, name, None)
+            # Objects that answer to every name (mocks, proxies) mean nothing by it.
+            if not callable(method) or getattr(value, "_hotcell_no_such_name_", None) is not None:
+                return None
+            said = method(*args, **more)
+        except Exception as e:
+            sys.stderr.write("".join(report(e)))
+            return None
+        return said[0] if isinstance(said, tuple) and said else said
+
+    def as_json(value):
+        try:
+            text = json.dumps(value, allow_nan=False, ensure_ascii=False)
+        except Exception:
+            return None
+        return text if len(text) <= JSON_MAX else None
+
+    def table(value):
+        pandas = sys.modules.get("pandas")
+        if not pandas or not hasattr(pandas, "DataFrame"):
+            return None
+        if isinstance(value, pandas.Series):
+            value = value.to_frame()
+        if not isinstance(value, pandas.DataFrame):
+            return None
+        mime = "application/json"
+        if len(value) > ROWS_MAX:
+            mime += ";rows=%d;of=%d" % (ROWS_MAX, len(value))
+        try:
+            text = value.head(ROWS_MAX).to_json(orient="records", date_format="iso", default_handler=str)
+        except Exception:
+            return None
+        return (mime, text) if len(text) <= JSON_MAX else None
+
+    def figure_class():
+        module = sys.modules.get("matplotlib.figure")
+        return getattr(module, "Figure", ())
+
+    def images(figure):
+        out = {}
+        for kind, mime in (("png", "image/png"), ("svg", "image/svg+xml")):
+            data = io.BytesIO()
+            figure.savefig(data, format=kind, bbox_inches="tight")
+            if kind == "png" or data.tell() <= SVG_MAX:
+                out[mime] = data.getvalue()
+        return out
+
+    def representations(value):
+        out = {}
+        bundle = ask(value, "_repr_mimebundle_", include=None, exclude=None)
+        if isinstance(bundle, dict):
+            out.update((k, v) for k, v in bundle.items() if isinstance(k, str))
+        for name, mime in METHODS:
+            if mime not in out and (said := ask(value, name)) is not None:
+                out[mime] = said
+        if isinstance(value, figure_class()):
+            out.update(images(value))
+        elif isinstance(value, (dict, list)) and (text := as_json(value)) is not None:
+            out.setdefault("application/json", text)
+        elif found := table(value):
+            out.setdefault(*found)
+        out.setdefault("text/plain", repr(value))
+        return out
+
+    def show(value, main):
+        for mime, body in representations(value).items():
+            if isinstance(body, (dict, list)) or (mime == "application/json" and not isinstance(body, (str, bytes))):
+                body = as_json(body)
+            elif isinstance(body, str) and mime in BINARY:
+                body = binascii.a2b_base64(body)  # as the notebooks' bundles have it
+            if isinstance(body, (bytearray, memoryview)):
+                body = bytes(body)
+            if isinstance(body, (str, bytes)):
+                part(mime, body, main)
+
+    def display(*values):
+        """Show values along the way, as the last expression's is at the end."""
+        for value in values:
+            show(value, False)
+
+    def displayhook(value):
+        if value is None:
+            return
+        builtins._ = None
+        show(value, True)
+        builtins._ = value
+
+    def plots():
+        """Figures that are open at the end of a run, as the notebooks have it."""
+        pyplot = sys.modules.get("matplotlib.pyplot")
+        if not pyplot or not hasattr(pyplot, "get_fignums"):
+            return
+        for number in pyplot.get_fignums():
+            for mime, body in images(pyplot.figure(number)).items():
+                part(mime, body, False)
+        pyplot.close("all")
+
+    # ---- exceptions ----
+
+    def theirs(tb):
+        """The traceback without our own frames, which may be at both ends."""
+        frames = []
+        while tb:
+            if tb.tb_frame.f_globals is not ours:
+                frames.append(tb)
+            tb = tb.tb_next
+        for old in reversed(frames):
+            tb = types.TracebackType(tb, old.tb_frame, old.tb_lasti, old.tb_lineno)
+        return tb
+
+    def report(e):
+        seen, queue = set(), [e]
+        while queue:
+            x = queue.pop()
+            if x is None or id(x) in seen:
+                continue
+            seen.add(id(x))
+            x.__traceback__ = theirs(x.__traceback__)
+            queue += [x.__cause__, x.__context__, *getattr(x, "exceptions", ())]
+        return traceback.format_exception(type(e), e, e.__traceback__)
+
+    def error(e):
+        try:
+            text = "".join(report(e))
+        except Exception:
+            text = "(its traceback could not be written)\n"
+        try:
+            message = str(e)
+        except Exception:
+            message = "(it could not be written)"
+        name = type(e).__qualname__ if type(e).__module__ in ("builtins", "__main__") else \
+            type(e).__module__ + "." + type(e).__qualname__
+        name = name.encode("utf-8", "replace")[:1024]
+        body = text.encode("utf-8", "backslashreplace")
+        if len(body) > JSON_MAX:
+            body = body[:JSON_MAX // 2] + b"\n...\n" + body[-JSON_MAX // 2:]
+        message = message.encode("utf-8", "backslashreplace")[:2048]
+        send(ERROR, struct.pack("<H", len(name)) + name + message, body)
+
+    # ---- randomness ----
+
+    def reseed():
+        """Everything in this process that makes numbers nobody should guess starts from new ones."""
+        kinds, numpy = (random.Random,), sys.modules.get("numpy.random")
+        if numpy:
+            numpy.seed(struct.unpack("<8I", os.urandom(32)))
+            kinds += (numpy.BitGenerator, numpy.RandomState)
+        if "_ssl" in sys.modules:
+            sys.modules["_ssl"].RAND_add(os.urandom(32), 32.0)
+        for x in [x for x in gc.get_objects() if isinstance(x, kinds)]:
+            if isinstance(x, random.SystemRandom):
+                continue
+            if isinstance(x, random.Random):
+                random.Random.seed(x, os.urandom(32))
+            elif isinstance(x, numpy.BitGenerator):
+                x.state = type(x)().state
+            else:  # with the bits, it forgets the half of a pair of normal numbers it has kept
+                x.set_state(numpy.RandomState(struct.unpack("<8I", os.urandom(32))).get_state())
+
+    def on_reseed(signo, stack):
+        if os.getpid() != pid:
+            return
+        try:
+            reseed()
+        except BaseException:
+            os._exit(70)  # rather none than one that others can guess
+
+    # ---- running ----
+
+    def on_interrupt(signo, stack):
+        if os.getpid() != pid:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            os.kill(os.getpid(), signal.SIGINT)
+        elif State.running and not State.sending:
+            while stack and stack.f_globals is ours:
+                stack = stack.f_back
+            if stack:
+                raise KeyboardInterrupt
+        State.pending = True  # between our own lines: the next evaluate() or frame sees it
+
+    def evaluate(code, scope):
+        if State.pending:
+            raise KeyboardInterrupt
+        State.flags |= code.co_flags & FUTURES
+        value = eval(code, scope)
+        if not code.co_flags & COROUTINE:
+            return value
+        asyncio = __import__("asyncio")
+        if not State.loop or State.loop.is_closed():
+            State.loop = asyncio.new_event_loop()
+            asyncio.set_event_loop(State.loop)
+        task = State.loop.create_task(value)
+        try:
+            return State.loop.run_until_complete(task)
+        except BaseException:
+            task.cancel()
+            try:
+                State.loop.run_until_complete(task)
+            except BaseException:
+                pass
+            raise
+
+    def execute(source, scope):
+        State.cell += 1
+        name = "<cell %d>" % State.cell
+        linecache.cache[name] = (len(source), None, source.splitlines(True), name)
+        linecache.cache.pop("<cell %d>" % (State.cell - CELLS_KEPT), None)
+        flags = State.flags | AWAIT
+        tree = compile(source, name, "exec", flags | ast.PyCF_ONLY_AST, True)
+        last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+        if tree.body:
+            evaluate(compile(tree, name, "exec", flags, True), scope)
+        if last:
+            last = compile(ast.Expression(last.value), name, "eval", flags | State.flags, True)
+            sys.displayhook(evaluate(last, scope))
+
+    def leave_child(code):
+        """A fork() of the cell came back here: it is no interpreter."""
+        flush()
+        os._exit(code if isinstance(code, int) else 0 if code is None else 1)
+
+    def run(source, scope):
+        code = 0
+        State.running, State.pending = True, False
+        try:
+            frame(RUNNING)
+            execute(source, scope)
+            if os.getpid() == pid:
+                plots()
+            State.running = False
+        except KeyboardInterrupt as e:
+            State.running = False
+            caught = e
+            outcome = INTERRUPTED
+        except SystemExit as e:
+            State.running = False
+            caught = e
+            code = e.code if isinstance(e.code, int) else 0 if e.code is None else 1
+            outcome = FAILED if code else OK
+        except BaseException as e:
+            State.running = False
+            caught = e
+            code = 1
+            outcome = FAILED
+        else:
+            caught = None
+            outcome = OK
+        if os.getpid() != pid:
+            if outcome == FAILED and not isinstance(caught, SystemExit):
+                traceback.print_exception(type(caught), caught, theirs(caught.__traceback__))
+            leave_child(code)
+        if caught and outcome != OK:
+            error(caught)
+            sys.last_type, sys.last_value, sys.last_traceback = type(caught), caught, caught.__traceback__
+        return outcome, code
+
+    class NoInput(io.TextIOBase):
+        """Standard input of code that nobody types to."""
+
+        encoding = "utf-8"
+
+        def readline(self, size=-1):
+            raise EOFError("there is no input here: code in a context cannot ask for any")
+
+        def read(self, size=-1):
+            return ""
+
+        def readable(self):
+            return True
+
+        def fileno(self):
+            return 0
+
+        def close(self):
+            """exit() closes it; the interpreter stays."""
+
+    def mute_child():
+        try:
+            os.close(link)
+        except OSError:
+            pass
+
+    def main():
+        nothing = os.open("/dev/null", os.O_RDONLY)
+        os.dup2(nothing, 0)
+        os.close(nothing)
+        sys.stdin = sys.__stdin__ = NoInput()
+        for stream in (sys.stdout, sys.stderr):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        os.environ.setdefault("MPLBACKEND", "Agg")
+        warnings.filterwarnings("ignore", message=".*is non-interactive, and thus cannot be shown")
+        os.register_at_fork(after_in_child=mute_child)
+        signal.signal(signal.SIGINT, on_interrupt)
+        signal.signal(signal.SIGUSR2, on_reseed)
+        builtins.display = display
+        sys.displayhook = displayhook
+        sys.argv = [""]
+        user = types.ModuleType("__main__")
+        sys.modules["__main__"] = user
+        user.__dict__["__builtins__"] = builtins
+        frame(READY)
+        while True:
+            kind, = struct.unpack("<I", read(4))
+            body = read(kind >> 8)
+            if kind & 255 == RUN:
+                outcome, code = run(body.decode("utf-8", "replace"), user.__dict__)
+                flush()
+                frame(END, struct.pack("<Bi", outcome, max(-2**31, min(code, 2**31 - 1))))
+            elif kind & 255 == RESEED:
+                reseed()
+                frame(RESEEDED, body)
+
+    main()
+
+
+serve()

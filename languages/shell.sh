@@ -1,0 +1,97 @@
+# shell.sh - a live bash that runs what hotcell sends it
+# hotcell-language: bash --norc --noprofile
+#
+# Frames on descriptor 3 (doc/code.md), which moves out of the way of what sources open. Everything happens at the
+# top level, so that what a source declares stays; each is sourced, so that an interrupt can return out of it from
+# any depth.
+
+# In one command, read whole: standard input, which this comes from, becomes empty.
+{
+exec </dev/null 62<&3 3<&-
+
+# One unsigned little-endian number of $1 bytes, into __hc_number. An empty read is a NUL.
+__hc_read() {
+	local LC_ALL=C byte code shift=0
+	__hc_number=0
+	while [ "$shift" -lt "$((8 * $1))" ]; do
+		IFS= read -r -d '' -n 1 -u 62 byte || return 1
+		printf -v code %d "'$byte"
+		[ -n "$byte" ] || code=0
+		__hc_number=$((__hc_number | (code & 255) << shift))
+		shift=$((shift + 8))
+	done
+}
+
+# $1 bytes without a NUL: source.
+__hc_text() {
+	local LC_ALL=C
+	__hc_source=
+	[ "$1" -eq 0 ] || IFS= read -r -N "$1" -u 62 __hc_source
+}
+
+# A frame of kind $1 with $2 bytes, which printf(1) makes of $3.
+__hc_frame() {
+	local head
+	printf -v head '\\x%02x\\x%02x\\x%02x\\x%02x' "$1" "$(($2 & 255))" "$(($2 >> 8 & 255))" "$(($2 >> 16))"
+	printf "$head$3" >&62
+}
+
+# SIGINT: from here on every command of the source returns instead. Its children got the signal themselves.
+__hc_interrupt() {
+	[ "$__hc_state" = running ] || return 0
+	__hc_state=interrupted
+	shopt -s extdebug
+	trap '__hc_return' DEBUG
+}
+# With extdebug, 2 leaves the function or the sourced file; back at our own level nothing is left to leave.
+__hc_return() { [ "${#FUNCNAME[@]}" -lt 2 ] || return 2; }
+
+__hc_end() {
+	local outcome=0 code=$1 bytes
+	if [ "$__hc_state" = interrupted ]; then
+		outcome=2 code=130
+	elif [ "$code" -ne 0 ]; then
+		outcome=1
+	fi
+	__hc_state=idle
+	printf -v bytes '\\x%02x\\x%02x\\x00\\x00\\x00' "$outcome" "$code"
+	__hc_frame 6 5 "$bytes"
+}
+
+__hc_state=idle __hc_keep=
+trap __hc_interrupt INT
+trap 'RANDOM=$SRANDOM' USR2
+__hc_frame 1 0 ''
+
+while __hc_read 1; do
+	__hc_kind=$__hc_number
+	__hc_read 3 || break
+	case $__hc_kind in
+	1)
+		__hc_text "$__hc_number" || break
+		__hc_state=running
+		__hc_frame 2 0 ''
+		# The options e, u, v and x are the source's, not ours.
+		. /proc/self/fd/63 62<&- 63<<<"${__hc_keep:+set -$__hc_keep; }$__hc_source"
+		{
+			__hc_status=$? __hc_keep=${-//[!euvx]/}
+			trap - DEBUG
+			shopt -u extdebug
+			set +euvx
+		} 2>/dev/null
+		__hc_end "$__hc_status"
+		;;
+	2)
+		RANDOM=$SRANDOM
+		__hc_nonce=
+		for ((__hc_i = 0; __hc_i < 16; __hc_i++)); do
+			__hc_read 1 || break 2
+			printf -v __hc_byte '\\x%02x' "$__hc_number"
+			__hc_nonce+=$__hc_byte
+		done
+		__hc_frame 7 16 "$__hc_nonce"
+		;;
+	esac
+done
+exit
+}
