@@ -338,6 +338,7 @@ static int serve(struct keeper_program *k, const struct options *o, const char *
 		.tsc_khz = h->tsc_khz,
 		.kvm_reason = h->kvm.reason,
 		.qemu = h->has_qemu ? h->qemu.version : "",
+		.closure = h->has_qemu ? h->qemu.hash : "",
 		.qemu_reason = h->qemu_reason,
 		.process_reason = h->process_reason,
 		.limits = h->limits,

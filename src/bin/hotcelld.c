@@ -100,6 +100,78 @@ static int host_disk_remove(void *arg, const char *id, struct err *e)
 	return layers_remove(d->state_fd, &which, e);
 }
 
+static int host_layers_open(void *arg, const struct id *id, struct layers *ret, struct err *e)
+{
+	const struct daemon *d = arg;
+
+	return layers_open(d->state_fd, id, ret, e);
+}
+
+static int host_layers_add(void *arg, const struct id *id, unsigned n, uint64_t bytes, int *ret_fd, struct err *e)
+{
+	const struct daemon *d = arg;
+
+	return layers_add(d->state_fd, id, n, bytes, ret_fd, e);
+}
+
+static int host_layers_drop(void *arg, const struct id *id, unsigned n, struct err *e)
+{
+	const struct daemon *d = arg;
+
+	return layers_drop(d->state_fd, id, n, e);
+}
+
+static int host_layers_link(void *arg, const char *from, unsigned n, const struct id *to, uint64_t bytes,
+			    struct layers *ret, struct err *e)
+{
+	const struct daemon *d = arg;
+
+	return layers_link(d->state_fd, from, n, to, bytes, ret, e);
+}
+
+static int host_layers_rollback(void *arg, const struct id *id, const struct id *set, unsigned n, uint64_t bytes,
+				struct layers *ret, struct err *e)
+{
+	const struct daemon *d = arg;
+
+	return layers_rollback(d->state_fd, id, set, n, bytes, ret, e);
+}
+
+static int host_set_save(void *arg, struct snap_manifest *m, int memory_fd, int state_fd, const char *layers_from,
+			 struct err *e)
+{
+	const struct daemon *d = arg;
+
+	return snap_save(d->state_fd, m, memory_fd, state_fd, layers_from, e);
+}
+
+static int host_set_load(void *arg, const struct id *id, struct snap_set *ret, struct err *e)
+{
+	const struct daemon *d = arg;
+
+	return snap_load(d->state_fd, id, ret, e);
+}
+
+static int host_set_remove(void *arg, const struct id *id, struct err *e)
+{
+	const struct daemon *d = arg;
+
+	return snap_remove(d->state_fd, id, e);
+}
+
+static int host_set_each(void *arg,
+			 void (*each)(void *each_arg, const struct id *id, const struct snap_manifest *m,
+				      const struct err *why),
+			 void *each_arg, struct err *e)
+{
+	const struct daemon *d = arg;
+	int r = snap_sweep(d->state_fd, e);
+
+	if (r == 0)
+		r = layers_sweep(d->state_fd, e);
+	return r < 0 ? r : snap_each(d->state_fd, each, each_arg, e);
+}
+
 static int host_random(void *arg, void *p, size_t n)
 {
 	(void)arg;
@@ -540,8 +612,24 @@ static unsigned boots_at_once(void)
 
 static int serve(struct daemon *d, struct err *e)
 {
-	const struct engine_host host = {d, host_image_open, host_disk_make, host_disk_remove,
-					 host_random, host_close_fd, host_log};
+	const struct engine_host host = {
+		.arg = d,
+		.image_open = host_image_open,
+		.disk_make = host_disk_make,
+		.disk_remove = host_disk_remove,
+		.layers_open = host_layers_open,
+		.layers_add = host_layers_add,
+		.layers_drop = host_layers_drop,
+		.layers_link = host_layers_link,
+		.layers_rollback = host_layers_rollback,
+		.set_save = host_set_save,
+		.set_load = host_set_load,
+		.set_remove = host_set_remove,
+		.set_each = host_set_each,
+		.random = host_random,
+		.close_fd = host_close_fd,
+		.log = host_log,
+	};
 	const struct engine_ops ops = {on_ready, on_over, d};
 	char socket[PLACE_PATH + 32];
 	struct engine_config config = {

@@ -8,6 +8,7 @@
  * A job on a worker thread can't be withdrawn, so its steps `wait` (PLAN-3).
  */
 #include "base/macro.h"
+#include "engine/capture.h"
 #include "engine/engine_int.h"
 #include "engine/sandbox.h"
 #include "engine/step.h"
@@ -20,9 +21,11 @@ static const struct step create_steps[] = {
 	{.name = "image", .run = step_run_image, .undo = step_undo_image, .waits = true},
 	{.name = "promise", .run = step_run_promise, .undo = step_undo_promise},
 	{.name = "record", .run = step_run_record, .undo = step_undo_record},
+	{.name = "load", .run = step_run_load, .undo = step_undo_load},
 	{.name = "disk", .run = step_run_disk, .undo = step_undo_disk, .waits = true, .intent = true},
 	{.name = "turn", .run = step_run_turn, .undo = step_undo_turn},
 	{.name = "machine", .run = step_run_machine, .undo = step_undo_machine, .intent = true},
+	{.name = "go", .run = step_run_go},
 	{.name = "link", .run = step_run_link, .undo = step_undo_link},
 	{.name = "hello", .run = step_run_hello},
 	{.name = "setup", .run = step_run_setup},
@@ -38,6 +41,26 @@ static const struct step adopt_steps[] = {
 	{.name = "machine", .run = step_run_adopt, .undo = step_undo_machine},
 	{.name = "link", .run = step_run_link, .undo = step_undo_link},
 	{.name = "hello", .run = step_run_hello},
+	{.name = "thaw", .run = step_run_thaw},
+	{.name = "ready", .run = step_run_ready},
+	{0},
+};
+
+/*
+ * From a pause. Until `commit` nothing of it has changed and a failure leaves it paused; after
+ * that it runs, or it is broken.
+ */
+static const struct step resume_steps[] = {
+	{.name = "image", .run = step_run_image, .undo = step_undo_image, .waits = true},
+	{.name = "promise", .run = step_run_repromise, .undo = step_undo_promise},
+	{.name = "load", .run = step_run_load, .undo = step_undo_load},
+	{.name = "disk", .run = step_run_disk_again, .undo = step_undo_disk_again, .waits = true},
+	{.name = "machine", .run = step_run_machine, .undo = step_undo_machine},
+	{.name = "commit", .run = step_run_commit},
+	{.name = "go", .run = step_run_go},
+	{.name = "link", .run = step_run_link, .undo = step_undo_link},
+	{.name = "hello", .run = step_run_hello},
+	{.name = "setup", .run = step_run_setup},
 	{.name = "ready", .run = step_run_ready},
 	{0},
 };
@@ -84,7 +107,40 @@ static const struct plan_ops ops = {
 	.over = over,
 };
 
+static void resume_step_done(struct plan *p, const struct step *s, uint64_t us)
+{
+	struct sandbox *sb = step_sandbox(p);
+
+	engine_emit(sb->engine, NULL, EVENT_SANDBOX_STEP, sb, s->name, "%llu us", (unsigned long long)us);
+}
+
+/* The walk back ends where it began: what had been made before the pause counts as made. */
+static void resume_over(struct plan *p, const struct err *why)
+{
+	struct sandbox *sb = step_sandbox(p);
+	struct err e = ERR_INIT;
+
+	err_copy(&e, why);
+	*p = (struct plan){0};
+	plan_adopted(p, sb->engine->loop, adopt_steps, &ops);
+	sandbox_resumed(sb, why ? &e : NULL);
+}
+
+static const struct plan_ops resume_ops = {.step_done = resume_step_done, .over = resume_over};
+
 /* ---- for engine/sandbox.c ---- */
+
+void create_paused(struct sandbox *sb)
+{
+	plan_adopted(&sb->plan, sb->engine->loop, adopt_steps, &ops);
+}
+
+void create_resume(struct sandbox *sb)
+{
+	sb->plan = (struct plan){0};
+	sb->plan_started_ns = loop_now(sb->engine->loop);
+	plan_start(&sb->plan, sb->engine->loop, resume_steps, &resume_ops, step_deadline_ms(sb));
+}
 
 void create_start(struct sandbox *sb)
 {
@@ -112,6 +168,9 @@ void create_drop(struct sandbox *sb)
 	plan_drop(&sb->plan);
 	sb->link = link_free(sb->link);
 	step_forget_machine(sb);
+	capture_drop(sb);
 	step_close_files(sb);
 	image_close(&sb->image);
+	set_forget(&sb->set_wait);
+	sb->set = set_unref(sb->set);
 }

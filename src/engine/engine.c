@@ -9,8 +9,10 @@
 #include "base/mem.h"
 #include "driver/driver.h"
 #include "engine/engine_int.h"
+#include "engine/forks.h"
 #include "engine/log.h"
 #include "engine/sandbox.h"
+#include "engine/sets.h"
 #include "store/store.h"
 #include "wire/gen/events.h"
 #include "wire/gen/limits.h"
@@ -245,6 +247,10 @@ int engine_new(const struct engine_config *config, const struct engine_ops *ops,
 	};
 	list_init(&g->sandboxes);
 	list_init(&g->boot_queue);
+	list_init(&g->sets);
+	list_init(&g->tasks);
+	g->hot_budget_bytes =
+		(config->hot_budget_mb ? config->hot_budget_mb : config->memory_total_mb / 8) * MIB;
 	list_init(&g->clients);
 	list_init(&g->strays);
 	g->events = events_new(g->loop, ENGINE_EVENTS, config->epoch);
@@ -255,6 +261,11 @@ int engine_new(const struct engine_config *config, const struct engine_ops *ops,
 	if (r < 0) {
 		engine_free(g);
 		return err_sys(e, r, "start the engine");
+	}
+	r = sets_start(g, e);
+	if (r < 0) {
+		engine_free(g);
+		return r;
 	}
 	*ret = g;
 	return 0;
@@ -276,6 +287,8 @@ struct engine *engine_free(struct engine *g)
 	while (!list_empty(&g->sandboxes))
 		sandbox_forget(LIST_ENTRY(g->sandboxes.next, struct sandbox, all));
 	recover_drop(g);
+	tasks_drop(g);
+	sets_drop(g);
 	g->events = events_free(g->events); /* its streams are the clients' */
 	serve_drop_all(g);
 	loop_timer_cancel(g->loop, &g->recovery_timer);

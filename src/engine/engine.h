@@ -22,8 +22,12 @@
 struct driver;
 struct engine;
 struct err;
+struct id;
 struct image;
+struct layers;
 struct loop;
+struct snap_manifest;
+struct snap_set;
 struct store;
 
 /* What the host does for the engine. "worker": called on a pool thread, may block. */
@@ -35,6 +39,23 @@ struct engine_host {
 	int (*disk_make)(void *arg, const char *id, uint64_t size_mb, int *ret_fd, struct err *e);
 	/* worker: remove what disk_make() left, whole or half. Nothing there: 0. */
 	int (*disk_remove)(void *arg, const char *id, struct err *e);
+	/* worker: as in snap/layers.h and snap/set.h, below the state directory. */
+	int (*layers_open)(void *arg, const struct id *id, struct layers *ret, struct err *e);
+	int (*layers_add)(void *arg, const struct id *id, unsigned n, uint64_t bytes, int *ret_fd,
+			  struct err *e);
+	int (*layers_drop)(void *arg, const struct id *id, unsigned n, struct err *e);
+	int (*layers_link)(void *arg, const char *from, unsigned n, const struct id *to, uint64_t bytes,
+			   struct layers *ret, struct err *e);
+	int (*layers_rollback)(void *arg, const struct id *id, const struct id *set, unsigned n,
+			       uint64_t bytes, struct layers *ret, struct err *e);
+	int (*set_save)(void *arg, struct snap_manifest *m, int memory_fd, int state_fd,
+			const char *layers_from, struct err *e);
+	int (*set_load)(void *arg, const struct id *id, struct snap_set *ret, struct err *e);
+	int (*set_remove)(void *arg, const struct id *id, struct err *e);
+	int (*set_each)(void *arg,
+			void (*each)(void *each_arg, const struct id *id, const struct snap_manifest *m,
+				     const struct err *why),
+			void *each_arg, struct err *e); /* at start, on the loop */
 	int (*random)(void *arg, void *p, size_t n); /* -errno */
 	void (*close_fd)(void *arg, int fd);
 	void (*log)(void *arg, const char *line); /* one line, no newline */
@@ -58,6 +79,7 @@ struct engine_config {
 	uint64_t memory_budget_mb;   /* 0: derived from the next two */
 	uint64_t memory_available_mb, memory_total_mb;
 	uint64_t create_deadline_ms; /* 0: ENGINE_CREATE_MS */
+	uint64_t hot_budget_mb;	     /* memory that hot sets nobody uses may keep; 0: an eighth of all */
 	unsigned boots_max;	     /* kernels that boot at once, others wait their turn; 0: no bound */
 	const unsigned *uids;	     /* who is served */
 	unsigned n_uids;

@@ -46,6 +46,11 @@ struct engine {
 	struct loop_timer recovery_timer;
 	unsigned recovering; /* plans and calls of the start that are not over yet */
 
+	struct list sets; /* struct set */
+	uint64_t next_serial_set;
+	uint64_t hot_budget_bytes;
+	struct list tasks; /* struct task (engine/forks.c) */
+
 	struct list boot_queue; /* sandboxes that wait for their turn, first come first served */
 	unsigned boots;		/* turns given */
 	struct loop_call turn_call;

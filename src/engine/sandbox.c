@@ -6,6 +6,7 @@
 #include "base/macro.h"
 #include "base/mem.h"
 #include "engine/engine_int.h"
+#include "engine/forks.h"
 #include "engine/relay.h"
 #include "engine/waiter.h"
 #include "loop/link.h"
@@ -25,10 +26,10 @@ static const char *const state_names[] = {
 #define TO(s) (1u << SANDBOX_##s)
 
 static const unsigned arrows[SANDBOX_STATE_N] = {
-	[SANDBOX_NEW] = TO(CREATING) | TO(STOPPING) | TO(FAILED) | TO(GONE),
-	[SANDBOX_CREATING] = TO(RUNNING) | TO(STOPPING),
+	[SANDBOX_NEW] = TO(CREATING) | TO(PAUSED) | TO(STOPPING) | TO(FAILED) | TO(GONE),
+	[SANDBOX_CREATING] = TO(RUNNING) | TO(PAUSED) | TO(STOPPING),
 	[SANDBOX_RUNNING] = TO(PAUSED) | TO(STOPPING),
-	[SANDBOX_PAUSED] = TO(RUNNING) | TO(STOPPING),
+	[SANDBOX_PAUSED] = TO(CREATING) | TO(STOPPING),
 	[SANDBOX_STOPPING] = TO(FAILED) | TO(GONE),
 	[SANDBOX_FAILED] = TO(GONE),
 	[SANDBOX_GONE] = 0,
@@ -66,6 +67,32 @@ int sandbox_check_running(const struct sandbox *sb, struct err *e)
 	return err_set(e, ERR_CONFLICT, "sandbox %s is %s%s%s", sb->id_text,
 		       sandbox_state_name(sb->state), sb->reason.code ? ": " : "",
 		       sb->reason.code ? sb->reason.text : "");
+}
+
+/* ---- those inside the engine who wait for it ---- */
+
+void sandbox_follow(struct sandbox *sb, struct sandbox_follow *f)
+{
+	list_add_tail(&sb->followers, &f->link);
+}
+
+void sandbox_unfollow(struct sandbox_follow *f)
+{
+	if (f->link.next)
+		list_del(&f->link);
+}
+
+void followers_tell(struct sandbox *sb, const struct err *why)
+{
+	struct list turn;
+
+	list_take(&sb->followers, &turn);
+	while (!list_empty(&turn)) {
+		struct sandbox_follow *f = LIST_ENTRY(turn.next, struct sandbox_follow, link);
+
+		list_del(&f->link);
+		f->done(f, sb, why);
+	}
 }
 
 /* ---- time ---- */
@@ -177,6 +204,7 @@ int sandbox_save(struct sandbox *sb, struct err *e)
 		.reason = sb->fate == SANDBOX_FAILED ? sb->reason.text : "",
 		.idle_deadline_ms = sandbox_deadline_ms(sb, sb->idle_at_ns),
 		.generation = sb->generation,
+		.layers = sb->layers,
 		.stages = {sb->stages, sb->stages_n},
 	};
 	int r = store_sandbox_update(sb->engine->store, &sb->id, &life, e);
@@ -246,7 +274,9 @@ static struct sandbox *sandbox_new(struct engine *g, const struct id *id)
 	id_format(id, sb->id_text);
 	sb->serial = ++g->next_serial;
 	sb->image = (struct image)IMAGE_INIT;
-	sb->disk_fd = -1;
+	sb->disk = (struct layers)LAYERS_INIT;
+	sb->path = "boot";
+	list_init(&sb->followers);
 	sb->fate = SANDBOX_FAILED;
 	sb->generation = 1;
 	list_init(&sb->turn);
@@ -273,6 +303,7 @@ void sandbox_forget(struct sandbox *sb)
 {
 	struct engine *g = sb->engine;
 
+	task_lost(sb);
 	loop_timer_cancel(g->loop, &sb->timer);
 	loop_timer_cancel(g->loop, &sb->retry_timer);
 	loop_timer_cancel(g->loop, &sb->gone_timer);
@@ -314,6 +345,8 @@ void sandbox_info(const struct sandbox *sb, struct rec_sandbox_info *ret)
 		.unenforced = sb->unenforced,
 		.request_id = span_of(sb->request_id),
 		.ephemeral = sb->ephemeral,
+		.path = span_of(sb->path),
+		.parent = sb->parent,
 		.pid = sb->machine && d->pid ? (uint64_t)d->pid(sb->machine) : 0,
 	};
 }
@@ -362,6 +395,8 @@ static void take_request(struct sandbox *sb, const struct policy_principal *who,
 	span_copy(span_of(who->tenant), sb->tenant, sizeof(sb->tenant));
 	span_copy(span_of(who->owner), sb->owner, sizeof(sb->owner));
 	sb->ephemeral = rec->ephemeral;
+	sb->is_cold = rec->cold;
+	sb->is_disk_only = rec->disk_only;
 	sb->metadata = dup_list(rec->metadata);
 	sb->unenforced = dup_list(rec->unenforced);
 	sb->env = dup_list(rec->env);
@@ -369,11 +404,40 @@ static void take_request(struct sandbox *sb, const struct policy_principal *who,
 	index_names(sb);
 }
 
+static int find_set(struct engine *g, const struct policy_principal *who,
+		    const struct rec_sandbox_create *rec, struct set **ret, struct err *e)
+{
+	struct set *s;
+
+	if (rec->disk_only && !rec->snapshot.n)
+		return err_set(e, ERR_INVALID, "disk_only: goes with snapshot");
+	if (!rec->snapshot.n)
+		return 0;
+	s = set_find(g, who->tenant, rec->snapshot);
+	if (!s)
+		return err_set(e, ERR_NOT_FOUND, "there is no snapshot %.*s", (int)rec->snapshot.n,
+			       rec->snapshot.p);
+	if (rec->template.n && !span_is(rec->template, s->m.template))
+		return err_set(e, ERR_INVALID, "template: the snapshot's is %s", s->m.template);
+	if (span_is(rec->isolation, "process"))
+		return err_set(e, ERR_UNSUPPORTED, "isolation: a snapshot of a machine needs one, with a kernel of its own");
+	*ret = s;
+	return 0;
+}
+
+static void take_set(struct sandbox *sb, struct set *set)
+{
+	sb->set = set_ref(set);
+	span_copy(span_of(set->m.template), sb->template, sizeof(sb->template));
+	span_copy(span_of(set->m.image), sb->image_digest, sizeof(sb->image_digest));
+}
+
 int sandbox_create(struct engine *g, const struct policy_principal *who,
 		   const struct rec_sandbox_create *rec, struct sandbox **ret, struct err *e)
 {
 	struct sandbox *sb = find_request(g, who->tenant, rec->request_id);
 	struct policy_verdict verdict;
+	struct set *set = NULL;
 	struct id id;
 	int r;
 
@@ -381,6 +445,9 @@ int sandbox_create(struct engine *g, const struct policy_principal *who,
 		*ret = sb;
 		return replay(sb, rec, e);
 	}
+	r = find_set(g, who, rec, &set, e);
+	if (r < 0)
+		return r;
 	r = policy_create(who, rec, &g->limits, &g->usage, &verdict, e);
 	if (r == 0)
 		r = free_name(g, who->tenant, rec->name, e);
@@ -392,6 +459,8 @@ int sandbox_create(struct engine *g, const struct policy_principal *who,
 	sb->verdict = verdict;
 	sb->driver = engine_driver(g, verdict.wall->driver);
 	take_request(sb, who, rec);
+	if (set)
+		take_set(sb, set);
 	g->usage.sandboxes++;
 	sandbox_set_state(sb, SANDBOX_CREATING);
 	engine_emit(g, "info", EVENT_SANDBOX_CREATING, sb, NULL, "%s, template %s",
@@ -399,6 +468,103 @@ int sandbox_create(struct engine *g, const struct policy_principal *who,
 	*ret = sb;
 	create_start(sb);
 	return 0;
+}
+
+int sandbox_fork(struct engine *g, const struct policy_principal *who, const struct sandbox *source,
+		 struct set *set, const char *name, bool ephemeral, struct sandbox **ret, struct err *e)
+{
+	const struct rec_sandbox_create rec = {
+		.name = span_of(name),
+		.vcpus = set->m.vcpus,
+		.memory_mb = set->m.memory_mb,
+		.disk_mb = set->m.disk_mb,
+		.pids_max = set->m.pids_max,
+		.idle_timeout_ms = source->verdict.idle_timeout_ms,
+		.lifetime_ms = source->verdict.lifetime_ms,
+		.ephemeral = ephemeral,
+		.metadata = source->metadata,
+		.unenforced = source->unenforced,
+	};
+	struct policy_verdict verdict;
+	struct sandbox *sb;
+	struct id id;
+	int r;
+
+	r = policy_create(who, &rec, &g->limits, &g->usage, &verdict, e);
+	if (r == 0)
+		r = free_name(g, who->tenant, rec.name, e);
+	if (r == 0)
+		r = make_id(g, &id, e);
+	if (r < 0)
+		return r;
+	sb = sandbox_new(g, &id);
+	sb->verdict = verdict;
+	sb->driver = source->driver;
+	take_request(sb, who, &rec);
+	take_set(sb, set);
+	g->usage.sandboxes++;
+	sandbox_set_state(sb, SANDBOX_CREATING);
+	engine_emit(g, "info", EVENT_SANDBOX_CREATING, sb, NULL, "fork of sandbox %s", source->id_text);
+	*ret = sb;
+	create_start(sb);
+	return 0;
+}
+
+/* ---- pause and resume ---- */
+
+void sandbox_paused(struct sandbox *sb)
+{
+	sb->engine->usage.memory_promised_mb -= sb->promised_mb;
+	sb->promised_mb = 0;
+	sandbox_set_state(sb, SANDBOX_PAUSED);
+	sandbox_arm_timer(sb);
+	engine_emit(sb->engine, "info", EVENT_SANDBOX_PAUSED, sb, NULL, "%llu MiB given back",
+		    (unsigned long long)sb->verdict.memory_mb);
+}
+
+int sandbox_resume_paused(struct sandbox *sb, struct set *set, struct err *e)
+{
+	const struct policy_limits *l = &sb->engine->limits;
+	uint64_t promised = sb->engine->usage.memory_promised_mb;
+
+	if (l->memory_budget_mb && promised + sb->verdict.memory_mb > l->memory_budget_mb)
+		return err_set(e, ERR_LIMIT, "memory_mb: %llu of %llu MiB are promised to others, this sandbox needs %llu",
+			       (unsigned long long)promised, (unsigned long long)l->memory_budget_mb,
+			       (unsigned long long)sb->verdict.memory_mb);
+	sb->set = set_ref(set);
+	sb->is_resuming = true;
+	sb->is_committed = false;
+	sb->generation++;
+	sb->path = "fork";
+	sandbox_set_state(sb, SANDBOX_CREATING);
+	create_resume(sb);
+	return 0;
+}
+
+void sandbox_resumed(struct sandbox *sb, const struct err *why)
+{
+	struct err e = ERR_INIT;
+	bool was_committed = sb->is_committed;
+
+	err_copy(&e, why);
+	sb->is_resuming = false;
+	if (!why) {
+		sandbox_touch(sb);
+		sandbox_arm_timer(sb);
+		engine_emit(sb->engine, "info", EVENT_SANDBOX_RESUMED, sb, NULL, "%llu us",
+			    (unsigned long long)((loop_now(sb->engine->loop) - sb->plan_started_ns) / NS_PER_US));
+		waiters_ready(sb);
+		followers_tell(sb, NULL);
+		return;
+	}
+	sb->set = set_unref(sb->set);
+	if (sb->fate == SANDBOX_GONE || was_committed) { /* removed meanwhile, or no way back */
+		plan_undo(&sb->plan, &e);
+		return;
+	}
+	sandbox_set_state(sb, SANDBOX_PAUSED);
+	sandbox_arm_timer(sb);
+	followers_tell(sb, &e);
 }
 
 /* ---- recovery ---- */
@@ -436,6 +602,10 @@ static void take_row(struct sandbox *sb, const struct store_sandbox *row)
 	sb->idle_at_ns = loop_time_of(sb, row->idle_deadline_ms);
 	sb->end_at_ns = loop_time_of(sb, row->deadline_ms);
 	sb->generation = row->generation + 1;
+	sb->layers = (unsigned)row->layers;
+	sb->path = strcmp(row->path, "fork") == 0 ? "fork" : strcmp(row->path, "pool") == 0 ? "pool" : "boot";
+	sb->parent = row->parent;
+	sb->is_resuming = strcmp(row->state, SANDBOX_RESUMING) == 0;
 	sb->is_recorded = true;
 	if (row->reason[0])
 		err_set(&sb->reason, ERR_GONE, "%s", row->reason);
@@ -462,7 +632,7 @@ void sandbox_load(struct engine *g, const struct store_sandbox *row)
 	struct sandbox *sb = sandbox_new(g, &row->id);
 
 	take_row(sb, row);
-	sb->loaded_state = state_of(row->state);
+	sb->loaded_state = sb->is_resuming ? SANDBOX_RUNNING : state_of(row->state);
 }
 
 /* What a crash left half made or half removed is undone; what had failed stays a failure. */
@@ -473,9 +643,28 @@ static void resume_undo(struct sandbox *sb, const struct err *why)
 	create_resume_undo(sb, why);
 }
 
+static void pause_released(struct keeper_call *c, const struct err *why)
+{
+	(void)c;
+	(void)why; /* nothing of it counts: the pause is whole */
+}
+
+/* Its machine, if the keeper still has one, was on its way out or not yet in. */
+static void stay_paused(struct sandbox *sb)
+{
+	sb->promised_mb = 0;
+	sandbox_set_state(sb, SANDBOX_PAUSED);
+	create_paused(sb);
+	sandbox_arm_timer(sb);
+	sb->release_call.done = pause_released;
+	if (sb->was_listed && sb->engine->keeper)
+		(void)keeper_release(sb->engine->keeper, &sb->id, &sb->release_call, NULL);
+}
+
 void sandbox_resume(struct sandbox *sb, const struct err *machine_ended)
 {
-	bool was_running = sb->loaded_state == SANDBOX_RUNNING || sb->loaded_state == SANDBOX_PAUSED;
+	bool was_running = sb->loaded_state == SANDBOX_RUNNING;
+	struct set *pause = set_of_pause(sb->engine, &sb->id);
 	struct err why = ERR_INIT;
 
 	if (sb->loaded_state == SANDBOX_FAILED) {
@@ -483,9 +672,18 @@ void sandbox_resume(struct sandbox *sb, const struct err *machine_ended)
 		return;
 	}
 	sb->engine->usage.sandboxes++;
+	if (sb->loaded_state == SANDBOX_PAUSED && pause) {
+		stay_paused(sb);
+		return;
+	}
+	if (pause) /* the daemon died before it wrote down that the sandbox is paused, or after that it is not */
+		set_remove(pause, NULL);
 	sb->engine->recovering++;
 	sb->is_recovering = true;
-	if (was_running && machine_ended->code) {
+	if (sb->loaded_state == SANDBOX_PAUSED) {
+		err_set(&why, ERR_GONE, "what was saved of it at its pause is missing or damaged");
+		resume_undo(sb, &why);
+	} else if (was_running && machine_ended->code) {
 		resume_undo(sb, machine_ended);
 	} else if (was_running && !sb->driver) {
 		err_set(&why, ERR_UNSUPPORTED, "this daemon does not have its driver");
@@ -507,6 +705,7 @@ void sandbox_resume(struct sandbox *sb, const struct err *machine_ended)
 static void become_gone(struct sandbox *sb, const struct err *why)
 {
 	sandbox_set_state(sb, SANDBOX_GONE);
+	followers_tell(sb, why);
 	waiters_over(sb, why);
 	engine_emit(sb->engine, "info", EVENT_SANDBOX_REMOVED, sb, NULL, "%s", why->text);
 	sandbox_forget(sb);
@@ -533,6 +732,10 @@ void sandbox_remove(struct sandbox *sb, const struct err *why)
 		return;
 	}
 	sb->fate = SANDBOX_GONE;
+	if (sb->is_swapping) { /* again when its disk is back */
+		sb->reason = *why;
+		return;
+	}
 	if (sb->state == SANDBOX_STOPPING && sb->is_recorded)
 		(void)sandbox_save(sb, NULL);
 	plan_undo(&sb->plan, why);
@@ -550,6 +753,7 @@ void sandbox_lost(struct sandbox *sb, const struct err *why)
 		.state = sandbox_state_name(SANDBOX_STOPPING),
 		.reason = why->text,
 		.generation = sb->generation,
+		.layers = sb->layers,
 		.stages = {sb->stages, sb->stages_n},
 	};
 
@@ -570,6 +774,7 @@ static void settle_ready(struct sandbox *sb)
 			    (unsigned long long)((loop_now(g->loop) - sb->plan_started_ns) / NS_PER_US));
 	}
 	waiters_ready(sb);
+	followers_tell(sb, NULL);
 }
 
 static void settle_over(struct sandbox *sb, const struct err *why)
@@ -583,6 +788,7 @@ static void settle_over(struct sandbox *sb, const struct err *why)
 		return;
 	}
 	keep_failure(sb);
+	followers_tell(sb, why);
 	if (failed)
 		waiters_over(sb, why);
 	else /* removed after the failure had been written, before it was told */

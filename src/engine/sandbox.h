@@ -20,9 +20,12 @@
 #include "image/store.h"
 #include "keeper/keeper.h"
 #include "loop/work.h"
+#include "engine/sets.h"
 #include "policy/policy.h"
+#include "snap/layers.h"
 #include "wire/gen/limits.h"
 
+struct capture;
 struct client;
 struct engine;
 struct link;
@@ -31,13 +34,14 @@ struct rec_sandbox_info;
 struct store_sandbox;
 struct str;
 struct stream;
+struct task;
 
 /* In brackets: the calls that are legal there, besides info, list and remove, which always are. */
 enum sandbox_state {
 	SANDBOX_NEW,	  /* not yet known to anybody */
-	SANDBOX_CREATING, /* create or adopt plan runs forward [hold] */
-	SANDBOX_RUNNING,  /* [hold, every method of the guest] */
-	SANDBOX_PAUSED,	  /* [hold] */
+	SANDBOX_CREATING, /* create, adopt or resume plan runs forward [hold] */
+	SANDBOX_RUNNING,  /* [hold, every method of the guest, fork, snapshot, pause, rollback] */
+	SANDBOX_PAUSED,	  /* on disk only [hold, resume] */
 	SANDBOX_STOPPING, /* the plan walks backward, towards `fate` [] */
 	SANDBOX_FAILED,	  /* nothing is left but the reason, for a while [] */
 	SANDBOX_GONE,	  /* about to be freed */
@@ -82,12 +86,25 @@ struct sandbox {
 	struct err machine_ended; /* by what the keeper says; code 0: it runs */
 	uint64_t promised_mb;
 	struct image image;
-	int disk_fd;
+	struct layers disk;	/* open until the machine has them */
+	unsigned layers;	/* of its disk */
+	struct set *set;	/* what it starts from, until it runs; NULL: it boots */
+	struct set_wait set_wait;
+	bool is_cold, is_disk_only; /* as asked for */
+	const char *path;	/* how it was made: "boot", "fork", "pool" */
+	struct id parent;	/* the set it was started from; zero: none */
+	struct capture *capture; /* under way; NULL: none */
+	struct list followers;	/* struct sandbox_follow */
+	struct task *task;	/* done to it now (forks.c); NULL: none */
+	bool is_resuming;	/* the resume plan runs; CREATING meanwhile */
+	bool is_swapping;	/* paused, and its disk is being put back: its end waits */
+	bool is_committed;	/* it has passed the point from which it can't be paused again by a failure */
 	struct list turn; /* in engine->boot_queue */
 	bool has_turn;
 	struct machine *machine;
 	bool machine_is_foreign; /* of the daemon before: only the keeper knows it */
 	struct machine_calls *calls; /* owned until destroy() was called, then its own */
+	void (*parked)(struct sandbox *sb); /* its machine is going, it stays; NULL: no */
 	struct keeper_call release_call;
 	struct link *link;
 	bool link_was_up; /* in this life of the link */
@@ -100,6 +117,19 @@ struct sandbox {
 	char stages[SANDBOX_STAGES];
 	size_t stages_n;
 };
+
+/* Told once, from the loop, when it runs or why it never will. Embedded; sandbox_unfollow() withdraws. */
+struct sandbox_follow {
+	void (*done)(struct sandbox_follow *f, struct sandbox *sb, const struct err *why);
+	struct list link;
+};
+
+void sandbox_follow(struct sandbox *sb, struct sandbox_follow *f); /* one that is CREATING */
+void sandbox_unfollow(struct sandbox_follow *f);
+void followers_tell(struct sandbox *sb, const struct err *why);
+
+/* In the store only: on its way from a pause, which is no more. */
+#define SANDBOX_RESUMING "resuming"
 
 const char *sandbox_state_name(enum sandbox_state s);
 bool sandbox_arrow_exists(enum sandbox_state from, enum sandbox_state to);
@@ -114,6 +144,17 @@ bool sandbox_arrow_exists(enum sandbox_state from, enum sandbox_state to);
  */
 int sandbox_create(struct engine *g, const struct policy_principal *who,
 		   const struct rec_sandbox_create *rec, struct sandbox **ret, struct err *e);
+
+/*
+ * sandbox_fork() - a sandbox that goes on from @set, which is hot or can be loaded
+ * @source:	what the new one takes over: its limits and deadlines; NULL: the set's
+ */
+int sandbox_fork(struct engine *g, const struct policy_principal *who, const struct sandbox *source,
+		 struct set *set, const char *name, bool ephemeral, struct sandbox **ret, struct err *e);
+
+void sandbox_paused(struct sandbox *sb); /* its machine is gone, its set and its record say so */
+/* Go on from @set. -ERR_LIMIT without memory for it; otherwise followers are told. */
+int sandbox_resume_paused(struct sandbox *sb, struct set *set, struct err *e);
 
 /* From the store, at start; nothing happens before sandbox_resume(). @row lent. */
 void sandbox_load(struct engine *g, const struct store_sandbox *row);
@@ -161,9 +202,13 @@ int sandbox_save(struct sandbox *sb, struct err *e); /* what changes: state, rea
 uint64_t sandbox_deadline_ms(const struct sandbox *sb, uint64_t at_ns); /* loop time to unix; 0: 0 */
 void sandbox_settle(struct sandbox *sb, const struct err *why); /* the plan is over */
 
+void sandbox_resumed(struct sandbox *sb, const struct err *why); /* the resume plan is over */
+
 /* create.c: the plans, and what ends them from outside. */
 void create_start(struct sandbox *sb);	/* forward */
 void create_adopt(struct sandbox *sb);	/* forward, from a record */
 void create_resume_undo(struct sandbox *sb, const struct err *why); /* backward, from a record */
+void create_paused(struct sandbox *sb); /* from a record */
+void create_resume(struct sandbox *sb); /* forward, from a pause */
 void create_machine_gone(struct sandbox *sb, const struct err *why);
 void create_drop(struct sandbox *sb); /* forget what the plan holds in this process */

@@ -26,6 +26,10 @@ int step_run_record(struct plan *p, struct err *e);
 void step_undo_record(struct plan *p);
 int step_run_disk(struct plan *p, struct err *e);
 void step_undo_disk(struct plan *p);
+int step_run_load(struct plan *p, struct err *e); /* the set's memory */
+void step_undo_load(struct plan *p);
+int step_run_disk_again(struct plan *p, struct err *e); /* of a resume: it is there */
+void step_undo_disk_again(struct plan *p);
 int step_run_turn(struct plan *p, struct err *e);
 void step_undo_turn(struct plan *p);
 int step_run_machine(struct plan *p, struct err *e);
@@ -33,13 +37,20 @@ int step_run_adopt(struct plan *p, struct err *e);
 void step_undo_machine(struct plan *p);
 int step_run_link(struct plan *p, struct err *e);
 void step_undo_link(struct plan *p);
+int step_run_go(struct plan *p, struct err *e); /* a fork stands still until then */
+int step_run_commit(struct plan *p, struct err *e); /* of a resume: from here on the disk changes */
+int step_run_thaw(struct plan *p, struct err *e); /* of what is adopted */
 int step_run_hello(struct plan *p, struct err *e);
 int step_run_setup(struct plan *p, struct err *e);
 int step_run_ready(struct plan *p, struct err *e);
 
 struct sandbox *step_sandbox(struct plan *p);
+bool step_is_fork(const struct sandbox *sb); /* goes on from memory and state */
 bool step_needs_image(const struct sandbox *sb);	  /* a kernel of its own: image and disk */
 uint64_t step_deadline_ms(const struct sandbox *sb);	  /* of its create plan */
 void step_close_files(struct sandbox *sb);		  /* of image and disk; the machine has its own */
 void step_give_turn(struct sandbox *sb);		  /* it boots no more; none: fine */
+/* End the link and the machine of a sandbox that stays; @then comes when nothing of it is left, unless it ends. */
+void step_park(struct sandbox *sb, void (*then)(struct sandbox *sb));
+void step_unlink(struct sandbox *sb, const struct err *why); /* the link and all calls on it */
 void step_forget_machine(struct sandbox *sb);		  /* the daemon ends, the machine does not */

@@ -5,10 +5,12 @@
 #include <string.h>
 #include "base/macro.h"
 #include "base/str.h"
+#include "engine/capture.h"
 #include "engine/engine_int.h"
 #include "engine/relay.h"
 #include "engine/sandbox.h"
 #include "loop/link.h"
+#include "store/store.h"
 #include "wire/gen/events.h"
 #include "wire/gen/methods.h"
 #include "wire/gen/records.h"
@@ -77,11 +79,18 @@ void step_undo_link(struct plan *p)
 {
 	struct sandbox *sb = step_sandbox(p);
 
-	relay_end_all(&sb->relays, &sb->reason);
+	if (capture_holds(sb)) /* comes again when its job is back */
+		return;
+	step_unlink(sb, &sb->reason);
+	plan_undone(p);
+}
+
+void step_unlink(struct sandbox *sb, const struct err *why)
+{
+	relay_end_all(&sb->relays, why);
 	sb->setup = NULL;
 	sb->link = link_free(sb->link);
 	sb->link_was_up = false;
-	plan_undone(p);
 }
 
 /* ---- hello: the agent answers ---- */
@@ -113,6 +122,8 @@ static int check_proof(const struct sandbox *sb, const struct rec_guest_ready *r
 	hostname_of(sb, hostname);
 	if (sb->driver->caps & DRIVER_OWN_KERNEL && !ready->seeded) /* else the pool is this host's */
 		return err_set(e, ERR_UNAVAILABLE, "the guest did not reseed its random pool");
+	if (step_is_fork(sb) && !ready->thawed)
+		return err_set(e, ERR_UNAVAILABLE, "the guest did not let its workload go on");
 	if (!span_is(ready->hostname, hostname))
 		return err_set(e, ERR_UNAVAILABLE, "the guest did not take its host name");
 	if (guest_s + CLOCK_SLACK_S < now_s || guest_s > now_s + CLOCK_SLACK_S)
@@ -167,6 +178,7 @@ int step_run_setup(struct plan *p, struct err *e)
 		.env = sb->env,
 		.user = span_of("user"),
 		.pids_max = sb->verdict.pids_max,
+		.forked = step_is_fork(sb) || sb->is_resuming,
 	};
 	int r = host->random(host->arg, seed, sizeof(seed));
 
@@ -179,6 +191,43 @@ int step_run_setup(struct plan *p, struct err *e)
 	r = link_call(sb->link, METHOD_GUEST_SETUP, &rec_guest_setup_type, &rec, false, NULL, 0, &ops,
 		      sb, &sb->setup, e);
 	return r;
+}
+
+/* ---- thaw: the daemon before may have died while it was copying this one ---- */
+
+int step_run_thaw(struct plan *p, struct err *e)
+{
+	static const struct stream_ops ops = {.closed = setup_closed};
+	struct sandbox *sb = step_sandbox(p);
+
+	if (sb->is_resuming) /* it was restored, and not yet told so */
+		return step_run_setup(p, e);
+	return link_call(sb->link, METHOD_GUEST_THAW, &rec_empty_type, &(struct rec_empty){0}, false, NULL, 0,
+			 &ops, sb, &sb->setup, e);
+}
+
+/* ---- commit: a resume that changes what it came from ---- */
+
+int step_run_commit(struct plan *p, struct err *e)
+{
+	struct sandbox *sb = step_sandbox(p);
+	struct store_life life = {
+		.state = SANDBOX_RESUMING,
+		.reason = "",
+		.idle_deadline_ms = sandbox_deadline_ms(sb, sb->idle_at_ns),
+		.generation = sb->generation,
+		.layers = sb->layers,
+		.stages = {sb->stages, sb->stages_n},
+	};
+	int r = store_sandbox_update(sb->engine->store, &sb->id, &life, e);
+
+	if (r < 0)
+		return r;
+	sb->is_committed = true;
+	if (strcmp(sb->set->m.kind, "pause") == 0)
+		set_remove(sb->set, NULL); /* its memory stays while we hold it */
+	plan_next(p);
+	return 0;
 }
 
 /* ---- ready: the result is written down ---- */
@@ -213,13 +262,14 @@ int step_run_ready(struct plan *p, struct err *e)
 	struct sandbox *sb = step_sandbox(p);
 	int r;
 
-	if (!sb->is_adopted)
+	if (!sb->is_adopted || sb->is_resuming)
 		note_stages(sb);
 	sandbox_set_state(sb, SANDBOX_RUNNING);
 	r = sandbox_save(sb, e);
 	if (r < 0)
 		return r;
 	step_give_turn(sb);
+	sb->set = set_unref(sb->set);
 	free((char *)sb->env.p); /* the guest has it */
 	sb->env = (struct strv){0};
 	plan_next(p);

@@ -13,7 +13,7 @@
  * outlives the sandbox then, and frees itself.
  */
 struct machine_calls {
-	struct driver_req start, destroy;
+	struct driver_req start, go, destroy;
 	struct sandbox *sandbox; /* NULL: forgotten */
 };
 
@@ -67,7 +67,7 @@ int step_run_turn(struct plan *p, struct err *e)
 	struct engine *g = sb->engine;
 
 	(void)e;
-	if (!(sb->driver->caps & DRIVER_OWN_KERNEL)) {
+	if (!(sb->driver->caps & DRIVER_OWN_KERNEL) || step_is_fork(sb)) {
 		plan_next(p);
 	} else if (may_boot(g) && list_empty(&g->boot_queue)) {
 		take_turn(sb);
@@ -120,8 +120,13 @@ static void fill_spec(struct sandbox *sb, struct machine_spec *s)
 		.state_fd = -1,
 		.closure = "",
 	};
-	if (sb->disk_fd >= 0)
-		s->layers[s->n_layers++] = sb->disk_fd;
+	for (unsigned i = 0; i < sb->disk.n; i++)
+		s->layers[s->n_layers++] = sb->disk.fds[i];
+	if (step_is_fork(sb)) {
+		s->memory_fd = sb->set->memory_fd;
+		s->state_fd = sb->set->state_fd;
+		s->closure = sb->set->m.closure;
+	}
 }
 
 static void started(struct driver_req *r, const struct err *why)
@@ -152,6 +157,30 @@ int step_run_machine(struct plan *p, struct err *e)
 		return r;
 	}
 	return sb->driver->start(sb->machine, &spec, &calls_new(sb, started)->start, e);
+}
+
+static void gone_on(struct driver_req *r, const struct err *why)
+{
+	struct sandbox *sb = CONTAINER_OF(r, struct machine_calls, go)->sandbox;
+
+	if (!sb || !plan_is_forward(&sb->plan))
+		return;
+	if (why)
+		plan_fail(&sb->plan, why);
+	else
+		plan_next(&sb->plan);
+}
+
+int step_run_go(struct plan *p, struct err *e)
+{
+	struct sandbox *sb = step_sandbox(p);
+
+	if (!step_is_fork(sb)) {
+		plan_next(p);
+		return 0;
+	}
+	sb->calls->go.done = gone_on;
+	return sb->driver->resume(sb->machine, &sb->calls->go, e);
 }
 
 int step_run_adopt(struct plan *p, struct err *e)
@@ -235,9 +264,42 @@ static void release_foreign(struct sandbox *sb)
 	}
 }
 
+/* ---- parked: the machine goes, the sandbox stays ---- */
+
+static void parked(struct driver_req *r, const struct err *why)
+{
+	struct machine_calls *c = CONTAINER_OF(r, struct machine_calls, destroy);
+	struct sandbox *sb = c->sandbox;
+	void (*then)(struct sandbox *sb);
+
+	free(c);
+	if (!sb)
+		return;
+	sb->calls = NULL;
+	then = sb->parked;
+	sb->parked = NULL;
+	if (why)
+		engine_emit(sb->engine, "error", EVENT_SANDBOX_STEP, sb, "machine", "%s", why->text);
+	if (sb->state == SANDBOX_STOPPING) /* its end waited for this */
+		plan_undone(&sb->plan);
+	else
+		then(sb);
+}
+
+void step_park(struct sandbox *sb, void (*then)(struct sandbox *sb))
+{
+	sb->parked = then;
+	loop_timer_cancel(sb->engine->loop, &sb->gone_timer);
+	sb->calls->destroy.done = parked;
+	sb->driver->destroy(take_ptr(&sb->machine), &sb->calls->destroy);
+}
+
 void step_undo_machine(struct plan *p)
 {
 	struct sandbox *sb = step_sandbox(p);
+
+	if (sb->parked)
+		return; /* its machine is going already */
 
 	step_close_files(sb);
 	loop_timer_cancel(sb->engine->loop, &sb->gone_timer);

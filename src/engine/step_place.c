@@ -12,6 +12,11 @@ struct sandbox *step_sandbox(struct plan *p)
 	return CONTAINER_OF(p, struct sandbox, plan);
 }
 
+bool step_is_fork(const struct sandbox *sb)
+{
+	return sb->set && !sb->is_disk_only;
+}
+
 bool step_needs_image(const struct sandbox *sb)
 {
 	return sb->driver && sb->driver->caps & DRIVER_NEEDS_IMAGE;
@@ -45,7 +50,7 @@ static void open_image(struct work *w)
 	const struct engine_host *host = sb->engine->host;
 	char ref[2 * SANDBOX_TEXT + 1];
 
-	if (sb->is_adopted) /* exactly the one it runs on, whatever the name means by now */
+	if (sb->is_adopted || sb->set) /* exactly the one it runs on, whatever the name means by now */
 		(void)snprintf(ref, sizeof(ref), "%s@%s", sb->template, sb->image_digest);
 	else
 		(void)snprintf(ref, sizeof(ref), "%s", sb->template);
@@ -88,26 +93,66 @@ void step_close_files(struct sandbox *sb)
 {
 	const struct engine_host *host = sb->engine->host;
 	int *fds[] = {&sb->image.root_fd, &sb->image.tree_fd, &sb->image.kernel_fd,
-		      &sb->image.initrd_fd, &sb->disk_fd};
+		      &sb->image.initrd_fd};
 
 	for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
 		if (*fds[i] >= 0)
 			host->close_fd(host->arg, *fds[i]);
 		*fds[i] = -1;
 	}
+	for (size_t i = 0; i < ARRAY_LEN(sb->disk.fds); i++) {
+		if (sb->disk.fds[i] >= 0)
+			host->close_fd(host->arg, sb->disk.fds[i]);
+		sb->disk.fds[i] = -1;
+	}
+	sb->disk.n = 0;
 }
 
 /* ---- promise: memory against the budget ---- */
+
+/* A fork has the shape of what it is a fork of. */
+static int check_shape(const struct sandbox *sb, struct err *e)
+{
+	const struct policy_verdict *v = &sb->verdict;
+	const struct snap_manifest *m = &sb->set->m;
+	const struct {
+		const char *field;
+		uint64_t want, have;
+	} sizes[] = {
+		{"vcpus", v->vcpus, m->vcpus},
+		{"memory_mb", v->memory_mb, m->memory_mb},
+		{"disk_mb", v->disk_mb, m->disk_mb},
+	};
+
+	for (size_t i = sb->is_disk_only ? 2 : 0; i < ARRAY_LEN(sizes); i++)
+		if (sizes[i].want != sizes[i].have)
+			return err_set(e, ERR_INVALID, "%s: the snapshot has %llu, and that can't be changed",
+				       sizes[i].field, (unsigned long long)sizes[i].have);
+	return 0;
+}
+
+static void choose_set(struct sandbox *sb)
+{
+	if (sb->set || sb->is_cold || !(sb->driver->caps & DRIVER_CAN_CAPTURE))
+		return;
+	sb->set = set_for(sb);
+	if (sb->set)
+		(void)set_ref(sb->set);
+}
 
 int step_run_promise(struct plan *p, struct err *e)
 {
 	struct sandbox *sb = step_sandbox(p);
 	struct engine *g = sb->engine;
 	const struct policy_principal who = {sb->tenant, sb->owner};
+	const struct snap_manifest *m = sb->set ? &sb->set->m : NULL;
 	const struct policy_defaults defaults = {
-		sb->image.defaults.vcpus, sb->image.defaults.memory_mb, sb->image.defaults.disk_mb};
+		m ? m->vcpus : sb->image.defaults.vcpus, m ? m->memory_mb : sb->image.defaults.memory_mb,
+		m ? m->disk_mb : sb->image.defaults.disk_mb};
 	int r = policy_size(&who, &defaults, &g->limits, &g->usage, &sb->verdict, e);
 
+	if (r == 0 && sb->set)
+		r = check_shape(sb, e);
 	if (r < 0) {
 		engine_emit(g, "info", EVENT_CREATE_DENIED, sb, "promise", "%s", e->text);
 		return r;
@@ -115,6 +160,12 @@ int step_run_promise(struct plan *p, struct err *e)
 	span_copy(span_of(sb->image.digest), sb->image_digest, sizeof(sb->image_digest));
 	sb->promised_mb = sb->verdict.memory_mb;
 	g->usage.memory_promised_mb += sb->promised_mb;
+	choose_set(sb);
+	if (sb->set && !sb->is_disk_only) {
+		sb->path = "fork";
+		sb->parent = sb->set->m.id;
+		sb->generation = sb->set->m.generation + 1;
+	}
 	plan_next(p);
 	return 0;
 }
@@ -174,6 +225,9 @@ int step_run_record(struct plan *p, struct err *e)
 		.idle_deadline_ms = sandbox_deadline_ms(sb, sb->idle_at_ns),
 		.deadline_ms = sandbox_deadline_ms(sb, sb->end_at_ns),
 		.generation = sb->generation,
+		.layers = sb->set ? sb->set->m.layers + 1 : 1,
+		.path = sb->path,
+		.parent = sb->parent,
 	};
 	r = store_sandbox_add(sb->engine->store, &row, e);
 	if (r < 0)
@@ -202,6 +256,7 @@ static int write_end(struct sandbox *sb, struct err *e)
 		.state = sandbox_state_name(SANDBOX_FAILED),
 		.reason = sb->reason.text,
 		.generation = sb->generation,
+		.layers = sb->layers,
 		.stages = {sb->stages, sb->stages_n},
 	};
 
@@ -236,15 +291,67 @@ void step_undo_record(struct plan *p)
 	try_forget(step_sandbox(p));
 }
 
-/* ---- disk: the writable layer of a machine with a kernel of its own ---- */
+/* ---- load: the set's memory, from disk when it is not hot ---- */
+
+static void loaded(struct set_wait *w, const struct err *why)
+{
+	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, set_wait);
+
+	if (why)
+		plan_fail(&sb->plan, why);
+	else
+		plan_next(&sb->plan);
+}
+
+int step_run_load(struct plan *p, struct err *e)
+{
+	struct sandbox *sb = step_sandbox(p);
+
+	if (!step_is_fork(sb)) {
+		plan_next(p);
+		return 0;
+	}
+	if (set_check(sb->set, e) < 0)
+		return -e->code;
+	sb->set_wait.done = loaded;
+	if (set_is_hot(sb->set))
+		plan_next(p);
+	else
+		set_load(sb->set, &sb->set_wait);
+	return 0;
+}
+
+void step_undo_load(struct plan *p)
+{
+	struct sandbox *sb = step_sandbox(p);
+
+	set_forget(&sb->set_wait);
+	sb->set = set_unref(sb->set);
+	plan_undone(p);
+}
+
+/* ---- disk: the writable layers of a machine with a kernel of its own ---- */
 
 static void make_disk(struct work *w)
 {
 	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
 	const struct engine_host *host = sb->engine->host;
+	const struct set *set = sb->set;
 
-	(void)host->disk_make(host->arg, sb->id_text, sb->verdict.disk_mb, &sb->disk_fd,
-			      &sb->job_error);
+	if (set)
+		(void)host->layers_link(host->arg, set->layers_from, (unsigned)set->m.layers, &sb->id,
+					sb->verdict.disk_mb * MIB, &sb->disk, &sb->job_error);
+	else if (host->disk_make(host->arg, sb->id_text, sb->verdict.disk_mb, &sb->disk.fds[0],
+				 &sb->job_error) == 0)
+		sb->disk.n = 1;
+}
+
+static void disk_made(struct work *w)
+{
+	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
+
+	sb->layers = sb->disk.n;
+	job_done(w);
 }
 
 int step_run_disk(struct plan *p, struct err *e)
@@ -253,10 +360,31 @@ int step_run_disk(struct plan *p, struct err *e)
 
 	(void)e;
 	if (step_needs_image(sb))
-		submit(sb, make_disk, job_done);
+		submit(sb, make_disk, disk_made);
 	else
 		plan_next(p);
 	return 0;
+}
+
+static void open_disk(struct work *w)
+{
+	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
+	const struct engine_host *host = sb->engine->host;
+
+	(void)host->layers_open(host->arg, &sb->id, &sb->disk, &sb->job_error);
+}
+
+int step_run_disk_again(struct plan *p, struct err *e)
+{
+	(void)e;
+	submit(step_sandbox(p), open_disk, job_done);
+	return 0;
+}
+
+void step_undo_disk_again(struct plan *p)
+{
+	step_close_files(step_sandbox(p));
+	plan_undone(p);
 }
 
 static void remove_disk(struct work *w)
@@ -281,9 +409,7 @@ void step_undo_disk(struct plan *p)
 {
 	struct sandbox *sb = step_sandbox(p);
 
-	if (sb->disk_fd >= 0)
-		sb->engine->host->close_fd(sb->engine->host->arg, sb->disk_fd);
-	sb->disk_fd = -1;
+	step_close_files(sb);
 	if (step_needs_image(sb) || !sb->driver)
 		submit(sb, remove_disk, disk_removed);
 	else

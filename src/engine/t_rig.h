@@ -16,6 +16,8 @@
 #include "driver/null.h"
 #include "engine/engine.h"
 #include "image/store.h"
+#include "snap/layers.h"
+#include "snap/set.h"
 #include "loop/link.h"
 #include "loop/loop.h"
 #include "store/store.h"
@@ -50,7 +52,7 @@ struct agent_double {
 	struct id id;
 	struct stream *call; /* the last exec.start or exec.attach, open */
 	uint64_t got;	     /* bytes of input */
-	bool call_over;
+	bool call_over, is_frozen, was_forked;
 	unsigned generation;
 };
 
@@ -73,8 +75,9 @@ struct rig {
 	unsigned uids[1];
 	uint64_t epoch;
 	/* what the host was asked for; counted on worker threads */
-	_Atomic int disks, images_fail, disks_fail;
+	_Atomic int disks, layers, sets, images_fail, disks_fail, sets_fail;
 	_Atomic bool image_blocks;
+	bool is_busy; /* agents can't freeze */
 	unsigned log_lines;
 };
 
@@ -118,6 +121,107 @@ static inline int rig_disk_remove(void *arg, const char *id, struct err *e)
 	T_UNUSED(e);
 	if (r->disks > 0)
 		r->disks--;
+	return 0;
+}
+
+static inline int rig_layers(struct rig *r, unsigned n, struct layers *ret, struct err *e)
+{
+	if (r->disks_fail)
+		return err_set(e, ERR_LIMIT, "the disk is full");
+	*ret = (struct layers)LAYERS_INIT;
+	for (; ret->n < n; ret->n++)
+		ret->fds[ret->n] = open("/dev/null", O_RDWR | O_CLOEXEC);
+	return 0;
+}
+
+static inline int rig_layers_open(void *arg, const struct id *id, struct layers *ret, struct err *e)
+{
+	T_UNUSED(id);
+	return rig_layers(arg, 1, ret, e);
+}
+
+static inline int rig_layers_add(void *arg, const struct id *id, unsigned n, uint64_t bytes, int *ret_fd,
+				 struct err *e)
+{
+	struct rig *r = arg;
+
+	T_UNUSED(id);
+	T_UNUSED(n);
+	T_UNUSED(bytes);
+	if (r->disks_fail)
+		return err_set(e, ERR_LIMIT, "the disk is full");
+	*ret_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	r->layers++;
+	return 0;
+}
+
+static inline int rig_layers_drop(void *arg, const struct id *id, unsigned n, struct err *e)
+{
+	struct rig *r = arg;
+
+	T_UNUSED(id);
+	T_UNUSED(n);
+	T_UNUSED(e);
+	r->layers--;
+	return 0;
+}
+
+static inline int rig_layers_link(void *arg, const char *from, unsigned n, const struct id *to, uint64_t bytes,
+				  struct layers *ret, struct err *e)
+{
+	struct rig *r = arg;
+	int result = rig_layers(r, n + 1, ret, e);
+
+	T_UNUSED(from);
+	T_UNUSED(to);
+	T_UNUSED(bytes);
+	r->disks += result == 0;
+	return result;
+}
+
+static inline int rig_layers_rollback(void *arg, const struct id *id, const struct id *set, unsigned n,
+				      uint64_t bytes, struct layers *ret, struct err *e)
+{
+	T_UNUSED(id);
+	T_UNUSED(set);
+	T_UNUSED(bytes);
+	return rig_layers(arg, n + 1, ret, e);
+}
+
+static inline int rig_set_save(void *arg, struct snap_manifest *m, int memory_fd, int state_fd,
+			       const char *layers_from, struct err *e)
+{
+	struct rig *r = arg;
+
+	T_UNUSED(layers_from);
+	if (r->sets_fail)
+		return err_set(e, ERR_LIMIT, "the disk is full");
+	if (memory_fd < 0 || state_fd < 0)
+		return err_set(e, ERR_INTERNAL, "nothing to save");
+	m->memory_bytes = 4096;
+	r->sets++;
+	return 0;
+}
+
+static inline int rig_set_load(void *arg, const struct id *id, struct snap_set *ret, struct err *e)
+{
+	struct rig *r = arg;
+
+	T_UNUSED(id);
+	if (r->sets_fail)
+		return err_set(e, ERR_INVALID, "the memory is damaged");
+	ret->memory_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	ret->state_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	return 0;
+}
+
+static inline int rig_set_remove(void *arg, const struct id *id, struct err *e)
+{
+	struct rig *r = arg;
+
+	T_UNUSED(id);
+	T_UNUSED(e);
+	r->sets--;
 	return 0;
 }
 
@@ -168,6 +272,21 @@ static inline void agent_babble(struct link *k)
 	(void)!write(link_fd(k), junk, sizeof(junk));
 }
 
+static inline void agent_answer_freeze(struct agent_double *a, struct stream *s, bool freezes)
+{
+	static const struct stream_ops none;
+	struct err e = ERR_INIT;
+
+	if (freezes && a->rig->is_busy) {
+		err_set(&e, ERR_BUSY, "the workload did not stop within 100 ms");
+		stream_fail(s, &e);
+		return;
+	}
+	a->is_frozen = freezes;
+	stream_accept(s, &none, NULL);
+	(void)stream_reply(s, &rec_empty_type, &(struct rec_empty){0}, false, NULL, 0, NULL);
+}
+
 static inline void agent_answer_setup(struct agent_double *a, struct stream *s, struct span payload)
 {
 	struct rec_guest_setup in;
@@ -177,6 +296,7 @@ static inline void agent_answer_setup(struct agent_double *a, struct stream *s, 
 	assert_int_equal(rec_decode(&rec_guest_setup_type, payload.p, payload.n, &in, &e), 0);
 	assert_int_equal(in.seed.n, 32);
 	assert_false(id_is_zero(&in.machine_id));
+	a->was_forked = out.thawed = in.forked;
 	out.time_ns = in.time_ns;
 	out.hostname = in.hostname;
 	out.wall = span_of(a->rig->driver.caps & DRIVER_OWN_KERNEL ? "vm" : "process");
@@ -234,6 +354,10 @@ static inline void agent_request(struct link *k, struct stream *s, unsigned meth
 	if (method == METHOD_GUEST_SETUP) {
 		stream_accept(s, &deaf, NULL);
 		agent_answer_setup(a, s, payload);
+		return;
+	}
+	if (method == METHOD_GUEST_FREEZE || method == METHOD_GUEST_THAW) {
+		agent_answer_freeze(a, s, method == METHOD_GUEST_FREEZE);
 		return;
 	}
 	stream_accept(s, &ops, a);
@@ -338,8 +462,23 @@ static inline void rig_begin(struct rig *r)
 	assert_non_null(mkdtemp(r->dir));
 	assert_int_equal(loop_new(true, &r->loop), 0);
 	assert_int_equal(store_open(r->dir, &r->store, NULL), 0);
-	r->host = (struct engine_host){r,	       rig_image_open, rig_disk_make, rig_disk_remove,
-				       rig_random, rig_close_fd,	  rig_log};
+	r->host = (struct engine_host){
+		.arg = r,
+		.image_open = rig_image_open,
+		.disk_make = rig_disk_make,
+		.disk_remove = rig_disk_remove,
+		.layers_open = rig_layers_open,
+		.layers_add = rig_layers_add,
+		.layers_drop = rig_layers_drop,
+		.layers_link = rig_layers_link,
+		.layers_rollback = rig_layers_rollback,
+		.set_save = rig_set_save,
+		.set_load = rig_set_load,
+		.set_remove = rig_set_remove,
+		.random = rig_random,
+		.close_fd = rig_close_fd,
+		.log = rig_log,
+	};
 	r->driver = driver_null;
 	r->driver.caps |= DRIVER_NEEDS_IMAGE | DRIVER_OWN_KERNEL;
 	r->walls[0] = (struct engine_wall){&r->driver, "vm"};

@@ -4,6 +4,7 @@
 #include "base/macro.h"
 #include "base/mem.h"
 #include "engine/engine_int.h"
+#include "engine/forks.h"
 #include "engine/sandbox.h"
 #include "engine/serve.h"
 #include "engine/waiter.h"
@@ -256,6 +257,15 @@ const struct verb serve_verbs[] = {
 	{METHOD_SANDBOX_INFO, run_info},
 	{METHOD_SANDBOX_REMOVE, run_remove},
 	{METHOD_SANDBOX_HOLD, run_hold},
+	{METHOD_SANDBOX_FORK, run_fork},
+	{METHOD_SANDBOX_PAUSE, run_pause},
+	{METHOD_SANDBOX_RESUME, run_resume},
+	{METHOD_SANDBOX_ROLLBACK, run_rollback},
+	{METHOD_SNAPSHOT_CREATE, run_snapshot_create},
+	{METHOD_SNAPSHOT_LIST, run_snapshot_list},
+	{METHOD_SNAPSHOT_INFO, run_snapshot_info},
+	{METHOD_SNAPSHOT_REMOVE, run_snapshot_remove},
+	{METHOD_TEMPLATE_BUILD, run_template_build},
 	{METHOD_DAEMON_INFO, run_daemon_info},
 	{METHOD_DAEMON_STOP, run_daemon_stop},
 	{METHOD_EVENT_WATCH, run_event_watch},

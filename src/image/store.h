@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include "base/span.h"
 #include "image/hash.h"
 #include "image/kernel.h"
 #include "image/recipe.h"
@@ -33,6 +34,8 @@ struct image {
 	char digest[HASH_TEXT];
 	char kernel_release[KERNEL_RELEASE_MAX];
 	struct recipe_defaults defaults;
+	struct strv warm;	  /* shell commands run once in a hot template; owned */
+	struct strv interpreters; /* "language=source", likewise */
 	uint64_t root_bytes;
 	int dir_fd;    /* the lock */
 	int root_fd;   /* O_RDONLY: root.ext4 */

@@ -18,6 +18,7 @@
 #include "base/mem.h"
 #include "keeper/jail.h"
 #include "keeper/jail_qemu_calls.h"
+#include "keeper/keeper.h"
 #include "keeper/qemu_host.h"
 #include "sys/fd.h"
 #include "sys/landlock.h"
@@ -29,14 +30,26 @@
 #define QUIET (MOUNT_ATTR_RDONLY | MOUNT_ATTR_NOSUID)
 
 /* QEMU's descriptors; its standard output and error are the console. */
-enum { FD_ROOT = 3, FD_DISK, FD_KERNEL, FD_INITRD, FD_LINK, FD_MONITOR, FD_CONSOLE, FD_END };
+enum {
+	FD_ROOT = 3,
+	FD_LINK,
+	FD_MONITOR,
+	FD_CONSOLE,
+	FD_KERNEL,
+	FD_INITRD,
+	FD_MEMORY = 10,
+	FD_STATE = KEEPER_STATE_FD,
+	FD_LAYER, /* and up */
+	FDS_MAX = 10 + LIMIT_DISK_LAYERS,
+};
 
 enum {
 	MEMORY_MIN_MB = 128,
 	TB_MB = 128, /* translated code: the default, an eighth of the guest's memory, has no bound of its own */
 	HEAP_MB = 128, /* QEMU itself: 20 MB idle, page tables, disk requests in flight */
 	THREADS = 128, /* 64 disk workers, and some */
-	ARGS_MAX = 64,
+	ARGS_MAX = 128,
+	TEXTS_MAX = 8 + 3 * LIMIT_DISK_LAYERS,
 	TEXT_MAX = 256,
 	QEMU_ID = 1, /* inside its user namespace: not root there either */
 };
@@ -45,17 +58,19 @@ struct jail_qemu {
 	char closure[QEMU_PATH_MAX];
 	int closure_mount; /* detached, made by root's keeper; -1: the child binds the path */
 	int dev_mount;	   /* a /dev with kvm in it, or kvm alone; -1: none, or the child binds it */
-	bool kvm, root;
+	bool kvm, root, is_fork;
 	uint64_t disk_bytes;
 	int seccomp_fd;
+	int state_fd; /* our own description of it: children of one set must not share an offset */
 	int lent[2];
-	struct jail_fd fds[FD_END];
+	unsigned n_fds;
+	struct jail_fd fds[FDS_MAX];
 	struct jail_rlimit rlimits[8];
 	struct landlock_rule landlock[8];
 	unsigned n_rlimits, n_landlock;
 	unsigned n_args, n_texts;
 	const char *args[ARGS_MAX + 1];
-	char texts[8][TEXT_MAX]; /* arguments made of numbers */
+	char texts[TEXTS_MAX][TEXT_MAX]; /* arguments made of numbers */
 };
 
 /* ---- command line ---- */
@@ -72,11 +87,12 @@ static void add(struct jail_qemu *q, const char *option, const char *value)
 [[gnu::format(printf, 3, 4)]] static void addf(struct jail_qemu *q, const char *option,
 						const char *fmt, ...)
 {
-	char *text = q->texts[q->n_texts++];
+	char *text;
 	va_list ap;
 
-	if (q->n_texts > ARRAY_LEN(q->texts))
+	if (q->n_texts == ARRAY_LEN(q->texts))
 		abort();
+	text = q->texts[q->n_texts++];
 	va_start(ap, fmt);
 	(void)vsnprintf(text, TEXT_MAX, fmt, ap);
 	va_end(ap);
@@ -88,8 +104,7 @@ static void add(struct jail_qemu *q, const char *option, const char *value)
  * no guest can write a header that makes its disk another format.
  *
  * Files are not locked: a root has many readers, a disk one owner, its sandbox; and QEMU's
- * locks need a /dev/null it may open for writing. Flushes of the disk are not passed on: it
- * has to survive the guest, not the host. Disks come in the order the guest counts them.
+ * locks need a /dev/null it may open for writing.
  */
 static const struct {
 	const char *option, *value;
@@ -100,32 +115,64 @@ static const struct {
 	{"-display", "none"},
 	{"-L", "/firmware"},
 	{"-add-fd", "fd=3,set=3"},
-	{"-add-fd", "fd=4,set=4"},
-	{"-add-fd", "fd=9,set=9"},
+	{"-add-fd", "fd=6,set=6"},
 	{"-blockdev", "driver=file,node-name=root-file,filename=/dev/fdset/3,read-only=on,"
 		      "auto-read-only=off,locking=off"},
 	{"-blockdev", "driver=raw,node-name=root,file=root-file,read-only=on"},
-	{"-blockdev", "driver=file,node-name=disk-file,filename=/dev/fdset/4,read-only=off,"
-		      "auto-read-only=off,locking=off,discard=unmap,cache.no-flush=on"},
-	{"-blockdev", "driver=raw,node-name=disk,file=disk-file,read-only=off,discard=unmap,"
-		      "cache.no-flush=on"},
 	{"-device", "virtio-blk-device,drive=root"},
-	{"-device", "virtio-blk-device,drive=disk"},
-	{"-chardev", "socket,id=link,fd=7"},
+	{"-chardev", "socket,id=link,fd=4"},
 	{"-device", "virtio-serial-device"},
 	{"-device", "virtserialport,chardev=link,nr=1,id=agent0,name=agent0"},
-	{"-chardev", "socket,id=monitor,fd=8"},
+	{"-chardev", "socket,id=monitor,fd=5"},
 	{"-mon", "chardev=monitor,mode=control"},
-	{"-chardev", "file,id=console,path=/dev/fdset/9,append=on"},
+	{"-chardev", "file,id=console,path=/dev/fdset/6,append=on"},
 	{"-serial", "chardev:console"},
-	{"-kernel", "/proc/self/fd/5"},
-	{"-initrd", "/proc/self/fd/6"},
 	{"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"},
 };
 
-_Static_assert(FD_ROOT == 3 && FD_DISK == 4 && FD_KERNEL == 5 && FD_INITRD == 6 && FD_LINK == 7 &&
-		       FD_MONITOR == 8 && FD_CONSOLE == 9,
+static const struct {
+	const char *option, *value;
+} boot[] = {
+	{"-kernel", "/proc/self/fd/7"},
+	{"-initrd", "/proc/self/fd/8"},
+}, fork_off[] = {
+	{"-S", NULL},
+	{"-incoming", "defer"},
+	{"-global", "migration.send-configuration=off"},
+};
+
+_Static_assert(FD_ROOT == 3 && FD_LINK == 4 && FD_MONITOR == 5 && FD_CONSOLE == 6 && FD_KERNEL == 7 &&
+		       FD_INITRD == 8,
 	       "the command line names them");
+
+/*
+ * Layer i is node l<i> on l<i>-file; the driver goes on counting when it adds one to a machine
+ * that runs. Flushes of the disk are not passed on: it has to survive the guest, not the host.
+ */
+static void compose_disk(struct jail_qemu *q, unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		const char *read_only = i + 1 == n ? "off" : "on";
+		char backing[32] = "";
+
+		if (i)
+			(void)snprintf(backing, sizeof(backing), ",backing=l%u", i - 1);
+		addf(q, "-add-fd", "fd=%u,set=%u", FD_LAYER + i, FD_LAYER + i);
+		addf(q, "-blockdev",
+		     "driver=file,node-name=l%u-file,filename=/dev/fdset/%u,read-only=%s,"
+		     "auto-read-only=off,locking=off,discard=unmap,cache.no-flush=on",
+		     i, FD_LAYER + i, read_only);
+		addf(q, "-blockdev",
+		     "driver=%s,node-name=l%u,file=l%u-file%s,read-only=%s,discard=unmap,cache.no-flush=on",
+		     i ? "qcow2" : "raw", i, i, backing, read_only);
+	}
+	addf(q, "-device", "virtio-blk-device,drive=l%u", n - 1);
+}
+
+static unsigned layers_of(const struct jail_qemu_parts *p)
+{
+	return p->rec->layers ? (unsigned)p->rec->layers : 1;
+}
 
 /*
  * Emulated: `arat` lets an idle guest sleep (0.5 % of a core instead of 2.7); the clock's
@@ -141,21 +188,30 @@ static void compose(struct jail_qemu *q, const struct jail_qemu_parts *p)
 	id_format(&p->rec->id, id);
 	add(q, "qemu", NULL);
 	addf(q, "-name", "%s", id);
-	add(q, "-machine", "microvm,mem-merge=off,dump-guest-core=off");
+	add(q, "-machine", "microvm,memory-backend=ram,mem-merge=off,dump-guest-core=off");
 	if (q->kvm) {
 		add(q, "-accel", "kvm");
 		add(q, "-cpu", "host");
-		add(q, "-append", console);
 	} else {
 		addf(q, "-accel", "tcg,tb-size=%d", TB_MB);
 		add(q, "-cpu", "qemu64,+arat");
+	}
+	if (q->kvm && !q->is_fork)
+		add(q, "-append", console);
+	else if (!q->is_fork)
 		addf(q, "-append", "%s tsc_early_khz=%llu tsc=reliable mitigations=off cryptomgr.notests",
 		     console, (unsigned long long)p->tsc_khz);
-	}
 	addf(q, "-smp", "%llu", (unsigned long long)p->rec->vcpus);
 	addf(q, "-m", "%lluM", (unsigned long long)p->rec->memory_mb);
+	addf(q, "-object", "memory-backend-file,id=ram,size=%lluM,mem-path=/proc/self/fd/%d,share=off",
+	     (unsigned long long)p->rec->memory_mb, FD_MEMORY);
 	for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
 		add(q, fixed[i].option, fixed[i].value);
+	compose_disk(q, layers_of(p)); /* behind the root: the guest counts them */
+	for (size_t i = 0; i < ARRAY_LEN(boot) && !q->is_fork; i++)
+		add(q, boot[i].option, boot[i].value);
+	for (size_t i = 0; i < ARRAY_LEN(fork_off) && q->is_fork; i++)
+		add(q, fork_off[i].option, fork_off[i].value);
 	q->args[q->n_args] = NULL;
 }
 
@@ -182,23 +238,64 @@ static int check_fd(int fd, const char *name, int mode, bool reopened, struct st
 	return 0;
 }
 
-static int check_parts(const struct jail_qemu_parts *p, struct jail_qemu *q, struct err *e)
+/* What is named below /proc and opened under a uid that owns nothing. */
+enum { ROOT, LAST_LAYER, LAYER, KERNEL, INITRD, STATE };
+
+static int check_part(const struct jail_qemu_parts *p, unsigned i, int what, struct stat *st, struct err *e)
 {
 	static const struct {
 		const char *name;
 		int mode;
-		bool reopened; /* by name below /proc, under a uid that owns nothing */
-	} wants[JAIL_QEMU_FDS] = {
-		[JAIL_QEMU_ROOT] = {"root image", O_RDONLY, false},
-		[JAIL_QEMU_DISK] = {"disk", O_RDWR, false},
-		[JAIL_QEMU_KERNEL] = {"kernel", O_RDONLY, true},
-		[JAIL_QEMU_INITRD] = {"initial file system", O_RDONLY, true},
+		bool reopened;
+	} wants[] = {
+		[ROOT] = {"root image", O_RDONLY, false},
+		[LAST_LAYER] = {"disk", O_RDWR, false},
+		[LAYER] = {"disk's lower layer", O_RDONLY, false},
+		[KERNEL] = {"kernel", O_RDONLY, true},
+		[INITRD] = {"initial file system", O_RDONLY, true},
 	};
-	int r = 0;
 
-	if (p->n_fds != JAIL_QEMU_FDS)
-		return err_set(e, ERR_INVALID, "a machine takes %d descriptors, not %u", JAIL_QEMU_FDS,
-			       p->n_fds);
+	return check_fd(p->fds[i], wants[what].name, wants[what].mode, wants[what].reopened && p->root, st, e);
+}
+
+static int check_files(const struct jail_qemu_parts *p, struct jail_qemu *q, struct err *e)
+{
+	unsigned n = layers_of(p), at = 0;
+	struct stat st;
+	int r = check_part(p, at++, ROOT, &st, e);
+
+	for (unsigned i = 0; i < n && r == 0; i++) {
+		r = check_part(p, at++, i + 1 == n ? LAST_LAYER : LAYER, &st, e);
+		if (r == 0 && i == 0)
+			q->disk_bytes = (uint64_t)st.st_size;
+	}
+	if (r == 0 && !q->is_fork)
+		r = check_part(p, at++, KERNEL, &st, e);
+	if (r == 0 && !q->is_fork)
+		r = check_part(p, at++, INITRD, &st, e);
+	return r;
+}
+
+static int open_state(struct jail_qemu *q, int fd, struct err *e)
+{
+	char path[32];
+	struct stat st;
+
+	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size == 0)
+		return err_set(e, ERR_INVALID, "the machine's saved state must be a file with something in it");
+	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	q->state_fd = sys_open(path, O_RDONLY);
+	return q->state_fd < 0 ? err_sys(e, q->state_fd, "open the machine's saved state") : 0;
+}
+
+static int check_parts(const struct jail_qemu_parts *p, struct jail_qemu *q, struct err *e)
+{
+	unsigned n = layers_of(p);
+	int r;
+
+	if (p->n_fds != n + 3)
+		return err_set(e, ERR_INVALID, "a machine with a disk of %u layers takes %u descriptors, not %u", n,
+			       n + 3, p->n_fds);
 	if (p->rec->memory_mb < MEMORY_MIN_MB)
 		return err_set(e, ERR_INVALID,
 			       "memory_mb: %llu is too little, a kernel of its own needs %d",
@@ -207,32 +304,43 @@ static int check_parts(const struct jail_qemu_parts *p, struct jail_qemu *q, str
 		return err_set(e, ERR_UNSUPPORTED,
 			       "this host's time stamp counter can't be measured, and emulated guests "
 			       "hang without its frequency");
-	for (unsigned i = 0; i < JAIL_QEMU_FDS && r == 0; i++) {
-		struct stat st;
-
-		r = check_fd(p->fds[i], wants[i].name, wants[i].mode, wants[i].reopened && p->root, &st, e);
-		if (r == 0 && i == JAIL_QEMU_DISK)
-			q->disk_bytes = (uint64_t)st.st_size;
-	}
+	if (p->rec->closure.n && !span_is(p->rec->closure, p->host->hash))
+		return err_set(e, ERR_UNSUPPORTED,
+			       "the snapshot was made by another QEMU (%.*s) than this host's (%s); "
+			       "--disk-only takes its disk and boots",
+			       (int)MIN(p->rec->closure.n, (size_t)12), p->rec->closure.p, p->host->hash);
+	r = check_files(p, q, e);
+	if (r == 0)
+		r = jail_qemu_memory_check(p->memory_fd, p->rec->memory_mb, e);
+	if (r == 0 && q->is_fork)
+		r = open_state(q, p->fds[n + 2], e);
 	return r;
+}
+
+static void lend(struct jail_qemu *q, int from, int to)
+{
+	q->fds[q->n_fds++] = (struct jail_fd){from, to};
 }
 
 static void name_fds(struct jail_qemu *q, const struct jail_qemu_parts *p)
 {
-	const struct jail_fd fds[] = {
-		{p->console_fd, 1},
-		{p->console_fd, 2},
-		{p->fds[JAIL_QEMU_ROOT], FD_ROOT},
-		{p->fds[JAIL_QEMU_DISK], FD_DISK},
-		{p->fds[JAIL_QEMU_KERNEL], FD_KERNEL},
-		{p->fds[JAIL_QEMU_INITRD], FD_INITRD},
-		{p->link_fd, FD_LINK},
-		{p->monitor_fd, FD_MONITOR},
-		{p->console_fd, FD_CONSOLE},
-	};
+	unsigned n = layers_of(p);
 
-	_Static_assert(ARRAY_LEN(fds) <= ARRAY_LEN(q->fds), "descriptors");
-	memcpy(q->fds, fds, sizeof(fds));
+	lend(q, p->console_fd, 1);
+	lend(q, p->console_fd, 2);
+	lend(q, p->fds[0], FD_ROOT);
+	lend(q, p->link_fd, FD_LINK);
+	lend(q, p->monitor_fd, FD_MONITOR);
+	lend(q, p->console_fd, FD_CONSOLE);
+	if (q->is_fork) {
+		lend(q, q->state_fd, FD_STATE);
+	} else {
+		lend(q, p->fds[n + 1], FD_KERNEL);
+		lend(q, p->fds[n + 2], FD_INITRD);
+	}
+	lend(q, p->memory_fd, FD_MEMORY);
+	for (unsigned i = 0; i < n; i++)
+		lend(q, p->fds[1 + i], (int)(FD_LAYER + i));
 }
 
 /* ---- the root ---- */
@@ -356,7 +464,8 @@ static void limit(struct jail_qemu *q)
 	const struct jail_rlimit limits[] = {
 		{RLIMIT_CORE, 0, 0},
 		{RLIMIT_NOFILE, 256, 256},
-		{RLIMIT_FSIZE, q->disk_bytes, q->disk_bytes}, /* its disk is the largest thing it writes */
+		/* Its disk is the largest thing it writes; a layer of it has tables besides. */
+		{RLIMIT_FSIZE, q->disk_bytes + q->disk_bytes / 512 + 4 * MIB, q->disk_bytes + q->disk_bytes / 512 + 4 * MIB},
 		{RLIMIT_NPROC, THREADS + 32, THREADS + 32},
 		{RLIMIT_MEMLOCK, 0, 0},
 		{RLIMIT_MSGQUEUE, 0, 0},
@@ -371,20 +480,26 @@ static void limit(struct jail_qemu *q)
 
 static void confine(struct jail_qemu *q)
 {
-	static const struct landlock_rule rules[] = {
+	static const struct landlock_rule always[] = {
 		{"/qemu", LANDLOCK_MAY_READ | LANDLOCK_MAY_EXEC},
 		{"/lib64", LANDLOCK_MAY_READ | LANDLOCK_MAY_EXEC},
 		{"/lib", LANDLOCK_MAY_READ},
 		{"/modules", LANDLOCK_MAY_READ},
 		{"/firmware", LANDLOCK_MAY_READ},
-		{"/proc/self/fd/5", LANDLOCK_MAY_READ}, /* the kernel's file */
-		{"/proc/self/fd/6", LANDLOCK_MAY_READ}, /* the initrd's */
-		{"/dev/kvm", LANDLOCK_MAY_READ | LANDLOCK_MAY_WRITE},
 	};
+	static const struct landlock_rule to_boot[] = {
+		{"/proc/self/fd/7", LANDLOCK_MAY_READ}, /* the kernel's file */
+		{"/proc/self/fd/8", LANDLOCK_MAY_READ}, /* the initrd's */
+	};
+	static const struct landlock_rule with_kvm = {"/dev/kvm", LANDLOCK_MAY_READ | LANDLOCK_MAY_WRITE};
 
-	_Static_assert(ARRAY_LEN(rules) <= ARRAY_LEN(q->landlock), "rules");
-	memcpy(q->landlock, rules, sizeof(rules));
-	q->n_landlock = ARRAY_LEN(rules) - !q->kvm;
+	_Static_assert(ARRAY_LEN(always) + ARRAY_LEN(to_boot) + 1 <= ARRAY_LEN(q->landlock), "rules");
+	for (size_t i = 0; i < ARRAY_LEN(always); i++)
+		q->landlock[q->n_landlock++] = always[i];
+	for (size_t i = 0; i < ARRAY_LEN(to_boot) && !q->is_fork; i++)
+		q->landlock[q->n_landlock++] = to_boot[i];
+	if (q->kvm)
+		q->landlock[q->n_landlock++] = with_kvm;
 }
 
 /* ---- public ---- */
@@ -394,8 +509,9 @@ int jail_qemu_new(const struct jail_qemu_parts *p, struct jail_qemu **ret, struc
 	struct jail_qemu *q = mem_new(sizeof(*q));
 	int r;
 
-	q->closure_mount = q->dev_mount = q->seccomp_fd = -1;
+	q->closure_mount = q->dev_mount = q->seccomp_fd = q->state_fd = -1;
 	q->kvm = p->rec->kvm;
+	q->is_fork = p->rec->forked;
 	q->root = p->root;
 	r = check_parts(p, q, e);
 	if (r == 0)
@@ -446,7 +562,7 @@ void jail_qemu_spec(struct jail_qemu *q, struct jail_spec *s)
 	s->n_landlock = q->n_landlock;
 	s->seccomp_fd = q->seccomp_fd;
 	s->fds = q->fds;
-	s->n_fds = FD_END - 1; /* 1 to 9 */
+	s->n_fds = q->n_fds;
 	s->exec_fd = -1;
 	s->exec_path = "/qemu";
 	s->argv = q->args;
@@ -460,8 +576,33 @@ struct jail_qemu *jail_qemu_free(struct jail_qemu *q)
 	(void)sys_close(q->closure_mount);
 	(void)sys_close(q->dev_mount);
 	(void)sys_close(q->seccomp_fd);
+	(void)sys_close(q->state_fd);
 	free(q);
 	return NULL;
+}
+
+/* ---- memory ---- */
+
+enum { SEALS = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK };
+
+int jail_qemu_memory_check(int fd, uint64_t mb, struct err *e)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+	struct stat st;
+
+	if (seals < 0 || fstat(fd, &st) < 0)
+		return err_set(e, ERR_INVALID, "the memory must be a memory file");
+	if ((seals & SEALS) != SEALS)
+		return err_set(e, ERR_INVALID, "the memory must be sealed against writing, growing and shrinking");
+	if ((uint64_t)st.st_size != mb * MIB)
+		return err_set(e, ERR_INVALID, "the memory is %llu bytes long, memory_mb says %llu MiB",
+			       (unsigned long long)st.st_size, (unsigned long long)mb);
+	return 0;
+}
+
+int jail_qemu_memory_seal(int fd, struct err *e)
+{
+	return fcntl(fd, F_ADD_SEALS, SEALS | F_SEAL_SEAL) < 0 ? err_sys(e, -errno, "seal a memory file") : 0;
 }
 
 uint64_t jail_qemu_memory(const struct rec_machine_start *rec)

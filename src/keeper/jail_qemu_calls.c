@@ -5,7 +5,8 @@
  * commands and shutdown. What is not here ends the process (SIGSYS), so that a guest which
  * took QEMU over can't even try. Three kinds of entry are not plain permission:
  *
- * - files are opened for reading only: what is written came in as a descriptor;
+ * - files are opened for reading, the sealed memory alone for writing as well: what is
+ *   written came in as a descriptor;
  * - processes: threads, nothing else. execve has to stay for the program itself (a filter
  *   can't count); QEMU's own filter takes it away once it runs;
  * - what libraries try and survive answers an error: it is part of a normal start.
@@ -73,10 +74,13 @@ static const struct seccomp_rule always[] = {
 	{0},
 };
 
+/*
+ * QEMU opens its memory for reading and writing, though it maps it privately and the file is
+ * sealed; Landlock and the owners of files leave nothing else to open so.
+ */
 static const struct seccomp_rule files_read_only[] = {
-	ALLOW_IF(openat, 2, O_ACCMODE | O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY), 0),
+	ALLOW_IF(openat, 2, O_WRONLY | O_CREAT | O_TRUNC | (O_TMPFILE & ~O_DIRECTORY), 0),
 	ANSWER_IF(openat, EPERM, 2, O_WRONLY, O_WRONLY),
-	ANSWER_IF(openat, EPERM, 2, O_RDWR, O_RDWR),
 	ANSWER_IF(openat, EPERM, 2, O_CREAT, O_CREAT),
 	ANSWER_IF(openat, EPERM, 2, O_TRUNC, O_TRUNC),
 	{0},

@@ -7,12 +7,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "base/err.h"
 #include "base/macro.h"
 #include "base/mem.h"
 #include "base/span.h"
 #include "base/str.h"
+#include "keeper/copier.h"
 #include "keeper/jail.h"
 #include "keeper/jail_process.h"
 #include "keeper/jail_qemu.h"
@@ -72,6 +75,7 @@ struct slot {
 	struct process_shell *shell; /* READY */
 	struct jail_child child;     /* STARTING and RUNNING */
 	int link_fd, monitor_fd, console_fd;
+	int memory_fd; /* qemu: what its memory was at its start */
 
 	struct loop_io exit_io, status_io, console_io, group_io;
 	struct loop_timer lease, kill, clean;
@@ -81,6 +85,9 @@ struct slot {
 	char *tail; /* last words, TAIL_MAX; NULL: none yet */
 	size_t tail_len;
 
+	struct copier *copier;	    /* NULL: no copy under way or done */
+	struct machine_call *copy;  /* waits for it */
+	struct slot_copied copied;
 	struct machine_call *start; /* STARTING */
 	struct list releases;	    /* CLEANING: calls that wait */
 };
@@ -118,10 +125,96 @@ static gid_t slot_gid(const struct slot *s)
 
 /* ---- cleaning up ---- */
 
+/* ---- copies of memory ---- */
+
+static void answer_copy(struct slot *s, const struct err *why)
+{
+	struct machine_call *c = take_ptr(&s->copy);
+
+	if (c)
+		c->done(c, s, why);
+}
+
+/* Before its process is reaped: the one that copies reads it by number. */
+static void end_copy(struct slot *s)
+{
+	struct err why = ERR_INIT;
+
+	s->copied = (struct slot_copied){.fd = -1};
+	if (!s->copier)
+		return;
+	s->copier = copier_free(s->copier);
+	(void)err_set(&why, ERR_GONE, "the machine ended while its memory was copied");
+	answer_copy(s, &why);
+}
+
+static void copy_prepared(void *arg)
+{
+	answer_copy(arg, NULL);
+}
+
+static void copy_made(void *arg, int fd, uint64_t bytes, uint64_t us)
+{
+	struct slot *s = arg;
+
+	s->copied = (struct slot_copied){fd, bytes, us};
+	answer_copy(s, NULL);
+}
+
+static void copy_failed(void *arg, const struct err *why)
+{
+	struct slot *s = arg;
+
+	s->copier = copier_free(s->copier);
+	answer_copy(s, why);
+}
+
+int slot_save(struct slot *s, struct machine_call *c, struct err *e)
+{
+	const struct copier_events ev = {copy_prepared, copy_made, copy_failed, s};
+	struct stat st;
+	int r;
+
+	if (s->kind != MACHINE_QEMU)
+		return err_set(e, ERR_UNSUPPORTED, "a process sandbox has no memory of its own to copy");
+	if (s->copy)
+		return err_set(e, ERR_CONFLICT, "the machine's memory is being copied");
+	end_copy(s);
+	if (fstat(s->memory_fd, &st) < 0)
+		return err_sys(e, -errno, "look at the machine's memory");
+	r = copier_new(s->ms->loop, s->child.pid, s->memory_fd, (uint64_t)st.st_size, &ev, &s->copier, e);
+	if (r == 0)
+		s->copy = c;
+	return r;
+}
+
+int slot_copy(struct slot *s, struct machine_call *c, struct err *e)
+{
+	int r;
+
+	if (!s->copier || s->copy)
+		return err_set(e, ERR_CONFLICT, "no copy of the machine's memory is prepared");
+	r = copier_copy(s->copier, e);
+	if (r == 0)
+		s->copy = c;
+	return r;
+}
+
+struct slot_copied slot_copied(const struct slot *s)
+{
+	return s->copied;
+}
+
+void slot_copied_drop(struct slot *s)
+{
+	end_copy(s);
+}
+
 static void forget_process(struct slot *s)
 {
 	struct loop *l = s->ms->loop;
 
+	end_copy(s);
 	loop_io_del(l, &s->exit_io);
 	loop_io_del(l, &s->status_io);
 	loop_io_del(l, &s->console_io);
@@ -132,6 +225,7 @@ static void forget_process(struct slot *s)
 	s->link_fd = sys_close(s->link_fd);
 	s->monitor_fd = sys_close(s->monitor_fd);
 	s->console_fd = sys_close(s->console_fd);
+	s->memory_fd = sys_close(s->memory_fd);
 }
 
 static void answer_releases(struct slot *s)
@@ -215,6 +309,7 @@ static void start_cleaning(struct slot *s)
 		process_is_dead(s);
 		return;
 	}
+	end_copy(s);
 	(void)sys_pidfd_signal(s->child.pidfd, SIGKILL);
 }
 
@@ -331,6 +426,7 @@ static void on_exit_of(struct loop_io *io, unsigned events)
 	(void)events;
 	if (sys_pidfd_reap(io->fd, &s->how) < 0)
 		return;
+	end_copy(s);
 	loop_io_del(s->ms->loop, io);
 	s->child.pidfd = sys_close(s->child.pidfd);
 	switch (s->state) {
@@ -643,17 +739,37 @@ static int jail_qemu(struct slot *s, struct jail_qemu *q, struct err *e)
 	return jail_start(&spec, &s->child, e);
 }
 
+/* A boot starts from nothing; a fork brings its memory as the last but one descriptor. */
+static int take_memory(struct slot *s, const struct rec_machine_start *rec, const int *fds, unsigned n_fds,
+		       struct err *e)
+{
+	int r;
+
+	if (rec->forked) {
+		s->memory_fd = n_fds >= 2 ? sys_dup(fds[n_fds - 2]) : -EBADF;
+		return s->memory_fd < 0 ? err_sys(e, s->memory_fd, "take the memory") : 0;
+	}
+	s->memory_fd = sys_memfd("ram", MFD_ALLOW_SEALING);
+	if (s->memory_fd < 0)
+		return err_sys(e, s->memory_fd, "make a memory file");
+	r = ftruncate(s->memory_fd, (off_t)(rec->memory_mb * MIB)) < 0 ? -errno : 0;
+	return r < 0 ? err_sys(e, r, "make a memory file of %llu MiB", (unsigned long long)rec->memory_mb)
+		     : jail_qemu_memory_seal(s->memory_fd, e);
+}
+
 static int start_qemu(struct slot *s, const struct rec_machine_start *rec, const int *fds,
 		      unsigned n_fds, struct err *e)
 {
 	struct qemu_ends t = {-1, -1, -1};
 	struct jail_qemu *q = NULL;
-	int r = make_qemu_ends(s, &t, e);
+	int memory = take_memory(s, rec, fds, n_fds, e);
+	int r = memory < 0 ? memory : make_qemu_ends(s, &t, e);
 	const struct jail_qemu_parts parts = {
 		.host = s->ms->c.qemu,
 		.rec = rec,
 		.fds = fds,
 		.n_fds = n_fds,
+		.memory_fd = s->memory_fd,
 		.link_fd = t.link,
 		.monitor_fd = t.monitor,
 		.console_fd = t.console,
@@ -885,7 +1001,8 @@ int machines_new(struct loop *l, const struct machines_config *c, struct machine
 	ms->slots = mem_new(c->slots * sizeof(*ms->slots));
 	for (unsigned i = 0; i < c->slots; i++) {
 		ms->slots[i] = (struct slot){
-			.ms = ms, .n = i, .child = JAIL_CHILD_INIT, .link_fd = -1, .monitor_fd = -1, .console_fd = -1};
+			.ms = ms, .n = i, .child = JAIL_CHILD_INIT, .link_fd = -1, .monitor_fd = -1, .console_fd = -1,
+			.memory_fd = -1, .copied = {.fd = -1}};
 		list_init(&ms->slots[i].releases);
 	}
 	refill_soon(ms);

@@ -76,6 +76,19 @@ enum { SLOT_REASON_MAX = 1024 };
 void slot_info(const struct slot *s, struct rec_machine_info *ret, char reason[SLOT_REASON_MAX]);
 void slot_stats(struct slot *s, struct rec_machine_stats *ret);
 
+/*
+ * The memory of a running qemu machine, in two steps (keeper/copier.h). @c completes when the
+ * copy is prepared, or made: then slot_copied() has it until the next slot_save().
+ */
+int slot_save(struct slot *s, struct machine_call *c, struct err *e);
+int slot_copy(struct slot *s, struct machine_call *c, struct err *e);
+struct slot_copied {
+	int fd; /* lent, sealed */
+	uint64_t bytes, us;
+};
+struct slot_copied slot_copied(const struct slot *s);
+void slot_copied_drop(struct slot *s); /* it was given away */
+
 void slot_stop(struct slot *s, unsigned grace_ms); /* TERM, then KILL; of an ended one: nothing */
 /* Kill if needed and clean up; @c (may be NULL) completes when nothing is left, with no slot. */
 void slot_release(struct slot *s, struct machine_call *c);

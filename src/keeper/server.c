@@ -133,6 +133,7 @@ static int do_hello(struct request *q, struct err *e)
 		.qemu = span_of(i->qemu),
 		.qemu_reason = span_of(i->qemu_reason),
 		.process_reason = span_of(i->process_reason),
+		.closure = span_of(i->closure),
 	};
 
 	(void)e;
@@ -258,6 +259,62 @@ static int do_stats(struct request *q, struct err *e)
 	stream_accept(q->stream, &plain_ops, NULL);
 	reply(q->stream, &rec_machine_stats_type, &rec, NULL, 0);
 	return 0;
+}
+
+static void saved(struct machine_call *c, struct slot *s, const struct err *why)
+{
+	struct wait *w = CONTAINER_OF(c, struct wait, call);
+
+	(void)s;
+	if (w->stream && why)
+		stream_fail(w->stream, why);
+	else if (w->stream)
+		reply_empty(w->stream);
+	wait_free(w);
+}
+
+static void copied(struct machine_call *c, struct slot *s, const struct err *why)
+{
+	struct wait *w = CONTAINER_OF(c, struct wait, call);
+	struct slot_copied got = {.fd = -1};
+
+	if (!why)
+		got = slot_copied(s);
+	if (w->stream && why)
+		stream_fail(w->stream, why);
+	else if (w->stream)
+		reply(w->stream, &rec_machine_copied_type,
+		      &(struct rec_machine_copied){.bytes = got.bytes, .copy_us = got.us}, &got.fd, 1);
+	wait_free(w);
+	if (!why)
+		slot_copied_drop(s);
+}
+
+static int wait_for(struct request *q, int (*begin)(struct slot *s, struct machine_call *c, struct err *e),
+		    void (*done)(struct machine_call *c, struct slot *s, const struct err *why), struct err *e)
+{
+	struct slot *s = find(q, true, e);
+	struct wait *w;
+	int r;
+
+	if (!s)
+		return -e->code;
+	w = wait_new(q->server, q->stream);
+	w->call.done = done;
+	r = begin(s, &w->call, e);
+	if (r < 0)
+		wait_free(w);
+	return r;
+}
+
+static int do_save(struct request *q, struct err *e)
+{
+	return wait_for(q, slot_save, saved, e);
+}
+
+static int do_copy(struct request *q, struct err *e)
+{
+	return wait_for(q, slot_copy, copied, e);
 }
 
 static bool send_slot(struct stream *st, const struct slot *s)
@@ -393,7 +450,8 @@ static const struct {
 	{METHOD_MACHINE_START, do_start},  {METHOD_MACHINE_LIST, do_list},
 	{METHOD_MACHINE_ADOPT, do_adopt},  {METHOD_MACHINE_STOP, do_stop},
 	{METHOD_MACHINE_RELEASE, do_release}, {METHOD_MACHINE_STATS, do_stats},
-	{METHOD_MACHINE_WATCH, do_watch},
+	{METHOD_MACHINE_WATCH, do_watch},   {METHOD_MACHINE_SAVE, do_save},
+	{METHOD_MACHINE_COPY, do_copy},
 };
 
 /* Every request record of the keeper fits. */

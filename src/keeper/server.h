@@ -21,6 +21,7 @@ struct server_info {
 	bool root, kvm;
 	uint64_t tsc_khz;
 	const char *kvm_reason, *qemu, *qemu_reason, *process_reason;
+	const char *closure; /* SHA-256 of what runs as QEMU; "": none */
 	unsigned limits; /* CGROUP_* that hold */
 };
 

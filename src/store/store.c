@@ -31,6 +31,9 @@ static const char *const run_migrations[] = {
 	"CREATE TABLE intent ("
 	" sandbox BLOB NOT NULL, step TEXT NOT NULL, open INTEGER NOT NULL,"
 	" PRIMARY KEY (sandbox, step)) STRICT;",
+	"ALTER TABLE sandbox ADD COLUMN layers INTEGER NOT NULL DEFAULT 1;"
+	"ALTER TABLE sandbox ADD COLUMN path TEXT NOT NULL DEFAULT 'boot';"
+	"ALTER TABLE sandbox ADD COLUMN parent BLOB NOT NULL DEFAULT x'00000000000000000000000000000000';",
 	NULL,
 };
 
@@ -50,15 +53,15 @@ static const char *const run_statements[] = {
 	[SANDBOX_ADD] = "INSERT INTO sandbox (id, name, tenant, owner, request_id, template, image,"
 			" driver, vcpus, memory_mb, disk_mb, pids_max, ephemeral, metadata,"
 			" unenforced, stages, state, reason, created_ms, idle_timeout_ms,"
-			" idle_deadline_ms, deadline_ms, generation)"
-			" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+			" idle_deadline_ms, deadline_ms, generation, layers, path, parent)"
+			" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
 	[SANDBOX_UPDATE] = "UPDATE sandbox SET state = ?2, reason = ?3, idle_deadline_ms = ?4,"
-			   " generation = ?5, stages = ?6 WHERE id = ?1",
+			   " generation = ?5, stages = ?6, layers = ?7 WHERE id = ?1",
 	[SANDBOX_REMOVE] = "DELETE FROM sandbox WHERE id = ?1",
 	[SANDBOX_EACH] = "SELECT id, name, tenant, owner, request_id, template, image, driver,"
 			 " vcpus, memory_mb, disk_mb, pids_max, ephemeral, metadata, unenforced,"
 			 " stages, state, reason, created_ms, idle_timeout_ms, idle_deadline_ms,"
-			 " deadline_ms, generation FROM sandbox ORDER BY serial",
+			 " deadline_ms, generation, layers, path, parent FROM sandbox ORDER BY serial",
 	[INTENT_OPEN] = "INSERT INTO intent (sandbox, step, open) VALUES (?1, ?2, 1)"
 			" ON CONFLICT DO UPDATE SET open = 1",
 	[INTENT_CLOSE] = "UPDATE intent SET open = 0 WHERE sandbox = ?1 AND step = ?2",
@@ -131,7 +134,7 @@ static void bind_row(struct sqlite3_stmt *st, const struct store_sandbox *b)
 	const uint64_t numbers[] = {b->vcpus, b->memory_mb, b->disk_mb, b->pids_max, b->ephemeral};
 	const struct strv lists[] = {b->metadata, b->unenforced, b->stages};
 	const uint64_t ends[] = {b->created_ms, b->idle_timeout_ms, b->idle_deadline_ms,
-				 b->deadline_ms, b->generation};
+				 b->deadline_ms, b->generation, b->layers};
 	int at = 1;
 
 	db_bind_id(st, at++, &b->id);
@@ -145,6 +148,8 @@ static void bind_row(struct sqlite3_stmt *st, const struct store_sandbox *b)
 	db_bind_text(st, at++, b->reason);
 	for (size_t i = 0; i < ARRAY_LEN(ends); i++)
 		db_bind_u64(st, at++, ends[i]);
+	db_bind_text(st, at++, b->path);
+	db_bind_id(st, at++, &b->parent);
 }
 
 /* A list from disk is only a list if its last entry is closed. */
@@ -164,7 +169,7 @@ static int read_row(struct sqlite3_stmt *st, struct store_sandbox *b)
 	uint64_t *numbers[] = {&b->vcpus, &b->memory_mb, &b->disk_mb, &b->pids_max};
 	struct strv *lists[] = {&b->metadata, &b->unenforced, &b->stages};
 	uint64_t *ends[] = {&b->created_ms, &b->idle_timeout_ms, &b->idle_deadline_ms,
-			    &b->deadline_ms, &b->generation};
+			    &b->deadline_ms, &b->generation, &b->layers};
 	int at = 0, r = db_column_id(st, at++, &b->id);
 
 	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
@@ -178,7 +183,8 @@ static int read_row(struct sqlite3_stmt *st, struct store_sandbox *b)
 	b->reason = db_column_text(st, at++);
 	for (size_t i = 0; i < ARRAY_LEN(ends); i++)
 		*ends[i] = db_column_u64(st, at++);
-	return r;
+	b->path = db_column_text(st, at++);
+	return r < 0 ? r : db_column_id(st, at, &b->parent);
 }
 
 int store_sandbox_add(struct store *s, const struct store_sandbox *row, struct err *e)
@@ -200,6 +206,7 @@ int store_sandbox_update(struct store *s, const struct id *id, const struct stor
 	db_bind_u64(st, 4, life->idle_deadline_ms);
 	db_bind_u64(st, 5, life->generation);
 	db_bind_blob(st, 6, life->stages.p, life->stages.n);
+	db_bind_u64(st, 7, life->layers);
 	return db_run(s->run, st, e);
 }
 

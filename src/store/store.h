@@ -32,12 +32,15 @@ struct store_sandbox {
 	const char *state, *reason;
 	uint64_t created_ms, idle_timeout_ms, idle_deadline_ms, deadline_ms; /* unix; 0: none */
 	uint64_t generation; /* of the link */
+	uint64_t layers;     /* of its disk */
+	const char *path;    /* how it was made: boot, fork, pool */
+	struct id parent;    /* the snapshot it was started from; zero: none */
 };
 
 /* What changes in a sandbox's life. */
 struct store_life {
 	const char *state, *reason;
-	uint64_t idle_deadline_ms, generation;
+	uint64_t idle_deadline_ms, generation, layers;
 	struct strv stages;
 };
 

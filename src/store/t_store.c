@@ -55,6 +55,8 @@ static struct store_sandbox row(unsigned char n, const char *name, const char *r
 		.idle_deadline_ms = 6,
 		.deadline_ms = 7,
 		.generation = 8,
+		.layers = 1,
+		.path = "boot",
 	};
 }
 
@@ -97,7 +99,7 @@ static struct seen look(struct rig *r)
 static void rows_come_back_after_reopening(void **state)
 {
 	struct store_sandbox b = row(1, "web", "r1");
-	struct store_life life = {"running", "why not", 60, 80, {"image=5", 8}};
+	struct store_life life = {"running", "why not", 60, 80, 2, {"image=5", 8}};
 	struct rig r;
 	struct seen s;
 
@@ -276,7 +278,7 @@ static void newer_and_foreign_databases_are_left_alone(void **state)
 	r.store = store_close(r.store);
 	sql(&r, "PRAGMA user_version = 99");
 	open_fails(&r, ERR_UNSUPPORTED, "newer hotcell");
-	sql(&r, "PRAGMA user_version = 1; PRAGMA application_id = 5");
+	sql(&r, "PRAGMA user_version = 2; PRAGMA application_id = 5");
 	open_fails(&r, ERR_INVALID, "not written by hotcell");
 	sql(&r, "PRAGMA application_id = 1752134755"); /* ours again */
 	assert_int_equal(store_open(r.dir, &r.store, NULL), 0);
@@ -350,7 +352,7 @@ static sqlite3_vfs *bad_vfs(void)
 /* One life of a row; stops at the first failure. */
 static int live(struct store *s, const struct store_sandbox *b, struct err *e)
 {
-	struct store_life life = {"running", "", 1, 2, {NULL, 0}};
+	struct store_life life = {"running", "", 1, 2, 1, {NULL, 0}};
 	int r = store_sandbox_add(s, b, e);
 
 	if (r == 0)

@@ -1,0 +1,398 @@
+/* engine/capture.c - layer, freeze, copy, thaw */
+#include "engine/capture.h"
+#include <stdlib.h>
+#include <string.h>
+#include "base/macro.h"
+#include "base/mem.h"
+#include "engine/engine_int.h"
+#include "engine/sandbox.h"
+#include "engine/sets.h"
+#include "engine/step.h"
+#include "loop/link.h"
+#include "wire/gen/events.h"
+#include "wire/gen/methods.h"
+#include "wire/gen/records.h"
+
+enum { FREEZE_MS = 100 };
+
+enum phase { PHASE_LAYER, PHASE_FREEZE, PHASE_COPY, PHASE_GO, PHASE_THAW, PHASE_UNDO };
+
+struct capture {
+	struct engine *engine;
+	struct sandbox *sb; /* NULL: ended; waits for the driver or a job to let go of it */
+	struct capture_call *call;
+	enum phase phase;
+	struct work job;
+	struct err job_error, why;
+	int overlay_fd;
+	unsigned layer; /* its number */
+	struct stream *said;
+	struct driver_capture copy;
+	struct driver_req go;
+	struct set *set;
+	bool undo_waits;
+};
+
+static void go_on(struct capture *c);
+
+static const struct engine_host *host_of(const struct capture *c)
+{
+	return c->engine->host;
+}
+
+static void close_overlay(struct capture *c)
+{
+	if (c->overlay_fd >= 0)
+		host_of(c)->close_fd(host_of(c)->arg, c->overlay_fd);
+	c->overlay_fd = -1;
+}
+
+static void finish(struct capture *c, const struct err *why)
+{
+	struct sandbox *sb = c->sb;
+	struct capture_call *call = c->call;
+	struct set *set = take_ptr(&c->set);
+	struct err e = ERR_INIT;
+
+	err_copy(&e, why);
+	close_overlay(c);
+	sb->capture = NULL;
+	if (sb->link && !(call->stay && !e.code && set))
+		link_release(sb->link);
+	if (e.code)
+		set = set_unref(set);
+	free(c);
+	call->done(call, set, e.code ? &e : NULL);
+}
+
+/* ---- undoing the layer ---- */
+
+static void run_drop(struct work *w)
+{
+	struct capture *c = CONTAINER_OF(w, struct capture, job);
+
+	(void)host_of(c)->layers_drop(host_of(c)->arg, &c->sb->id, c->layer, &c->job_error);
+}
+
+/* The walk back of the sandbox waited for this job. */
+static void walk_on(struct capture *c)
+{
+	struct sandbox *sb = c->sb;
+
+	c->undo_waits = false;
+	finish(c, &sb->reason);
+	step_undo_link(&sb->plan);
+}
+
+static void dropped(struct work *w)
+{
+	struct capture *c = CONTAINER_OF(w, struct capture, job);
+
+	if (c->undo_waits)
+		walk_on(c);
+	else
+		finish(c, &c->why);
+}
+
+static void fail(struct capture *c, const struct err *why)
+{
+	if (!c->why.code)
+		err_copy(&c->why, why);
+	close_overlay(c);
+	if (c->layer == 0 || c->copy.is_layered) {
+		finish(c, &c->why);
+		return;
+	}
+	c->phase = PHASE_UNDO;
+	c->job.run = run_drop;
+	c->job.done = dropped;
+	work_submit(c->sb->engine->pool, &c->job);
+}
+
+/* ---- thaw ---- */
+
+static void thawed(struct stream *s, const struct err *why)
+{
+	struct capture *c = stream_arg(s);
+	struct err e = ERR_INIT;
+
+	c->said = NULL;
+	if (why) { /* a workload that stays frozen is no running sandbox */
+		err_copy(&e, why);
+		err_wrap(&e, "the guest did not go on");
+		sandbox_break(c->sb, &e); /* ends us */
+	} else if (c->why.code) {
+		fail(c, &c->why);
+	} else {
+		finish(c, NULL);
+	}
+}
+
+static void thaw(struct capture *c)
+{
+	static const struct stream_ops ops = {.closed = thawed};
+	struct err e = ERR_INIT;
+
+	c->phase = PHASE_THAW;
+	link_release(c->sb->link);
+	if (link_call(c->sb->link, METHOD_GUEST_THAW, &rec_empty_type, &(struct rec_empty){0}, false, NULL, 0,
+		      &ops, c, &c->said, &e) < 0)
+		fail(c, &e);
+}
+
+static void gone_on(struct driver_req *r, const struct err *why)
+{
+	struct capture *c = CONTAINER_OF(r, struct capture, go);
+
+	if (!c->sb) {
+		free(c);
+		return;
+	}
+	if (why)
+		fail(c, why);
+	else
+		thaw(c);
+}
+
+static void go_on(struct capture *c)
+{
+	struct err e = ERR_INIT;
+
+	c->phase = PHASE_GO;
+	c->go.done = gone_on;
+	if (c->sb->driver->resume(c->sb->machine, &c->go, &e) < 0)
+		fail(c, &e);
+}
+
+/* ---- copy ---- */
+
+static struct snap_manifest manifest_of(const struct capture *c)
+{
+	const struct sandbox *sb = c->sb;
+	const struct engine *g = sb->engine;
+	const struct keeper_host *h = g->keeper ? keeper_host(g->keeper) : NULL;
+	struct snap_manifest m = {
+		.sandbox = sb->id,
+		.parent = sb->parent,
+		.tsc_khz = h ? h->tsc_khz : 0,
+		.vcpus = sb->verdict.vcpus,
+		.memory_mb = sb->verdict.memory_mb,
+		.disk_mb = sb->verdict.disk_mb,
+		.pids_max = sb->verdict.pids_max,
+		.layers = c->layer ? c->layer : sb->layers,
+		.created_ms = loop_unix_ms(g->loop),
+		.generation = sb->generation,
+	};
+	const struct {
+		char *to;
+		size_t size;
+		const char *from;
+	} texts[] = {
+		{m.kind, sizeof(m.kind), c->call->kind},
+		{m.tenant, sizeof(m.tenant), sb->tenant},
+		{m.owner, sizeof(m.owner), sb->owner},
+		{m.template, sizeof(m.template), sb->template},
+		{m.image, sizeof(m.image), sb->image_digest},
+		{m.driver, sizeof(m.driver), sb->driver->name},
+		{m.closure, sizeof(m.closure), h ? h->closure : ""},
+		{m.cpu, sizeof(m.cpu), h && h->kvm ? "host, kvm" : "qemu64+arat, tcg"},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+		span_copy(span_of(texts[i].from), texts[i].to, texts[i].size);
+	return m;
+}
+
+static void copied(struct driver_req *r, const struct err *why)
+{
+	struct capture *c = CONTAINER_OF(CONTAINER_OF(r, struct driver_capture, req), struct capture, copy);
+	struct snap_manifest m;
+
+	if (!c->sb) {
+		if (!why) {
+			host_of(c)->close_fd(host_of(c)->arg, c->copy.memory_fd);
+			host_of(c)->close_fd(host_of(c)->arg, c->copy.state_fd);
+		}
+		free(c);
+		return;
+	}
+	if (c->copy.is_layered) {
+		c->sb->layers = c->layer + 1;
+		(void)sandbox_save(c->sb, NULL);
+	}
+	if (why) {
+		err_copy(&c->why, why);
+		thaw(c); /* the driver let it run on */
+		return;
+	}
+	m = manifest_of(c);
+	if (host_of(c)->random(host_of(c)->arg, m.id.b, ID_BYTES) < 0)
+		memset(m.id.b, 0, ID_BYTES);
+	c->set = set_new(c->sb->engine, &m, c->copy.memory_fd, c->copy.state_fd);
+	c->set->pause_us = c->copy.pause_us;
+	if (c->call->stay)
+		finish(c, NULL);
+	else
+		thaw(c);
+}
+
+static void copy(struct capture *c)
+{
+	struct err e = ERR_INIT;
+
+	c->phase = PHASE_COPY;
+	c->copy = (struct driver_capture){
+		.req.done = copied,
+		.overlay_fd = c->overlay_fd,
+		.layers = c->sb->layers,
+		.stay_stopped = c->call->stay,
+		.memory_fd = -1,
+		.state_fd = -1,
+	};
+	if (c->sb->driver->capture(c->sb->machine, &c->copy, &e) == 0)
+		return;
+	err_copy(&c->why, &e);
+	thaw(c);
+}
+
+/* ---- freeze ---- */
+
+static void frozen(struct stream *s, const struct err *why)
+{
+	struct capture *c = stream_arg(s);
+
+	c->said = NULL;
+	if (why) {
+		link_release(c->sb->link);
+		fail(c, why);
+	} else {
+		copy(c);
+	}
+}
+
+static void freeze(struct capture *c)
+{
+	static const struct stream_ops ops = {.closed = frozen};
+	const struct rec_guest_freeze rec = {.timeout_ms = FREEZE_MS};
+	struct err e = ERR_INIT;
+
+	c->phase = PHASE_FREEZE;
+	if (link_call(c->sb->link, METHOD_GUEST_FREEZE, &rec_guest_freeze_type, &rec, false, NULL, 0, &ops, c,
+		      &c->said, &e) < 0)
+		fail(c, &e);
+	else
+		link_hold(c->sb->link);
+}
+
+/* ---- layer ---- */
+
+static void run_add(struct work *w)
+{
+	struct capture *c = CONTAINER_OF(w, struct capture, job);
+
+	(void)host_of(c)->layers_add(host_of(c)->arg, &c->sb->id, c->layer, c->sb->verdict.disk_mb * MIB,
+				     &c->overlay_fd, &c->job_error);
+}
+
+static void added(struct work *w)
+{
+	struct capture *c = CONTAINER_OF(w, struct capture, job);
+
+	if (c->undo_waits)
+		walk_on(c);
+	else if (c->job_error.code) {
+		c->layer = 0;
+		fail(c, &c->job_error);
+	} else
+		freeze(c);
+}
+
+static int check(const struct sandbox *sb, struct err *e)
+{
+	int r = sandbox_check_running(sb, e);
+
+	if (r < 0)
+		return r;
+	if (!(sb->driver->caps & DRIVER_CAN_CAPTURE))
+		return err_set(e, ERR_UNSUPPORTED, "a %s sandbox has no memory of its own to copy: use isolation vm",
+			       sb->driver->name);
+	if (sb->capture)
+		return err_set(e, ERR_CONFLICT, "sandbox %s is being copied", sb->id_text);
+	return 0;
+}
+
+static struct capture *capture_new(struct sandbox *sb, struct capture_call *call)
+{
+	struct capture *c = mem_new(sizeof(*c));
+
+	*c = (struct capture){.engine = sb->engine, .sb = sb, .call = call, .overlay_fd = -1, .copy = {.memory_fd = -1, .state_fd = -1}};
+	sb->capture = c;
+	return c;
+}
+
+int capture_start(struct sandbox *sb, struct capture_call *call, struct err *e)
+{
+	struct capture *c;
+	int r = check(sb, e);
+
+	if (r < 0)
+		return r;
+	if (!call->stay && sb->layers >= LIMIT_DISK_LAYERS)
+		return err_set(e, ERR_LIMIT, "the disk of sandbox %s has %d layers, no more can be added; copy what "
+			       "you need into a new sandbox", sb->id_text, LIMIT_DISK_LAYERS);
+	c = capture_new(sb, call);
+	if (call->stay) {
+		freeze(c);
+		return 0;
+	}
+	c->layer = sb->layers;
+	c->job.run = run_add;
+	c->job.done = added;
+	work_submit(sb->engine->pool, &c->job);
+	return 0;
+}
+
+void capture_go_on(struct sandbox *sb, struct capture_call *call)
+{
+	call->stay = false;
+	go_on(capture_new(sb, call));
+}
+
+/* ---- the end ---- */
+
+bool capture_holds(struct sandbox *sb)
+{
+	struct capture *c = sb->capture;
+
+	if (!c)
+		return false;
+	if (c->phase == PHASE_LAYER || c->phase == PHASE_UNDO) {
+		c->undo_waits = true;
+		return true;
+	}
+	if (c->phase == PHASE_COPY || c->phase == PHASE_GO) {
+		struct capture_call *call = c->call;
+
+		/* The driver has it: its answer, which comes before the machine is gone, frees it. */
+		close_overlay(c);
+		sb->capture = NULL;
+		c->sb = NULL;
+		call->done(call, NULL, &sb->reason);
+	} else {
+		c->said = NULL; /* goes with the link */
+		finish(c, &sb->reason);
+	}
+	return false;
+}
+
+void capture_drop(struct sandbox *sb)
+{
+	struct capture *c = sb->capture;
+
+	if (!c)
+		return;
+	close_overlay(c);
+	sb->capture = NULL;
+	(void)set_unref(c->set);
+	free(c);
+}

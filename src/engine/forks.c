@@ -1,0 +1,932 @@
+/* engine/forks.c - fork, snapshot, pause, resume, rollback, hot templates: tasks on whole machines */
+#include "engine/forks.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/macro.h"
+#include "base/mem.h"
+#include "engine/capture.h"
+#include "engine/engine_int.h"
+#include "engine/sandbox.h"
+#include "engine/serve.h"
+#include "engine/sets.h"
+#include "engine/step.h"
+#include "loop/link.h"
+#include "store/store.h"
+#include "wire/gen/events.h"
+#include "wire/gen/limits.h"
+#include "wire/gen/methods.h"
+#include "wire/gen/records.h"
+
+enum { WARM_MS = 120000 }; /* one command or source of a template */
+
+/* One copy of a fork. */
+struct child {
+	struct sandbox_follow follow;
+	struct task *task;
+	struct id id;
+	bool runs;
+};
+
+struct task {
+	struct list link; /* in engine->tasks */
+	struct engine *engine;
+	struct stream *stream; /* NULL: its client is gone */
+	struct policy_principal who;
+	char tenant[SANDBOX_TEXT], owner[SANDBOX_TEXT];
+	struct sandbox *sb; /* NULL: none, or gone */
+	struct set *set;
+	struct capture_call capture;
+	struct set_wait wait;
+	struct sandbox_follow follow;
+	struct err why; /* of a failure that is being walked back from */
+	/* fork */
+	struct child *children;
+	unsigned count, settled, sent;
+	bool is_ephemeral;
+	char name[SANDBOX_TEXT];
+	/* snapshot */
+	uint64_t keep_ms;
+	/* rollback */
+	struct work job;
+	struct err job_error;
+	struct layers layers;
+	/* template */
+	struct stream *said;
+	const char *warm;
+	bool warms_code;
+};
+
+/* ---- tasks ---- */
+
+static void on_closed(struct stream *s, const struct err *why)
+{
+	struct task *t = stream_arg(s);
+
+	(void)why;
+	t->stream = NULL; /* what was begun is finished all the same */
+}
+
+static const struct stream_ops task_ops = {.closed = on_closed};
+static const struct stream_ops deaf = {0};
+
+static struct task *task_new(struct client *c, struct stream *s, struct sandbox *sb)
+{
+	struct task *t = mem_new(sizeof(*t));
+
+	*t = (struct task){.engine = c->engine, .stream = s, .sb = sb, .layers = LAYERS_INIT};
+	span_copy(span_of(c->who.tenant), t->tenant, sizeof(t->tenant));
+	span_copy(span_of(c->who.owner), t->owner, sizeof(t->owner));
+	t->who = (struct policy_principal){t->tenant, t->owner};
+	if (sb)
+		sb->task = t;
+	list_add_tail(&c->engine->tasks, &t->link);
+	stream_accept(s, &task_ops, t);
+	return t;
+}
+
+static void task_free(struct task *t)
+{
+	if (t->sb)
+		t->sb->task = NULL;
+	for (unsigned i = 0; t->children && i < t->count; i++)
+		sandbox_unfollow(&t->children[i].follow);
+	sandbox_unfollow(&t->follow);
+	set_forget(&t->wait);
+	(void)set_unref(t->set);
+	list_del(&t->link);
+	free(t->children);
+	free(t);
+}
+
+static void task_fail(struct task *t, const struct err *why)
+{
+	struct err e = *why;
+
+	if (t->stream) {
+		struct stream *s = take_ptr(&t->stream);
+
+		stream_fail(s, &e);
+	}
+	task_free(t);
+}
+
+static void reply_sandbox(struct task *t)
+{
+	struct rec_sandbox_info info;
+
+	if (t->stream) {
+		sandbox_info(t->sb, &info);
+		stream_accept(t->stream, &deaf, NULL);
+		(void)stream_reply(t->stream, &rec_sandbox_info_type, &info, false, NULL, 0, NULL);
+	}
+	task_free(t);
+}
+
+static void reply_set(struct task *t)
+{
+	struct rec_snapshot_info info;
+
+	if (t->stream) {
+		set_info(t->set, &info);
+		stream_accept(t->stream, &deaf, NULL);
+		(void)stream_reply(t->stream, &rec_snapshot_info_type, &info, false, NULL, 0, NULL);
+	}
+	task_free(t);
+}
+
+void task_lost(struct sandbox *sb)
+{
+	struct task *t = sb->task;
+
+	sb->task = NULL;
+	if (t)
+		t->sb = NULL;
+}
+
+void tasks_drop(struct engine *g)
+{
+	while (!list_empty(&g->tasks)) {
+		struct task *t = LIST_ENTRY(g->tasks.next, struct task, link);
+
+		if (t->stream)
+			stream_accept(t->stream, &deaf, NULL);
+		task_free(t);
+	}
+}
+
+/* Its sandbox went while something else was waited for. */
+static bool is_lost(struct task *t, enum sandbox_state want)
+{
+	struct err e = ERR_INIT;
+
+	if (t->sb && t->sb->state == want && !t->sb->plan.why.code)
+		return false;
+	err_set(&e, ERR_GONE, "the sandbox ended meanwhile");
+	task_fail(t, &e);
+	return true;
+}
+
+static struct sandbox *find(struct client *c, struct stream *s, struct span ref)
+{
+	struct sandbox *sb = sandbox_find(c->engine, c->who.tenant, ref);
+	struct err e = ERR_INIT;
+
+	if (!sb)
+		err_set(&e, ERR_NOT_FOUND, "there is no sandbox %.*s", (int)ref.n, ref.p);
+	else if (sb->task)
+		err_set(&e, ERR_CONFLICT, "sandbox %s is being copied, saved or put back", sb->id_text);
+	if (!e.code)
+		return sb;
+	stream_fail(s, &e);
+	return NULL;
+}
+
+/* Start to capture, or fail the task. */
+static void capture(struct task *t, const char *kind, bool stay,
+		    void (*done)(struct capture_call *c, struct set *set, const struct err *why))
+{
+	struct err e = ERR_INIT;
+
+	t->capture = (struct capture_call){.done = done, .stay = stay, .kind = kind};
+	if (capture_start(t->sb, &t->capture, &e) < 0)
+		task_fail(t, &e);
+}
+
+/* ---- fork ---- */
+
+static void fork_send(struct task *t)
+{
+	for (; t->sent < t->count; t->sent++) {
+		struct map_node *node = map_find(&t->engine->by_id, t->children[t->sent].id.b, ID_BYTES);
+		struct rec_sandbox_info info;
+
+		if (!node) /* removed since */
+			continue;
+		sandbox_info(CONTAINER_OF(node, struct sandbox, by_id), &info);
+		if (!stream_send_item(t->stream, &rec_sandbox_info_type, &info))
+			return;
+	}
+	stream_end(t->stream);
+}
+
+static void fork_writable(struct stream *s)
+{
+	struct task *t = stream_arg(s);
+
+	if (t->settled == t->count)
+		fork_send(t);
+}
+
+static void fork_closed(struct stream *s, const struct err *why)
+{
+	struct task *t = stream_arg(s);
+
+	(void)why;
+	t->stream = NULL;
+	if (t->settled == t->count)
+		task_free(t);
+}
+
+static void fork_answer(struct task *t)
+{
+	static const struct stream_ops ops = {.writable = fork_writable, .closed = fork_closed};
+
+	if (!t->stream) {
+		task_free(t);
+		return;
+	}
+	if (t->sb)
+		t->sb->task = NULL; /* the source is done with; only words are left */
+	t->sb = NULL;
+	stream_accept(t->stream, &ops, t);
+	(void)stream_reply(t->stream, &rec_empty_type, &(struct rec_empty){0}, true, NULL, 0, NULL);
+	fork_send(t);
+}
+
+/* All or nothing. */
+static void fork_undo(struct task *t)
+{
+	struct err why = t->why;
+
+	for (unsigned i = 0; i < t->count; i++) {
+		struct map_node *node = t->children[i].runs
+						? map_find(&t->engine->by_id, t->children[i].id.b, ID_BYTES)
+						: NULL;
+
+		if (node)
+			sandbox_remove(CONTAINER_OF(node, struct sandbox, by_id), &why);
+	}
+	task_fail(t, &why);
+}
+
+static void fork_settled(struct task *t)
+{
+	if (++t->settled < t->count)
+		return;
+	if (t->why.code)
+		fork_undo(t);
+	else
+		fork_answer(t);
+}
+
+static void child_done(struct sandbox_follow *f, struct sandbox *sb, const struct err *why)
+{
+	struct child *ch = CONTAINER_OF(f, struct child, follow);
+
+	(void)sb;
+	ch->runs = !why;
+	if (why && !ch->task->why.code)
+		err_copy(&ch->task->why, why);
+	fork_settled(ch->task);
+}
+
+static void start_child(struct task *t, unsigned i, const struct sandbox *source)
+{
+	struct child *ch = &t->children[i];
+	char name[SANDBOX_TEXT + 16] = "";
+	struct sandbox *sb;
+	struct err e = ERR_INIT;
+
+	if (t->name[0] && t->count == 1)
+		(void)snprintf(name, sizeof(name), "%s", t->name);
+	else if (t->name[0])
+		(void)snprintf(name, sizeof(name), "%s-%u", t->name, i + 1);
+	ch->task = t;
+	if (t->why.code || sandbox_fork(t->engine, &t->who, source, t->set, name, t->is_ephemeral, &sb, &e) < 0) {
+		if (!t->why.code)
+			err_copy(&t->why, &e);
+		fork_settled(t);
+		return;
+	}
+	ch->id = sb->id;
+	ch->follow.done = child_done;
+	sandbox_follow(sb, &ch->follow);
+}
+
+static void fork_captured(struct capture_call *c, struct set *set, const struct err *why)
+{
+	struct task *t = CONTAINER_OF(c, struct task, capture);
+	const struct sandbox *source = t->sb;
+	unsigned count = t->count;
+
+	if (why) {
+		task_fail(t, why);
+		return;
+	}
+	t->set = set;
+	engine_emit(t->engine, "info", EVENT_SANDBOX_FORKED, t->sb, NULL, "%u times, it stood still for %llu us",
+		    count, (unsigned long long)set->pause_us);
+	for (unsigned i = 0; i < count; i++)
+		start_child(t, i, source); /* the last one may free @t, when all had failed */
+}
+
+void run_fork(struct client *c, struct stream *s, const void *rec)
+{
+	const struct rec_sandbox_fork *rq = rec;
+	struct sandbox *sb = find(c, s, rq->sandbox);
+	struct task *t;
+
+	if (!sb)
+		return;
+	t = task_new(c, s, sb);
+	t->count = rq->count ? (unsigned)rq->count : 1;
+	t->children = mem_new(t->count * sizeof(*t->children));
+	t->is_ephemeral = rq->ephemeral;
+	span_copy(rq->name, t->name, sizeof(t->name));
+	capture(t, "fork", false, fork_captured);
+}
+
+/* ---- snapshot ---- */
+
+static void snapshot_saved(struct set_wait *w, const struct err *why)
+{
+	struct task *t = CONTAINER_OF(w, struct task, wait);
+
+	if (why)
+		task_fail(t, why);
+	else
+		reply_set(t);
+}
+
+static void snapshot_captured(struct capture_call *c, struct set *set, const struct err *why)
+{
+	struct task *t = CONTAINER_OF(c, struct task, capture);
+
+	if (why) {
+		task_fail(t, why);
+		return;
+	}
+	t->set = set;
+	(void)snprintf(set->m.name, sizeof(set->m.name), "%s", t->name);
+	if (t->keep_ms)
+		set->m.delete_ms = set->m.created_ms + t->keep_ms;
+	t->wait.done = snapshot_saved;
+	set_save(set, &t->wait);
+}
+
+static unsigned count_sets(const struct engine *g)
+{
+	unsigned n = 0;
+
+	LIST_FOR_EACH(pos, &g->sets)
+		n++;
+	return n;
+}
+
+static int check_snapshot(struct client *c, const struct rec_snapshot_create *rq, struct err *e)
+{
+	struct id id;
+
+	if (rq->name.n && id_parse(rq->name.p, rq->name.n, &id) == 0)
+		return err_set(e, ERR_INVALID, "name: looks like an id");
+	if (rq->name.n && set_name_is_taken(c->engine, c->who.tenant, rq->name))
+		return err_set(e, ERR_CONFLICT, "name: there is a snapshot %.*s", (int)rq->name.n, rq->name.p);
+	for (size_t i = 0; i < rq->name.n; i++)
+		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-", rq->name.p[i]))
+			return err_set(e, ERR_INVALID, "name: only [A-Za-z0-9_.-]");
+	if (count_sets(c->engine) >= LIMIT_SNAPSHOTS)
+		return err_set(e, ERR_LIMIT, "there are %d snapshots already", LIMIT_SNAPSHOTS);
+	return 0;
+}
+
+void run_snapshot_create(struct client *c, struct stream *s, const void *rec)
+{
+	const struct rec_snapshot_create *rq = rec;
+	struct sandbox *sb = find(c, s, rq->sandbox);
+	struct err e = ERR_INIT;
+	struct task *t;
+
+	if (!sb)
+		return;
+	if (check_snapshot(c, rq, &e) < 0) {
+		stream_fail(s, &e);
+		return;
+	}
+	t = task_new(c, s, sb);
+	span_copy(rq->name, t->name, sizeof(t->name));
+	t->keep_ms = rq->keep_ms;
+	capture(t, "snapshot", false, snapshot_captured);
+}
+
+static struct set *find_set(struct client *c, struct stream *s, struct span ref)
+{
+	struct set *set = set_find(c->engine, c->who.tenant, ref);
+	struct err e = ERR_INIT;
+
+	if (set)
+		return set;
+	err_set(&e, ERR_NOT_FOUND, "there is no snapshot %.*s", (int)ref.n, ref.p);
+	stream_fail(s, &e);
+	return NULL;
+}
+
+void run_snapshot_info(struct client *c, struct stream *s, const void *rec)
+{
+	const struct rec_snapshot_ref *rq = rec;
+	struct set *set = find_set(c, s, rq->snapshot);
+	struct rec_snapshot_info info;
+
+	if (!set)
+		return;
+	set_info(set, &info);
+	stream_accept(s, &deaf, NULL);
+	(void)stream_reply(s, &rec_snapshot_info_type, &info, false, NULL, 0, NULL);
+}
+
+static void set_removed(struct set_wait *w, const struct err *why)
+{
+	struct task *t = CONTAINER_OF(w, struct task, wait);
+
+	if (why) {
+		task_fail(t, why);
+		return;
+	}
+	if (t->stream) {
+		stream_accept(t->stream, &deaf, NULL);
+		(void)stream_reply(t->stream, &rec_empty_type, &(struct rec_empty){0}, false, NULL, 0, NULL);
+	}
+	task_free(t);
+}
+
+void run_snapshot_remove(struct client *c, struct stream *s, const void *rec)
+{
+	const struct rec_snapshot_ref *rq = rec;
+	struct set *set = find_set(c, s, rq->snapshot);
+	struct task *t;
+
+	if (!set)
+		return;
+	t = task_new(c, s, NULL);
+	t->wait.done = set_removed;
+	set_remove(set, &t->wait);
+}
+
+struct list_call {
+	struct call call;
+	uint64_t serial; /* of the last one sent */
+};
+
+static void list_pump(struct list_call *l)
+{
+	struct client *c = l->call.client;
+
+	LIST_FOR_EACH(pos, &c->engine->sets) {
+		const struct set *set = LIST_ENTRY(pos, struct set, link);
+		struct rec_snapshot_info info;
+
+		if (set->serial <= l->serial || !set->is_stored || set->is_removed ||
+		    strcmp(set->m.kind, "pause") == 0 || !policy_may_use(&c->who, set->m.tenant))
+			continue;
+		set_info(set, &info);
+		if (!stream_send_item(l->call.stream, &rec_snapshot_info_type, &info))
+			return;
+		l->serial = set->serial;
+	}
+	stream_end(l->call.stream);
+}
+
+static void list_writable(struct stream *s)
+{
+	list_pump(stream_arg(s));
+}
+
+static void list_closed(struct stream *s, const struct err *why)
+{
+	struct list_call *l = stream_arg(s);
+
+	(void)why;
+	list_del(&l->call.link);
+	free(l);
+}
+
+void run_snapshot_list(struct client *c, struct stream *s, const void *rec)
+{
+	static const struct stream_ops ops = {.writable = list_writable, .closed = list_closed};
+	struct list_call *l = mem_new(sizeof(*l));
+
+	(void)rec;
+	l->call.client = c;
+	l->call.stream = s;
+	list_add_tail(&c->calls, &l->call.link);
+	stream_accept(s, &ops, l);
+	(void)stream_reply(s, &rec_empty_type, &(struct rec_empty){0}, true, NULL, 0, NULL);
+	list_pump(l);
+}
+
+/* ---- pause ---- */
+
+static void pause_back(struct capture_call *c, struct set *set, const struct err *why)
+{
+	struct task *t = CONTAINER_OF(c, struct task, capture);
+	struct err e = t->why;
+
+	(void)set;
+	(void)why; /* it ends, and says so itself */
+	task_fail(t, &e);
+}
+
+/* It could not be written down: it runs on. */
+static void pause_undo(struct task *t, const struct err *why)
+{
+	err_copy(&t->why, why);
+	if (t->set->is_stored)
+		set_remove(t->set, NULL);
+	t->capture.done = pause_back;
+	capture_go_on(t->sb, &t->capture);
+}
+
+static void pause_parked(struct sandbox *sb)
+{
+	struct task *t = sb->task;
+
+	sandbox_paused(sb);
+	if (t)
+		reply_sandbox(t);
+}
+
+static void pause_saved(struct set_wait *w, const struct err *why)
+{
+	struct task *t = CONTAINER_OF(w, struct task, wait);
+	struct sandbox *sb = t->sb;
+	struct store_life life;
+	struct err e = ERR_INIT, gone = ERR_INIT;
+
+	if (!sb || sb->state != SANDBOX_RUNNING) {
+		if (!why)
+			set_remove(t->set, NULL);
+		(void)is_lost(t, SANDBOX_RUNNING);
+		return;
+	}
+	life = (struct store_life){
+		.state = sandbox_state_name(SANDBOX_PAUSED),
+		.reason = "",
+		.generation = sb->generation,
+		.layers = sb->layers,
+		.stages = {sb->stages, sb->stages_n},
+	};
+	err_copy(&e, why);
+	if (!e.code)
+		(void)store_sandbox_update(t->engine->store, &sb->id, &life, &e);
+	if (e.code) {
+		pause_undo(t, &e);
+		return;
+	}
+	err_set(&gone, ERR_FORKED, "the sandbox was paused; its programs go on when it is resumed");
+	step_unlink(sb, &gone);
+	step_park(sb, pause_parked);
+}
+
+static void pause_captured(struct capture_call *c, struct set *set, const struct err *why)
+{
+	struct task *t = CONTAINER_OF(c, struct task, capture);
+
+	if (why) {
+		task_fail(t, why);
+		return;
+	}
+	t->set = set;
+	set->m.id = t->sb->id;
+	t->wait.done = pause_saved;
+	set_save(set, &t->wait);
+}
+
+void run_pause(struct client *c, struct stream *s, const void *rec)
+{
+	const struct rec_sandbox_ref *rq = rec;
+	struct sandbox *sb = find(c, s, rq->sandbox);
+
+	if (sb)
+		capture(task_new(c, s, sb), "pause", true, pause_captured);
+}
+
+/* ---- resume ---- */
+
+static void resume_done(struct sandbox_follow *f, struct sandbox *sb, const struct err *why)
+{
+	struct task *t = CONTAINER_OF(f, struct task, follow);
+
+	(void)sb;
+	if (why)
+		task_fail(t, why);
+	else
+		reply_sandbox(t);
+}
+
+static void start_resume(struct task *t, struct set *set)
+{
+	struct err e = ERR_INIT;
+
+	t->follow.done = resume_done;
+	if (sandbox_resume_paused(t->sb, set, &e) < 0)
+		task_fail(t, &e);
+	else
+		sandbox_follow(t->sb, &t->follow);
+}
+
+void run_resume(struct client *c, struct stream *s, const void *rec)
+{
+	const struct rec_sandbox_ref *rq = rec;
+	struct sandbox *sb = find(c, s, rq->sandbox);
+	struct set *set;
+	struct err e = ERR_INIT;
+
+	if (!sb)
+		return;
+	set = set_of_pause(c->engine, &sb->id);
+	if (sb->state != SANDBOX_PAUSED)
+		err_set(&e, ERR_CONFLICT, "sandbox %s is %s, not paused", sb->id_text,
+			sandbox_state_name(sb->state));
+	else if (!set)
+		err_set(&e, ERR_NOT_FOUND, "sandbox %s was stopped in the middle of a rollback: roll it back again",
+			sb->id_text);
+	if (e.code)
+		stream_fail(s, &e);
+	else
+		start_resume(task_new(c, s, sb), set);
+}
+
+/* ---- rollback ---- */
+
+static void run_swap(struct work *w)
+{
+	struct task *t = CONTAINER_OF(w, struct task, job);
+	const struct engine_host *h = t->engine->host;
+
+	(void)h->layers_rollback(h->arg, &t->sb->id, &t->set->m.id, (unsigned)t->set->m.layers,
+				 t->set->m.disk_mb * MIB, &t->layers, &t->job_error);
+}
+
+static void swapped(struct work *w)
+{
+	struct task *t = CONTAINER_OF(w, struct task, job);
+	const struct engine_host *h = t->engine->host;
+	struct sandbox *sb = t->sb;
+
+	for (unsigned i = 0; i < t->layers.n; i++)
+		h->close_fd(h->arg, t->layers.fds[i]);
+	sb->is_swapping = false;
+	if (t->job_error.code) {
+		task_fail(t, &t->job_error);
+		return;
+	}
+	sb->layers = t->layers.n;
+	sb->parent = t->set->m.id;
+	if (sb->fate == SANDBOX_GONE) { /* removed meanwhile */
+		sandbox_remove(sb, &sb->reason);
+		(void)is_lost(t, SANDBOX_PAUSED);
+		return;
+	}
+	start_resume(t, t->set);
+}
+
+static void rollback_parked(struct sandbox *sb)
+{
+	struct task *t = sb->task;
+
+	sandbox_paused(sb);
+	sb->is_swapping = true;
+	t->job.run = run_swap;
+	t->job.done = swapped;
+	work_submit(t->engine->pool, &t->job);
+}
+
+static void rollback_loaded(struct set_wait *w, const struct err *why)
+{
+	struct task *t = CONTAINER_OF(w, struct task, wait);
+	struct err gone = ERR_INIT;
+
+	if (why) {
+		task_fail(t, why);
+		return;
+	}
+	if (t->sb && t->sb->state == SANDBOX_PAUSED) {
+		t->sb->is_swapping = true;
+		t->job.run = run_swap;
+		t->job.done = swapped;
+		work_submit(t->engine->pool, &t->job);
+		return;
+	}
+	if (is_lost(t, SANDBOX_RUNNING))
+		return;
+	err_set(&gone, ERR_FORKED, "the sandbox was rolled back");
+	step_unlink(t->sb, &gone);
+	step_park(t->sb, rollback_parked);
+}
+
+static int check_rollback(const struct sandbox *sb, const struct set *set, struct err *e)
+{
+	if (sb->state != SANDBOX_RUNNING && sb->state != SANDBOX_PAUSED)
+		return err_set(e, ERR_CONFLICT, "sandbox %s is %s", sb->id_text, sandbox_state_name(sb->state));
+	if (!id_eq(&set->m.sandbox, &sb->id))
+		return err_set(e, ERR_INVALID, "snapshot: it was taken of another sandbox; hotcell create --snapshot "
+			       "makes a new one from it");
+	if (set->m.layers + 1 > LIMIT_DISK_LAYERS)
+		return err_set(e, ERR_LIMIT, "the snapshot's disk has %llu layers, %d is the most",
+			       (unsigned long long)set->m.layers, LIMIT_DISK_LAYERS - 1);
+	return set_check(set, e);
+}
+
+void run_rollback(struct client *c, struct stream *s, const void *rec)
+{
+	const struct rec_sandbox_rollback *rq = rec;
+	struct sandbox *sb = find(c, s, rq->sandbox);
+	struct set *set = sb ? find_set(c, s, rq->snapshot) : NULL;
+	struct err e = ERR_INIT;
+	struct task *t;
+
+	if (!set)
+		return;
+	if (check_rollback(sb, set, &e) < 0) {
+		stream_fail(s, &e);
+		return;
+	}
+	t = task_new(c, s, sb);
+	t->set = set_ref(set);
+	t->wait.done = rollback_loaded;
+	set_load(set, &t->wait);
+}
+
+/* ---- hot templates ---- */
+
+static void next_warm(struct task *t);
+
+/* The builder goes, whatever came of it. */
+static void builder_away(struct task *t, const char *text)
+{
+	struct sandbox *sb = t->sb;
+	struct err why = ERR_INIT;
+
+	if (!sb)
+		return;
+	sb->task = NULL;
+	t->sb = NULL;
+	err_set(&why, ERR_GONE, "%s", text);
+	sandbox_remove(sb, &why);
+}
+
+static void template_fail(struct task *t, const struct err *why)
+{
+	struct err e = *why;
+
+	builder_away(t, "the template could not be built");
+	task_fail(t, &e);
+}
+
+/* The same in the same shape, built before: nobody starts from it any more. */
+static void retire_older(const struct set *new)
+{
+	LIST_FOR_EACH_SAFE(pos, &new->engine->sets) {
+		struct set *s = LIST_ENTRY(pos, struct set, link);
+		const struct snap_manifest *a = &s->m, *b = &new->m;
+
+		if (s != new && s->is_stored && !s->is_removed && strcmp(a->kind, b->kind) == 0 &&
+		    strcmp(a->tenant, b->tenant) == 0 && strcmp(a->template, b->template) == 0 &&
+		    strcmp(a->driver, b->driver) == 0 && a->vcpus == b->vcpus && a->memory_mb == b->memory_mb &&
+		    a->disk_mb == b->disk_mb)
+			set_remove(s, NULL);
+	}
+}
+
+static void template_saved(struct set_wait *w, const struct err *why)
+{
+	struct task *t = CONTAINER_OF(w, struct task, wait);
+
+	if (why) {
+		template_fail(t, why);
+		return;
+	}
+	retire_older(t->set);
+	builder_away(t, "the template is built");
+	reply_set(t);
+}
+
+static void template_captured(struct capture_call *c, struct set *set, const struct err *why)
+{
+	struct task *t = CONTAINER_OF(c, struct task, capture);
+
+	if (why) {
+		template_fail(t, why);
+		return;
+	}
+	t->set = set;
+	t->wait.done = template_saved;
+	set_save(set, &t->wait);
+}
+
+static void warm_data(struct stream *s, uint64_t offset, struct span bytes)
+{
+	(void)offset;
+	stream_consumed(s, bytes.n); /* what it prints is nobody's business */
+}
+
+static void warm_closed(struct stream *s, const struct err *why)
+{
+	struct task *t = stream_arg(s);
+	struct err e = ERR_INIT;
+
+	t->said = NULL;
+	if (!t->sb || t->sb->state != SANDBOX_RUNNING) {
+		(void)is_lost(t, SANDBOX_RUNNING);
+		return;
+	}
+	if (why) {
+		err_copy(&e, why);
+		err_wrap(&e, "warm: %s", t->warm);
+		template_fail(t, &e);
+		return;
+	}
+	next_warm(t);
+}
+
+static const struct stream_ops warm_ops = {.data = warm_data, .closed = warm_closed};
+
+static int warm_command(struct task *t, struct err *e)
+{
+	const struct rec_exec_start rec = {.command = span_of(t->warm), .timeout_ms = WARM_MS};
+
+	return link_call(t->sb->link, METHOD_EXEC_START, &rec_exec_start_type, &rec, false, NULL, 0, &warm_ops, t,
+			 &t->said, e);
+}
+
+static int warm_code(struct task *t, struct err *e)
+{
+	const char *source = strchr(t->warm, '=');
+	const struct rec_code_run rec = {
+		.language = {t->warm, (size_t)(source - t->warm)},
+		.source = span_of(source[1] ? source + 1 : "\n"),
+		.timeout_ms = WARM_MS,
+	};
+
+	return link_call(t->sb->link, METHOD_CODE_RUN, &rec_code_run_type, &rec, false, NULL, 0, &warm_ops, t,
+			 &t->said, e);
+}
+
+static const char *warm_after(struct task *t)
+{
+	const struct image *i = &t->sb->image;
+	const char *next = t->warm ? strv_next(t->warms_code ? i->interpreters : i->warm, t->warm)
+				   : strv_first(i->warm);
+
+	if (!next && !t->warms_code) {
+		t->warms_code = true;
+		next = strv_first(i->interpreters);
+	}
+	return next;
+}
+
+static void next_warm(struct task *t)
+{
+	struct err e = ERR_INIT;
+	int r;
+
+	t->warm = warm_after(t);
+	if (!t->warm) {
+		capture(t, "template", true, template_captured);
+		return;
+	}
+	r = t->warms_code && strchr(t->warm, '=') ? warm_code(t, &e) : warm_command(t, &e);
+	if (r < 0)
+		template_fail(t, &e);
+}
+
+static void builder_ready(struct sandbox_follow *f, struct sandbox *sb, const struct err *why)
+{
+	struct task *t = CONTAINER_OF(f, struct task, follow);
+
+	if (why) {
+		task_fail(t, why);
+		return;
+	}
+	if (!(sb->driver->caps & DRIVER_CAN_CAPTURE)) {
+		struct err e = ERR_INIT;
+
+		err_set(&e, ERR_UNSUPPORTED, "driver %s can't be copied", sb->driver->name);
+		template_fail(t, &e);
+		return;
+	}
+	next_warm(t);
+}
+
+void run_template_build(struct client *c, struct stream *s, const void *rec)
+{
+	const struct rec_template_build *rq = rec;
+	const struct rec_sandbox_create want = {
+		.template = rq->template,
+		.vcpus = rq->vcpus,
+		.memory_mb = rq->memory_mb,
+		.disk_mb = rq->disk_mb,
+		.cold = true,
+	};
+	struct sandbox *sb;
+	struct err e = ERR_INIT;
+	struct task *t;
+
+	if (sandbox_create(c->engine, &c->who, &want, &sb, &e) < 0) {
+		stream_fail(s, &e);
+		return;
+	}
+	t = task_new(c, s, sb);
+	t->follow.done = builder_ready;
+	sandbox_follow(sb, &t->follow);
+}

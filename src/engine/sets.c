@@ -1,0 +1,437 @@
+/* engine/sets.c - the table of snapshot sets, and the jobs that move them between disk and memory */
+#include "engine/sets.h"
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include "base/macro.h"
+#include "base/mem.h"
+#include "engine/engine_int.h"
+#include "engine/log.h"
+#include "engine/sandbox.h"
+#include "snap/layers.h"
+#include "wire/gen/events.h"
+#include "wire/gen/records.h"
+
+static void on_expiry(struct loop_timer *t);
+
+static void arm_expiry(struct set *s)
+{
+	struct loop *l = s->engine->loop;
+	uint64_t now_ms = loop_unix_ms(l);
+
+	if (!s->m.delete_ms)
+		return;
+	loop_timer_set(l, &s->expiry,
+		       loop_now(l) + (s->m.delete_ms > now_ms ? s->m.delete_ms - now_ms : 0) * NS_PER_MS,
+		       on_expiry);
+}
+
+/* Where its layers are from now on. */
+static void name_folder(struct set *s)
+{
+	char text[ID_TEXT];
+
+	id_format(&s->m.id, text);
+	(void)snprintf(s->layers_from, sizeof(s->layers_from), "%s/%s", SNAPSHOTS_FOLDER, text);
+}
+
+struct set *set_new(struct engine *g, const struct snap_manifest *m, int memory_fd, int state_fd)
+{
+	struct set *s = mem_new(sizeof(*s));
+	char text[ID_TEXT];
+
+	*s = (struct set){
+		.engine = g, .refs = 1, .serial = ++g->next_serial_set, .m = *m, .memory_fd = memory_fd, .state_fd = state_fd,
+		.used_ns = loop_now(g->loop), .loaded = SNAP_SET_INIT};
+	list_init(&s->loads);
+	id_format(&m->sandbox, text);
+	(void)snprintf(s->layers_from, sizeof(s->layers_from), "%s/%s", SANDBOXES_FOLDER, text);
+	list_add_tail(&g->sets, &s->link);
+	return s;
+}
+
+struct set *set_ref(struct set *s)
+{
+	s->refs++;
+	s->used_ns = loop_now(s->engine->loop);
+	return s;
+}
+
+static void close_one(struct engine *g, int *fd)
+{
+	if (*fd >= 0)
+		g->host->close_fd(g->host->arg, *fd);
+	*fd = -1;
+}
+
+static void cool(struct set *s)
+{
+	close_one(s->engine, &s->memory_fd);
+	close_one(s->engine, &s->state_fd);
+}
+
+static void set_free(struct set *s)
+{
+	loop_timer_cancel(s->engine->loop, &s->expiry);
+	loop_call_cancel(s->engine->loop, &s->hot_call);
+	cool(s);
+	close_one(s->engine, &s->loaded.memory_fd);
+	close_one(s->engine, &s->loaded.state_fd);
+	list_del(&s->link);
+	free(s);
+}
+
+struct set *set_unref(struct set *s)
+{
+	if (s && --s->refs == 0)
+		set_free(s);
+	return NULL;
+}
+
+bool set_is_hot(const struct set *s)
+{
+	return s->memory_fd >= 0;
+}
+
+/* ---- the budget of memory ---- */
+
+static struct set *coldest(struct engine *g, uint64_t *ret_bytes)
+{
+	struct set *found = NULL;
+
+	*ret_bytes = 0;
+	LIST_FOR_EACH(pos, &g->sets) {
+		struct set *s = LIST_ENTRY(pos, struct set, link);
+
+		if (!set_is_hot(s))
+			continue;
+		*ret_bytes += s->m.memory_bytes;
+		if (s->refs == 1 && s->is_stored && s->doing == SET_IDLE && (!found || s->used_ns < found->used_ns))
+			found = s;
+	}
+	return found;
+}
+
+static void keep_to_budget(struct engine *g)
+{
+	for (;;) {
+		uint64_t bytes;
+		struct set *s = coldest(g, &bytes);
+
+		if (!s || bytes <= g->hot_budget_bytes)
+			return;
+		cool(s);
+	}
+}
+
+/* ---- finding ---- */
+
+static bool is_for(const struct set *s, const char *tenant)
+{
+	return s->is_stored && !s->is_removed && strcmp(s->m.tenant, tenant) == 0;
+}
+
+struct set *set_find(struct engine *g, const char *tenant, struct span ref)
+{
+	struct id id;
+	bool is_id = id_parse(ref.p, ref.n, &id) == 0;
+
+	LIST_FOR_EACH(pos, &g->sets) {
+		struct set *s = LIST_ENTRY(pos, struct set, link);
+
+		if (!is_for(s, tenant) || strcmp(s->m.kind, "pause") == 0)
+			continue;
+		if (is_id ? id_eq(&s->m.id, &id) : s->m.name[0] && span_is(ref, s->m.name))
+			return s;
+	}
+	return NULL;
+}
+
+struct set *set_of_pause(struct engine *g, const struct id *sandbox)
+{
+	LIST_FOR_EACH(pos, &g->sets) {
+		struct set *s = LIST_ENTRY(pos, struct set, link);
+
+		if (s->is_stored && !s->is_removed && strcmp(s->m.kind, "pause") == 0 &&
+		    id_eq(&s->m.id, sandbox))
+			return s;
+	}
+	return NULL;
+}
+
+bool set_name_is_taken(struct engine *g, const char *tenant, struct span name)
+{
+	LIST_FOR_EACH(pos, &g->sets) {
+		struct set *s = LIST_ENTRY(pos, struct set, link);
+
+		if (!s->is_removed && s->m.name[0] && strcmp(s->m.tenant, tenant) == 0 &&
+		    span_is(name, s->m.name))
+			return true;
+	}
+	return false;
+}
+
+static const char *closure_here(const struct engine *g)
+{
+	return g->keeper ? keeper_host(g->keeper)->closure : "";
+}
+
+struct set *set_for(struct sandbox *sb)
+{
+	struct engine *g = sb->engine;
+	struct set *found = NULL;
+
+	LIST_FOR_EACH(pos, &g->sets) {
+		struct set *s = LIST_ENTRY(pos, struct set, link);
+		const struct snap_manifest *m = &s->m;
+
+		if (!is_for(s, sb->tenant) || strcmp(m->kind, "template") != 0 ||
+		    strcmp(m->image, sb->image.digest) != 0 || strcmp(m->driver, sb->driver->name) != 0 ||
+		    strcmp(m->closure, closure_here(g)) != 0 || m->vcpus != sb->verdict.vcpus ||
+		    m->memory_mb != sb->verdict.memory_mb || m->disk_mb != sb->verdict.disk_mb)
+			continue;
+		if (!found || m->created_ms > found->m.created_ms)
+			found = s;
+	}
+	return found;
+}
+
+int set_check(const struct set *s, struct err *e)
+{
+	const struct engine *g = s->engine;
+	const struct keeper_host *h = g->keeper ? keeper_host(g->keeper) : NULL;
+
+	if (h && h->tsc_khz && s->m.tsc_khz && s->m.tsc_khz / 1000 != h->tsc_khz / 1000)
+		return err_set(e, ERR_UNSUPPORTED,
+			       "the snapshot was taken at %llu kHz of the time stamp counter, this host has "
+			       "%llu: its clocks would run wrong; --disk-only takes the disk and boots",
+			       (unsigned long long)s->m.tsc_khz, (unsigned long long)h->tsc_khz);
+	return 0;
+}
+
+/* ---- jobs ---- */
+
+static void start_removal(struct set *s);
+
+static void submit(struct set *s, int what, void (*run)(struct work *w), void (*done)(struct work *w))
+{
+	s->doing = what;
+	s->job_error = (struct err)ERR_INIT;
+	s->job.run = run;
+	s->job.done = done;
+	s->refs++; /* the job's */
+	work_submit(s->engine->pool, &s->job);
+}
+
+static void complete(struct set_wait *w, const struct err *why)
+{
+	if (w)
+		w->done(w, why);
+}
+
+/* The last use of @s by a job. */
+static void job_over(struct set *s)
+{
+	s->doing = SET_IDLE;
+	if (s->wants_removal)
+		start_removal(s);
+	keep_to_budget(s->engine);
+	(void)set_unref(s);
+}
+
+static void tell_loads(struct set *s, const struct err *why)
+{
+	struct list turn;
+
+	list_take(&s->loads, &turn);
+	while (!list_empty(&turn)) {
+		struct set_wait *w = LIST_ENTRY(turn.next, struct set_wait, link);
+
+		list_del(&w->link);
+		w->done(w, why);
+	}
+}
+
+static void run_load(struct work *w)
+{
+	struct set *s = CONTAINER_OF(w, struct set, job);
+	const struct engine_host *h = s->engine->host;
+
+	(void)h->set_load(h->arg, &s->m.id, &s->loaded, &s->job_error);
+}
+
+static void load_done(struct work *w)
+{
+	struct set *s = CONTAINER_OF(w, struct set, job);
+
+	if (!s->job_error.code) {
+		s->memory_fd = s->loaded.memory_fd;
+		s->state_fd = s->loaded.state_fd;
+		s->loaded = (struct snap_set)SNAP_SET_INIT;
+	}
+	tell_loads(s, s->job_error.code ? &s->job_error : NULL);
+	job_over(s);
+}
+
+static void on_hot(struct loop_call *c)
+{
+	struct set *s = CONTAINER_OF(c, struct set, hot_call);
+
+	s->refs++; /* who is told may let go of it */
+	tell_loads(s, NULL);
+	(void)set_unref(s);
+}
+
+void set_load(struct set *s, struct set_wait *w)
+{
+	s->used_ns = loop_now(s->engine->loop);
+	list_add_tail(&s->loads, &w->link);
+	if (set_is_hot(s))
+		loop_defer(s->engine->loop, &s->hot_call, on_hot);
+	else if (s->doing == SET_IDLE)
+		submit(s, SET_LOADING, run_load, load_done);
+}
+
+void set_forget(struct set_wait *w)
+{
+	if (w->link.next)
+		list_del(&w->link);
+}
+
+static void run_save(struct work *w)
+{
+	struct set *s = CONTAINER_OF(w, struct set, job);
+	const struct engine_host *h = s->engine->host;
+
+	(void)h->set_save(h->arg, &s->m, s->memory_fd, s->state_fd,
+			  strcmp(s->m.kind, "pause") == 0 ? NULL : s->layers_from, &s->job_error);
+}
+
+static void save_done(struct work *w)
+{
+	struct set *s = CONTAINER_OF(w, struct set, job);
+	struct err why = s->job_error;
+
+	if (!why.code) {
+		s->is_stored = true;
+		s->refs++; /* SETS-1 */
+		name_folder(s);
+		arm_expiry(s);
+		engine_emit(s->engine, "info", EVENT_SNAPSHOT_CREATED, NULL, NULL, "%s %s, %llu MiB",
+			    s->m.kind, s->m.name, (unsigned long long)(s->m.memory_bytes / MIB));
+	}
+	complete(take_ptr(&s->save), why.code ? &why : NULL);
+	job_over(s);
+}
+
+void set_save(struct set *s, struct set_wait *w)
+{
+	s->save = w;
+	submit(s, SET_SAVING, run_save, save_done);
+}
+
+static void run_remove(struct work *w)
+{
+	struct set *s = CONTAINER_OF(w, struct set, job);
+	const struct engine_host *h = s->engine->host;
+
+	(void)h->set_remove(h->arg, &s->m.id, &s->job_error);
+}
+
+static void remove_done(struct work *w)
+{
+	struct set *s = CONTAINER_OF(w, struct set, job);
+	struct err why = s->job_error;
+
+	if (why.code) {
+		s->is_removed = false; /* it is still there, and can be asked to go again */
+	} else {
+		s->is_stored = false;
+		s->refs--; /* SETS-1; the job holds one */
+		if (strcmp(s->m.kind, "pause") != 0)
+			engine_emit(s->engine, "info", EVENT_SNAPSHOT_REMOVED, NULL, NULL, "%s %s",
+				    s->m.kind, s->m.name);
+	}
+	complete(take_ptr(&s->remove), why.code ? &why : NULL);
+	job_over(s);
+}
+
+static void start_removal(struct set *s)
+{
+	s->wants_removal = false;
+	submit(s, SET_REMOVING, run_remove, remove_done);
+}
+
+void set_remove(struct set *s, struct set_wait *w)
+{
+	s->is_removed = true;
+	s->remove = w;
+	if (s->doing == SET_IDLE)
+		start_removal(s);
+	else
+		s->wants_removal = true;
+}
+
+static void on_expiry(struct loop_timer *t)
+{
+	struct set *s = CONTAINER_OF(t, struct set, expiry);
+
+	if (!s->is_removed)
+		set_remove(s, NULL);
+}
+
+/* ---- start and end ---- */
+
+static void found(void *arg, const struct id *id, const struct snap_manifest *m, const struct err *why)
+{
+	struct engine *g = arg;
+	struct set *s;
+	char text[ID_TEXT];
+
+	if (why) {
+		id_format(id, text);
+		log_line(g->host, g->loop, "warn", "snapshot_unusable", text, "text", why->text, NULL);
+		return;
+	}
+	s = set_new(g, m, -1, -1);
+	s->is_stored = true;
+	name_folder(s);
+	arm_expiry(s);
+}
+
+int sets_start(struct engine *g, struct err *e)
+{
+	return g->host->set_each ? g->host->set_each(g->host->arg, found, g, e) : 0;
+}
+
+void sets_drop(struct engine *g)
+{
+	while (!list_empty(&g->sets))
+		set_free(LIST_ENTRY(g->sets.next, struct set, link));
+}
+
+void set_info(const struct set *s, struct rec_snapshot_info *ret)
+{
+	const struct snap_manifest *m = &s->m;
+
+	*ret = (struct rec_snapshot_info){
+		.id = m->id,
+		.name = span_of(m->name),
+		.kind = span_of(m->kind),
+		.tenant = span_of(m->tenant),
+		.sandbox = m->sandbox,
+		.parent = m->parent,
+		.template = span_of(m->template),
+		.image = span_of(m->image),
+		.driver = span_of(m->driver),
+		.vcpus = m->vcpus,
+		.memory_mb = m->memory_mb,
+		.disk_mb = m->disk_mb,
+		.layers = m->layers,
+		.created_ms = m->created_ms,
+		.delete_ms = m->delete_ms,
+		.bytes = m->memory_bytes + m->state_bytes,
+		.hot = set_is_hot(s),
+		.pause_us = s->pause_us,
+	};
+}
