@@ -13,6 +13,7 @@
 #include "base/testing.h"
 #include "keeper/jail.h"
 #include "keeper/jail_qemu_calls.h"
+#include "keeper/keeper.h"
 #include "keeper/qemu_host.h"
 #include "sys/fd.h"
 #include "sys/landlock.h"
@@ -21,10 +22,12 @@
 #include "sys/sock.h"
 #include "wire/gen/records.h"
 
+enum { ROOT, DISK, KERNEL, INITRD, GIVEN };
+
 struct given {
 	struct qemu_host host;
 	struct rec_machine_start rec;
-	int fds[JAIL_QEMU_FDS], link[2], monitor[2], console[2];
+	int fds[GIVEN], memory, link[2], monitor[2], console[2];
 	struct jail_qemu_parts parts;
 };
 
@@ -42,6 +45,17 @@ static int file_of(int flags, mode_t mode)
 	return again;
 }
 
+static int memory_of(uint64_t mb, bool sealed)
+{
+	int fd = sys_memfd("ram", MFD_ALLOW_SEALING);
+
+	assert_true(fd >= 0);
+	assert_int_equal(ftruncate(fd, (off_t)(mb * MIB)), 0);
+	if (sealed)
+		assert_int_equal(jail_qemu_memory_seal(fd, NULL), 0);
+	return fd;
+}
+
 static void begin(struct given *g)
 {
 	*g = (struct given){
@@ -49,6 +63,7 @@ static void begin(struct given *g)
 		.rec = {.id = {{0xab}}, .kind = 2, .vcpus = 2, .memory_mb = 300},
 		.fds = {file_of(O_RDONLY, 0600), file_of(O_RDWR, 0600), file_of(O_RDONLY, 0644),
 			file_of(O_RDONLY, 0644)},
+		.memory = memory_of(300, true),
 	};
 	assert_int_equal(sys_socketpair(g->link), 0);
 	assert_int_equal(sys_socketpair(g->monitor), 0);
@@ -57,7 +72,8 @@ static void begin(struct given *g)
 		.host = &g->host,
 		.rec = &g->rec,
 		.fds = g->fds,
-		.n_fds = JAIL_QEMU_FDS,
+		.n_fds = GIVEN,
+		.memory_fd = g->memory,
 		.link_fd = g->link[1],
 		.monitor_fd = g->monitor[1],
 		.console_fd = g->console[1],
@@ -68,7 +84,7 @@ static void begin(struct given *g)
 static void end(struct given *g)
 {
 	int all[] = {g->fds[0],  g->fds[1],	g->fds[2],     g->fds[3],     g->link[0],
-		     g->link[1], g->monitor[0], g->monitor[1], g->console[0], g->console[1]};
+		     g->link[1], g->memory, g->monitor[0], g->monitor[1], g->console[0], g->console[1]};
 
 	for (size_t i = 0; i < ARRAY_LEN(all); i++)
 		(void)sys_close(all[i]);
@@ -80,6 +96,14 @@ static bool has(const struct jail_spec *s, const char *option, const char *value
 		if (strcmp(*a, option) == 0 && a[1] && strstr(a[1], value))
 			return true;
 	return false;
+}
+
+static int lent_as(const struct jail_spec *s, int to)
+{
+	for (unsigned i = 0; i < s->n_fds; i++)
+		if (s->fds[i].to == to)
+			return s->fds[i].from;
+	return -1;
 }
 
 static void composes(void **state)
@@ -98,16 +122,22 @@ static void composes(void **state)
 	assert_true(has(&s, "-append", "tsc_early_khz=2600123 tsc=reliable"));
 	assert_true(has(&s, "-name", "ab000000000000000000000000000000"));
 	assert_true(has(&s, "-sandbox", "spawn=deny"));
-	assert_int_equal(s.n_fds, 9);
-	for (unsigned i = 0; i < s.n_fds; i++)
-		assert_int_equal(s.fds[i].to, i + 1);
-	assert_int_equal(s.fds[2].from, g.fds[JAIL_QEMU_ROOT]);
-	assert_int_equal(s.fds[3].from, g.fds[JAIL_QEMU_DISK]);
+	assert_true(has(&s, "-machine", "memory-backend=ram"));
+	assert_true(has(&s, "-object", "size=300M,mem-path=/proc/self/fd/10,share=off"));
+	assert_true(has(&s, "-kernel", "/proc/self/fd/7") && has(&s, "-initrd", "/proc/self/fd/8"));
+	assert_false(has(&s, "-incoming", "defer"));
+	assert_true(has(&s, "-blockdev", "driver=raw,node-name=l0,file=l0-file,read-only=off"));
+	assert_true(has(&s, "-device", "drive=l0"));
+	assert_int_equal(lent_as(&s, 3), g.fds[ROOT]);
+	assert_int_equal(lent_as(&s, 12), g.fds[DISK]);
+	assert_int_equal(lent_as(&s, 10), g.memory);
+	assert_int_equal(s.n_fds, 10);
 	assert_int_equal(s.namespaces & CLONE_NEWNET, CLONE_NEWNET);
 	assert_false(s.keep_caps);
 	assert_true(s.seccomp_fd >= 0 && s.landlock && s.n_landlock);
 	for (unsigned i = 0; i < s.n_rlimits; i++)
-		bounded |= s.rlimits[i].what == RLIMIT_FSIZE && s.rlimits[i].hard == 1 << 20;
+		bounded |= s.rlimits[i].what == RLIMIT_FSIZE && s.rlimits[i].hard > 1 << 20 &&
+			   s.rlimits[i].hard < 8 << 20;
 	assert_true(bounded);
 	for (unsigned i = 0; i < s.n_landlock; i++)
 		assert_string_not_equal(s.landlock[i].path, "/dev/kvm");
@@ -115,6 +145,71 @@ static void composes(void **state)
 	assert_true(fcntl(g.console[1], F_GETFL) & O_NONBLOCK);
 	(void)jail_qemu_free(q);
 	end(&g);
+}
+
+/* Three layers, memory and state; no kernel, and nothing that lends one. */
+static void composes_a_fork(void **state)
+{
+	struct jail_spec s = {0};
+	struct jail_qemu *q = NULL;
+	struct given g;
+	int fds[6];
+
+	T_UNUSED(state);
+	begin(&g);
+	fds[0] = g.fds[ROOT];
+	fds[1] = g.fds[KERNEL]; /* any file that is open for reading */
+	fds[2] = g.fds[INITRD];
+	fds[3] = g.fds[DISK];
+	fds[4] = g.memory;
+	fds[5] = g.fds[KERNEL];
+	g.rec.forked = true;
+	g.rec.layers = 3;
+	g.parts.fds = fds;
+	g.parts.n_fds = ARRAY_LEN(fds);
+	assert_int_equal(jail_qemu_new(&g.parts, &q, NULL), 0);
+	jail_qemu_spec(q, &s);
+	assert_true(has(&s, "-incoming", "defer") && has(&s, "-global", "migration.send-configuration=off"));
+	assert_false(has(&s, "-kernel", "") || has(&s, "-initrd", "") || has(&s, "-append", ""));
+	assert_true(has(&s, "-blockdev", "driver=raw,node-name=l0,file=l0-file,read-only=on"));
+	assert_true(has(&s, "-blockdev", "driver=qcow2,node-name=l1,file=l1-file,backing=l0,read-only=on"));
+	assert_true(has(&s, "-blockdev", "driver=qcow2,node-name=l2,file=l2-file,backing=l1,read-only=off"));
+	assert_true(has(&s, "-device", "drive=l2") && !has(&s, "-device", "drive=l1"));
+	assert_int_equal(lent_as(&s, 14), fds[3]);
+	assert_true(lent_as(&s, KEEPER_STATE_FD) >= 0);
+	assert_int_not_equal(lent_as(&s, KEEPER_STATE_FD), fds[5]); /* an offset of its own */
+	for (unsigned i = 0; i < s.n_landlock; i++)
+		assert_null(strstr(s.landlock[i].path, "/proc"));
+	q = jail_qemu_free(q);
+	fds[1] = g.fds[DISK]; /* a lower layer that could be written */
+	assert_int_equal(jail_qemu_new(&g.parts, &q, NULL), -ERR_INVALID);
+	fds[1] = g.fds[KERNEL];
+	g.rec.closure = span_of("0123");
+	assert_int_equal(jail_qemu_new(&g.parts, &q, NULL), -ERR_UNSUPPORTED);
+	end(&g);
+}
+
+static void refuse_memory(int fd, const char *says)
+{
+	struct jail_qemu *q = NULL;
+	struct err e = ERR_INIT;
+	struct given g;
+
+	begin(&g);
+	g.parts.memory_fd = fd;
+	assert_int_equal(jail_qemu_new(&g.parts, &q, &e), -ERR_INVALID);
+	assert_non_null(strstr(e.text, says));
+	(void)sys_close(fd);
+	end(&g);
+}
+
+static void refuses_memory(void **state)
+{
+	T_UNUSED(state);
+	refuse_memory(memory_of(300, false), "sealed");
+	refuse_memory(memory_of(301, true), "memory_mb");
+	refuse_memory(file_of(O_RDWR, 0600), "memory");
+	refuse_memory(-1, "memory file");
 }
 
 static void composes_for_kvm(void **state)
@@ -159,17 +254,17 @@ static void refuses_descriptors(void **state)
 	int pair[2];
 
 	T_UNUSED(state);
-	refuse_fd(JAIL_QEMU_ROOT, file_of(O_RDWR, 0644), false, "root image must be a file opened for reading");
-	refuse_fd(JAIL_QEMU_ROOT, file_of(O_PATH, 0644), false, "root image");
-	refuse_fd(JAIL_QEMU_DISK, file_of(O_RDONLY, 0644), false, "disk must be a file opened for reading and writing");
-	refuse_fd(JAIL_QEMU_KERNEL, sys_open("/tmp", O_RDONLY), false, "kernel must be a file");
-	refuse_fd(JAIL_QEMU_KERNEL, sys_open("/dev/null", O_RDONLY), false, "kernel must be a file");
-	refuse_fd(JAIL_QEMU_KERNEL, file_of(O_RDONLY, 0600), true, "readable by everybody");
-	refuse_fd(JAIL_QEMU_INITRD, sys_memfd("empty", 0), false, "initial file system");
-	refuse_fd(JAIL_QEMU_INITRD, -1, false, "initial file system");
+	refuse_fd(ROOT, file_of(O_RDWR, 0644), false, "root image must be a file opened for reading");
+	refuse_fd(ROOT, file_of(O_PATH, 0644), false, "root image");
+	refuse_fd(DISK, file_of(O_RDONLY, 0644), false, "disk must be a file opened for reading and writing");
+	refuse_fd(KERNEL, sys_open("/tmp", O_RDONLY), false, "kernel must be a file");
+	refuse_fd(KERNEL, sys_open("/dev/null", O_RDONLY), false, "kernel must be a file");
+	refuse_fd(KERNEL, file_of(O_RDONLY, 0600), true, "readable by everybody");
+	refuse_fd(INITRD, sys_memfd("empty", 0), false, "initial file system");
+	refuse_fd(INITRD, -1, false, "initial file system");
 	assert_int_equal(sys_pipe(pair), 0);
 	(void)sys_close(pair[1]);
-	refuse_fd(JAIL_QEMU_INITRD, pair[0], false, "initial file system");
+	refuse_fd(INITRD, pair[0], false, "initial file system");
 }
 
 static void refuses_numbers(void **state)
@@ -182,7 +277,7 @@ static void refuses_numbers(void **state)
 	begin(&g);
 	g.parts.n_fds = 3;
 	assert_int_equal(jail_qemu_new(&g.parts, &q, &e), -ERR_INVALID);
-	g.parts.n_fds = JAIL_QEMU_FDS;
+	g.parts.n_fds = GIVEN;
 	g.rec.memory_mb = 127;
 	assert_int_equal(jail_qemu_new(&g.parts, &q, &e), -ERR_INVALID);
 	assert_non_null(strstr(e.text, "128"));
@@ -309,7 +404,7 @@ static void filters(void **state)
 		{reads, 0, 0},
 		{writes, EPERM, 0}, /* /dev/kvm; the rest is Landlock's */
 		{creates, EPERM, EPERM},
-		{makes_tmpfile, EPERM, -SIGSYS},
+		{makes_tmpfile, -SIGSYS, -SIGSYS},
 		{connects, EPERM, EPERM},
 		{clones3, ENOSYS, ENOSYS},
 		{forks, -SIGSYS, -SIGSYS},
@@ -328,5 +423,5 @@ static void filters(void **state)
 	}
 }
 
-T_MAIN(T(composes), T(composes_for_kvm), T(refuses_descriptors), T(refuses_numbers), T(every_fault),
+T_MAIN(T(composes), T(composes_a_fork), T(composes_for_kvm), T(refuses_memory), T(refuses_descriptors), T(refuses_numbers), T(every_fault),
        T(filters))

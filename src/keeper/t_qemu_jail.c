@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include "base/err.h"
 #include "base/testing.h"
@@ -19,13 +20,14 @@
 #include "sys/sock.h"
 #include "wire/gen/records.h"
 
-enum { IDS = 0x70010000, FILE_BYTES = 1 << 20, FDS = 10, NO_ANSWER = 1 << 20, PATIENCE_MS = 20000 };
+enum { ROOT, DISK, KERNEL, INITRD, GIVEN };
+enum { IDS = 0x70010000, FILE_BYTES = 1 << 20, FDS = 11, NO_ANSWER = 1 << 20, PATIENCE_MS = 20000 };
 
 struct world {
 	char dir[64];
 	struct qemu_host host;
 	struct rec_machine_start rec;
-	int fds[JAIL_QEMU_FDS], monitor, link, console;
+	int fds[GIVEN], memory, monitor, link, console;
 	struct jail_child child;
 };
 
@@ -79,17 +81,21 @@ static bool begin(struct world *w)
 	(void)snprintf(w->host.closure, sizeof(w->host.closure), "%s/root", w->dir);
 	w->host.root_fd = sys_open(w->host.closure, O_PATH | O_DIRECTORY);
 	w->rec = (struct rec_machine_start){.kind = 2, .vcpus = 1, .memory_mb = 128};
-	w->fds[JAIL_QEMU_ROOT] = file_of(w, "image", O_RDONLY);
-	w->fds[JAIL_QEMU_DISK] = file_of(w, "disk", O_RDWR);
-	w->fds[JAIL_QEMU_KERNEL] = file_of(w, "kernel", O_RDONLY);
-	w->fds[JAIL_QEMU_INITRD] = file_of(w, "initrd", O_RDONLY);
+	w->fds[ROOT] = file_of(w, "image", O_RDONLY);
+	w->fds[DISK] = file_of(w, "disk", O_RDWR);
+	w->fds[KERNEL] = file_of(w, "kernel", O_RDONLY);
+	w->fds[INITRD] = file_of(w, "initrd", O_RDONLY);
+	w->memory = sys_memfd("ram", MFD_ALLOW_SEALING);
+	assert_int_equal(ftruncate(w->memory, 128 << 20), 0);
+	assert_int_equal(jail_qemu_memory_seal(w->memory, NULL), 0);
 	return true;
 }
 
 static void end(struct world *w)
 {
-	for (int i = 0; i < JAIL_QEMU_FDS; i++)
+	for (int i = 0; i < GIVEN; i++)
 		(void)sys_close(w->fds[i]);
+	(void)sys_close(w->memory);
 	qemu_host_deinit(&w->host);
 	assert_int_equal(sys_remove_tree(AT_FDCWD, w->dir), 0);
 }
@@ -107,7 +113,7 @@ static int enter(struct world *w, struct err *e)
 	};
 	struct jail_qemu *q = NULL;
 	struct jail_qemu_parts p = {
-		.host = &w->host, .rec = &w->rec, .fds = w->fds, .n_fds = JAIL_QEMU_FDS, .tsc_khz = 1000000,
+		.host = &w->host, .rec = &w->rec, .fds = w->fds, .n_fds = GIVEN, .memory_fd = w->memory, .tsc_khz = 1000000,
 		.root = root, .uid_base = s.uid_base, .gid_base = s.gid_base,
 	};
 
@@ -160,13 +166,13 @@ static void nothing_to_reach(void **state)
 		const char *what;
 		int64_t want;
 	} tries[] = {
-		{"open the shared image for writing", -EPERM},
+		{"open the shared image for writing", landlock},
 		{"open the shared image again", landlock},
 		{"open the kernel by number", 0}, /* as QEMU does */
 		{"open the kernel for writing", -EPERM},
 		{"open /proc/self/mem", landlock},
 		{"read its own program", 0},
-		{"open its own program for writing", -EPERM},
+		{"open its own program for writing", landlock ? landlock : -EROFS},
 		{"make a file", -EPERM},
 		{"open a file of the host", -ENOENT},
 		{"open /dev/kvm without KVM", landlock},
@@ -191,6 +197,11 @@ static void nothing_to_reach(void **state)
 		{"chroot", kill},
 		{"raise a limit", kill},
 		{"change a mode", kill},
+		{"open the memory by number", 0}, /* as QEMU does */
+		{"write to the memory", -EPERM},
+		{"punch a hole into the memory", -EPERM},
+		{"map the memory so that others see it", -EPERM},
+		{"map the memory for itself", 0},
 	};
 	struct world w;
 

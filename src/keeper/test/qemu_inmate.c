@@ -1,7 +1,7 @@
 /*
  * keeper/test/qemu_inmate.c - stands in for QEMU in t_qemu_jail.c: it tries to get out
  *
- * Descriptors as QEMU's: 3 image, 4 disk, 5 kernel, 6 initrd, 7 link, 8 monitor, 9 console. A
+ * Descriptors as QEMU's: 3 image, 4 link, 5 monitor, 6 console, 7 kernel, 8 initrd, 10 memory, 12 disk. A
  * command is one byte on the monitor; the answer a number of 8 bytes: what was reached, or
  * -errno. A command that the filter forbids has no answer.
  */
@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
@@ -19,7 +20,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-enum { IMAGE = 3, DISK, KERNEL, INITRD, LINK, MONITOR, CONSOLE, FDS_MAX = 256, PIDS_MAX = 100000 };
+enum { IMAGE = 3, LINK, MONITOR, CONSOLE, KERNEL, INITRD, MEMORY = 10, DISK = 12, FDS_MAX = 256, PIDS_MAX = 100000 };
 
 static int64_t code(int64_t r)
 {
@@ -45,12 +46,12 @@ static int64_t image_by_name(void)
 
 static int64_t kernel_by_name(void)
 {
-	return try_open("/proc/self/fd/5", O_RDONLY);
+	return try_open("/proc/self/fd/7", O_RDONLY);
 }
 
 static int64_t kernel_for_writing(void)
 {
-	return try_open("/proc/self/fd/5", O_WRONLY | O_TRUNC);
+	return try_open("/proc/self/fd/7", O_WRONLY | O_TRUNC);
 }
 
 static int64_t own_memory(void)
@@ -105,7 +106,32 @@ static int64_t grow_disk(void)
 	(void)signal(SIGXFSZ, SIG_IGN);
 	if (fstat(DISK, &st) < 0)
 		return -errno;
-	return code(pwrite(DISK, "x", 1, st.st_size));
+	return code(pwrite(DISK, "x", 1, 2 * st.st_size + (16 << 20)));
+}
+
+static int64_t memory_by_name(void)
+{
+	return try_open("/proc/self/fd/10", O_RDWR); /* as QEMU does */
+}
+
+static int64_t write_memory(void)
+{
+	return code(pwrite(MEMORY, "x", 1, 0));
+}
+
+static int64_t punch_memory(void)
+{
+	return code(fallocate(MEMORY, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 4096));
+}
+
+static int64_t share_memory(void)
+{
+	return mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, MEMORY, 0) == MAP_FAILED ? -errno : 0;
+}
+
+static int64_t map_memory(void)
+{
+	return mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, MEMORY, 0) == MAP_FAILED ? -errno : 0;
 }
 
 static int64_t count_descriptors(void)
@@ -214,6 +240,7 @@ static int64_t (*const commands[])(void) = {
 	program_for_writing, new_file, host_file, kvm, write_image, write_kernel, write_disk, grow_disk,
 	count_descriptors, count_processes, machine_wide_proc, host_root, uid, sockets, netlink, limit_files,
 	become_root, forks, mounts, unshares, traces, signals, chroots, raises_limit, changes_mode,
+	memory_by_name, write_memory, punch_memory, share_memory, map_memory,
 };
 
 int main(void)
