@@ -22,5 +22,8 @@ test_info() { suite_info; }
 test_deadlines() { suite_deadlines 2s; }
 test_pressure() { suite_pressure 512 4096; }
 test_example() { suite_example; }
+test_code() { suite_code; }
+test_code_results() { suite_code_results; }
+test_code_ends() { suite_code_ends; }
 
 run_tests

@@ -351,3 +351,163 @@ suite_example() {
 	same 100001 "$(wc -l <"$SCRATCH/report/sales.csv")" "lines of the CSV"
 	no_traces
 }
+
+# ---- code ----
+
+# runs STATUS STDOUT ARGUMENT... - hotcell code run box ARGUMENT... ends and prints like this
+runs() {
+	want_status=$1 want_text=$2
+	shift 2
+	status "$want_status" hotcell code run box "$@"
+	same "$want_text" "$(cat "$OUT")" "stdout of $*"
+}
+
+suite_code() {
+	box
+	runs 0 '' 'x = 6 * 7; import os; os.chdir("/tmp")'
+	runs 0 "(42, '/tmp')" 'x, os.getcwd()'
+	runs 0 9731 'text = "héllo ☃"; ord(text[-1])'
+	runs 0 'héllo ☃' 'print(text)'
+	# output of every kind, in order, and of children
+	runs 0 'one
+child
+two
+3' 'import subprocess, sys
+print("one"); subprocess.run("echo child; echo oops >&2", shell=True); print("two"); 3'
+	same oops "$(cat "$ERR")" "stderr of a child"
+	runs 1 before 'print("before")
+def f():
+    raise ValueError("no such luck")
+f()'
+	contains "$(cat "$ERR")" 'File "<cell'
+	contains "$(cat "$ERR")" 'ValueError: no such luck'
+	[ "$(grep -c 'File ' "$ERR")" = 2 ] || fail "frames that are not the code's: $(cat "$ERR")"
+	runs 1 '' 'a b'
+	contains "$(cat "$ERR")" 'SyntaxError: invalid syntax'
+	runs 1 '' 'input()'
+	contains "$(cat "$ERR")" EOFError
+	runs 3 '' 'sys.exit(3)'
+	runs 0 done 'import asyncio
+await asyncio.sleep(0.01)
+print("done")'
+	runs 0 '4' 'if os.fork() == 0: sys.exit(4)
+os.wait()[1] >> 8'
+	# other contexts know nothing of it
+	other=$(hotcell code open box --cwd /usr --env A=b)
+	runs 0 "(False, '/usr', 'b')" --context "$other" 'import os; "x" in dir(), os.getcwd(), os.environ["A"]'
+	status 0 hotcell code close box "$other"
+	refuses 125 'no context' code run box --context "$other" 1
+	refuses 125 'python, shell' code run box --language klingon 1
+	echo 'print(x)' | runs 0 42 -
+	echo 'x + 1' >"$SCRATCH/source.py"
+	runs 0 43 --file "$SCRATCH/source.py"
+	refuses 125 'one of them' code run box --file "$SCRATCH/source.py" 1
+	status 0 hotcell run --isolation "$ISOLATION" --code 'print(6 * 7)' --env A=b
+	same 42 "$(cat "$OUT")" "run --code"
+	status 7 hotcell run --isolation "$ISOLATION" --language shell --code 'exit 7'
+	done_with
+}
+
+suite_code_results() {
+	box
+	status 0 hotcell code run --json box 'class Rich:
+    def _repr_html_(self): return "<b>é</b>"
+    def _repr_png_(self): return b"\x89PNG\0\xff"
+    def _repr_svg_(self): return "<svg/>"
+    def _repr_json_(self): return {"a": [1, 2]}
+    def __repr__(self): return "rich"
+display(1)
+Rich()'
+	python3 - "$OUT" <<'EOF' || fail "$(cat "$OUT")"
+import base64, json, sys
+pieces = [json.loads(line) for line in open(sys.argv[1])]
+got = {}
+for p in pieces[:-1]:
+    data = p["data"] if p["data_encoding"] == "utf-8" else base64.b64decode(p["data"])
+    assert p["kind"] == "result" and p["part"]["bytes"] == len(data.encode() if isinstance(data, str) else data), p
+    got[p["part"]["mime"], p["part"]["is_main"]] = data
+assert got == {("text/plain", False): "1", ("text/html", True): "<b>é</b>", ("image/png", True): b"\x89PNG\0\xff",
+               ("image/svg+xml", True): "<svg/>", ("application/json", True): '{"a": [1, 2]}',
+               ("text/plain", True): "rich"}, got
+assert pieces[-1]["kind"] == "end" and pieces[-1]["end"]["status"] == "ok", pieces[-1]
+EOF
+	status 0 hotcell code run box 'Rich()'
+	same rich "$(cat "$OUT")" "the text of a result"
+	contains "$(cat "$ERR")" 'image/png, 6 bytes'
+	mkdir "$SCRATCH/saved"
+	status 0 hotcell code run --save "$SCRATCH/saved" box 'Rich()'
+	same '3c7376672f3e' "$(od -An -tx1 "$SCRATCH"/saved/result-*.svg | tr -d ' ')" "the saved image"
+	same 4 "$(find "$SCRATCH/saved" -type f | wc -l)" "files saved"
+	# more than fits into any buffer, and more than may be
+	runs 0 '5000001 xz' 'big = "x" * 5000000 + "z"
+print(len(big), big[0] + big[-1])'
+	status 0 hotcell code run box 'print(big)'
+	same 5000002 "$(wc -c <"$OUT")" "bytes of a large output"
+	status 0 hotcell code run box 'type("Big", (), {"__repr__": lambda s: big * 7})()'
+	contains "$(tail -c 100 "$OUT")" 'cut: 35000007 bytes, 33554432 is the limit'
+	done_with
+}
+
+suite_code_ends() {
+	box
+	# live: the first line is here before the last one can be
+	hotcell code run box 'import os, time
+print("ready")
+while not os.path.exists("/tmp/go"): time.sleep(0.05)
+print("gone")' >"$SCRATCH/live" &
+	client=$!
+	eventually 30 grep -q ready "$SCRATCH/live"
+	refuses 125 busy code run box --context 1 1
+	status 0 hotcell exec box -- touch /tmp/go
+	wait $client
+	same 'ready gone' "$(tr '\n' ' ' <"$SCRATCH/live" | sed 's/ $//')" "live output"
+	# Ctrl-C reaches the code; the state stays
+	hotcell code run box 'kept = 1
+print("ready")
+while True: time.sleep(1)' >"$SCRATCH/live" 2>"$SCRATCH/trace" &
+	client=$!
+	eventually 30 grep -q ready "$SCRATCH/live"
+	kill -INT $client
+	got=0
+	wait $client || got=$?
+	same 130 "$got" "status after SIGINT"
+	contains "$(cat "$SCRATCH/trace")" KeyboardInterrupt
+	runs 0 1 kept
+	# a client that dies leaves the run; hotcell code interrupt ends it
+	hotcell code run box 'print("ready")
+while True: time.sleep(1)' >"$SCRATCH/live" 2>/dev/null &
+	client=$!
+	eventually 30 grep -q ready "$SCRATCH/live"
+	kill -KILL $client
+	wait $client || true
+	contains "$(hotcell code list box)" busy
+	status 0 hotcell code interrupt box 1
+	eventually 10 sh -c 'hotcell code list box | grep -q idle'
+	runs 0 1 kept
+	# a limit: interrupted, and when that is ignored, killed
+	runs 124 '' --timeout 300ms 'while True: pass'
+	contains "$(cat "$ERR")" 'was interrupted'
+	runs 0 1 kept
+	runs 124 '' --timeout 300ms 'import signal
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+while True: pass'
+	contains "$(cat "$ERR")" 'its state is lost'
+	runs 0 False '"kept" in dir()'
+	# a crash, and what it had started
+	runs 134 '' 'import os, subprocess
+subprocess.Popen(["sleep", "7531"])
+os.abort()'
+	contains "$(cat "$ERR")" 'signal 6'
+	eventually 10 sh -c '! hotcell ps box | grep "sleep 7531"'
+	runs 9 '' 'import os; os._exit(9)'
+	runs 0 2 'kept = 2; kept'
+	status 0 hotcell code restart box 1
+	runs 0 False '"kept" in dir()'
+	# the shell keeps its state, too
+	runs 3 '/tmp 5 v' --language shell 'cd /tmp; n=5; declare -A m; m[k]=v
+echo $PWD $n ${m[k]}; (exit 3)'
+	runs 0 '/tmp 5 v' --language shell 'echo $PWD $n ${m[k]}'
+	runs 124 '' --language shell --timeout 300ms 'while true; do sleep 1; done; echo never'
+	runs 0 5 --language shell 'echo $n'
+	done_with
+}
