@@ -97,7 +97,10 @@ struct driver {
 	int (*create)(struct loop *l, struct keeper *k, const struct machine_spec *s,
 		      const struct machine_events *ev, struct machine **ret, struct err *e);
 
-	/* Start it; afterwards take_link() gives the agent's stream. A fork stands still until resume(). @s as in create. */
+	/*
+	 * Start it; afterwards take_link() gives the agent's stream. @s as in create.
+	 * A fork stands still until resume().
+	 */
 	int (*start)(struct machine *m, const struct machine_spec *s, struct driver_req *r,
 		     struct err *e);
 

@@ -187,7 +187,8 @@ static void begin(struct stage *t)
 
 	*t = (struct stage){
 		.dir = "/tmp/t_kept.XXXXXX", .has_monitor = true, .agent_fd = -1, .qemu_fd = -1,
-		.spec = {.id = {{1, 2, 3}}, .vcpus = 1, .memory_mb = 256, .n_layers = 1, .memory_fd = -1, .state_fd = -1,
+		.spec = {.id = {{1, 2, 3}}, .vcpus = 1, .memory_mb = 256, .n_layers = 1,
+			 .memory_fd = -1, .state_fd = -1,
 			 .closure = "", .lease_ms = 1000},
 	};
 	t->ev = (struct machine_events){.gone = on_gone, .arg = t};

@@ -325,7 +325,8 @@ static struct capture *capture_new(struct sandbox *sb, struct capture_call *call
 {
 	struct capture *c = mem_new(sizeof(*c));
 
-	*c = (struct capture){.engine = sb->engine, .sb = sb, .call = call, .overlay_fd = -1, .copy = {.memory_fd = -1, .state_fd = -1}};
+	*c = (struct capture){.engine = sb->engine, .sb = sb, .call = call, .overlay_fd = -1,
+			      .copy = {.memory_fd = -1, .state_fd = -1}};
 	sb->capture = c;
 	return c;
 }

@@ -420,7 +420,8 @@ static int find_set(struct engine *g, const struct policy_principal *who,
 	if (rec->template.n && !span_is(rec->template, s->m.template))
 		return err_set(e, ERR_INVALID, "template: the snapshot's is %s", s->m.template);
 	if (span_is(rec->isolation, "process"))
-		return err_set(e, ERR_UNSUPPORTED, "isolation: a snapshot of a machine needs one, with a kernel of its own");
+		return err_set(e, ERR_UNSUPPORTED,
+			       "isolation: a snapshot of a machine needs one, with a kernel of its own");
 	*ret = s;
 	return 0;
 }
@@ -528,7 +529,8 @@ int sandbox_resume_paused(struct sandbox *sb, struct set *set, struct err *e)
 	uint64_t promised = sb->engine->usage.memory_promised_mb;
 
 	if (l->memory_budget_mb && promised + sb->verdict.memory_mb > l->memory_budget_mb)
-		return err_set(e, ERR_LIMIT, "memory_mb: %llu of %llu MiB are promised to others, this sandbox needs %llu",
+		return err_set(e, ERR_LIMIT,
+			       "memory_mb: %llu of %llu MiB are promised to others, this sandbox needs %llu",
 			       (unsigned long long)promised, (unsigned long long)l->memory_budget_mb,
 			       (unsigned long long)sb->verdict.memory_mb);
 	sb->set = set_ref(set);

@@ -41,7 +41,8 @@ struct set *set_new(struct engine *g, const struct snap_manifest *m, int memory_
 	char text[ID_TEXT];
 
 	*s = (struct set){
-		.engine = g, .refs = 1, .serial = ++g->next_serial_set, .m = *m, .memory_fd = memory_fd, .state_fd = state_fd,
+		.engine = g, .refs = 1, .serial = ++g->next_serial_set, .m = *m,
+		.memory_fd = memory_fd, .state_fd = state_fd,
 		.used_ns = loop_now(g->loop), .loaded = SNAP_SET_INIT};
 	list_init(&s->loads);
 	id_format(&m->sandbox, text);

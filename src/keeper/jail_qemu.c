@@ -461,11 +461,12 @@ static int setup(void *arg, struct err *e)
 
 static void limit(struct jail_qemu *q)
 {
+	/* Its disk is the largest thing it writes; a layer of it has tables besides. */
+	const rlim_t file = q->disk_bytes + q->disk_bytes / 512 + 4 * MIB;
 	const struct jail_rlimit limits[] = {
 		{RLIMIT_CORE, 0, 0},
 		{RLIMIT_NOFILE, 256, 256},
-		/* Its disk is the largest thing it writes; a layer of it has tables besides. */
-		{RLIMIT_FSIZE, q->disk_bytes + q->disk_bytes / 512 + 4 * MIB, q->disk_bytes + q->disk_bytes / 512 + 4 * MIB},
+		{RLIMIT_FSIZE, file, file},
 		{RLIMIT_NPROC, THREADS + 32, THREADS + 32},
 		{RLIMIT_MEMLOCK, 0, 0},
 		{RLIMIT_MSGQUEUE, 0, 0},

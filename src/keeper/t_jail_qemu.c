@@ -423,5 +423,6 @@ static void filters(void **state)
 	}
 }
 
-T_MAIN(T(composes), T(composes_a_fork), T(composes_for_kvm), T(refuses_memory), T(refuses_descriptors), T(refuses_numbers), T(every_fault),
+T_MAIN(T(composes), T(composes_a_fork), T(composes_for_kvm), T(refuses_memory), T(refuses_descriptors),
+       T(refuses_numbers), T(every_fault),
        T(filters))

@@ -113,7 +113,8 @@ static int enter(struct world *w, struct err *e)
 	};
 	struct jail_qemu *q = NULL;
 	struct jail_qemu_parts p = {
-		.host = &w->host, .rec = &w->rec, .fds = w->fds, .n_fds = GIVEN, .memory_fd = w->memory, .tsc_khz = 1000000,
+		.host = &w->host, .rec = &w->rec, .fds = w->fds, .n_fds = GIVEN, .memory_fd = w->memory,
+		.tsc_khz = 1000000,
 		.root = root, .uid_base = s.uid_base, .gid_base = s.gid_base,
 	};
 
