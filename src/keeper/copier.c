@@ -23,9 +23,11 @@
 #include "sys/sock.h"
 
 enum {
-	CHUNK = 1 << 20,     /* bytes copied at once */
-	ENTRIES = 8192,	     /* of pagemap, read at once: 32 MiB of memory */
-	REGIONS_MAX = 64,    /* pieces in which a machine may map its memory */
+	CHUNK = 1 << 20, /* of the base, read at once */
+	ENTRIES = 8192,	 /* of pagemap, read at once: 32 MiB of memory */
+	REGIONS_MAX = 64, /* pieces in which a machine may map its memory */
+	RUNS_MAX = 1024,  /* runs of pages fetched by one call: what the kernel takes */
+	FETCH_MAX = 64 << 20, /* bytes by one call */
 	LINE_MAX_BYTES = 4096,
 };
 
@@ -33,9 +35,12 @@ enum {
 #define PAGE_SWAPPED (UINT64_C(1) << 62)
 #define PAGE_OF_FILE (UINT64_C(1) << 61)
 
+/* Whoever lacks memory takes it from the copy before anything else of ours; the machine runs on. */
+#define OOM_SCORE "500"
+
 /* What the copying process says: of the preparation, then of the copy. */
 struct word {
-	int code;     /* errno; 0: done */
+	int code; /* errno; 0: done */
 	char what[64];
 	uint64_t bytes, us;
 };
@@ -46,14 +51,24 @@ struct region {
 	uint64_t start, bytes, offset; /* address in the machine, size, place in the file */
 };
 
+/* Runs of pages that wait to be fetched. */
+struct fetch {
+	struct iovec from[RUNS_MAX], to[RUNS_MAX];
+	unsigned n;
+	size_t bytes;
+};
+
 struct job {
 	pid_t pid;
 	int base_fd, to_fd, talk_fd;
 	uint64_t bytes, page;
 	struct region regions[REGIONS_MAX];
 	unsigned n_regions;
+	char *to;     /* the new file, mapped: one copy less than writing to it */
 	char *buffer; /* CHUNK */
 	uint64_t *entries;
+	struct fetch fetch;
+	uint64_t copied;
 	const char *what; /* is being done */
 };
 
@@ -96,25 +111,43 @@ static int find_regions(struct job *j)
 	return r == 0 && j->n_regions == 0 ? -ENOENT : r;
 }
 
-/* [at, at + n) of the machine to the same place of the file. */
-static int copy_range(struct job *j, const struct region *g, uint64_t at, uint64_t n)
+static int fetch_now(struct job *j)
 {
-	while (n) {
-		size_t part = (size_t)MIN(n, (uint64_t)CHUNK);
-		struct iovec to = {j->buffer, part};
-		struct iovec from = {(void *)(uintptr_t)(g->start + at), part}; /* NOLINT: another process's */
-		ssize_t got = process_vm_readv(j->pid, &to, 1, &from, 1, 0);
-		int r;
+	struct fetch *f = &j->fetch;
+	ssize_t got;
 
-		if (got <= 0)
-			return got < 0 ? -errno : -EFAULT;
-		r = sys_pwrite_full(j->to_fd, j->buffer, (size_t)got, g->offset + at);
-		if (r < 0)
-			return r;
-		at += (uint64_t)got;
-		n -= (uint64_t)got;
-	}
+	if (f->n == 0)
+		return 0;
+	got = process_vm_readv(j->pid, f->to, f->n, f->from, f->n, 0);
+	if (got < 0)
+		return -errno;
+	if ((size_t)got != f->bytes)
+		return -EFAULT; /* it unmapped some of it, or there is no memory for the copy */
+	j->copied += f->bytes;
+	f->n = 0;
+	f->bytes = 0;
 	return 0;
+}
+
+/* [at, at + n) of the region to the same place of the file; fetched by the next fetch_now(). */
+static int fetch_add(struct job *j, const struct region *g, uint64_t at, uint64_t n)
+{
+	struct fetch *f = &j->fetch;
+	int r = 0;
+
+	while (n && r == 0) {
+		size_t part = (size_t)MIN(n, (uint64_t)FETCH_MAX - f->bytes);
+
+		f->from[f->n] = (struct iovec){(void *)(uintptr_t)(g->start + at), part}; /* NOLINT: another process's */
+		f->to[f->n] = (struct iovec){j->to + g->offset + at, part};
+		f->n++;
+		f->bytes += part;
+		at += part;
+		n -= part;
+		if (f->n == RUNS_MAX || f->bytes == FETCH_MAX)
+			r = fetch_now(j);
+	}
+	return r;
 }
 
 static bool is_own(uint64_t entry)
@@ -123,7 +156,7 @@ static bool is_own(uint64_t entry)
 }
 
 /* Runs of own pages among @n entries from page @first of the region on. */
-static int copy_runs(struct job *j, const struct region *g, uint64_t first, size_t n, uint64_t *bytes)
+static int fetch_runs(struct job *j, const struct region *g, uint64_t first, size_t n)
 {
 	int r = 0;
 
@@ -136,42 +169,87 @@ static int copy_runs(struct job *j, const struct region *g, uint64_t first, size
 		}
 		while (i < n && is_own(j->entries[i]))
 			i++;
-		*bytes += (i - from) * j->page;
-		r = copy_range(j, g, (first + from) * j->page, (i - from) * j->page);
+		r = fetch_add(j, g, (first + from) * j->page, (i - from) * j->page);
 	}
 	return r;
 }
 
-static int copy_own(struct job *j, uint64_t *bytes)
+static int fetch_region(struct job *j, int pagemap_fd, const struct region *g)
+{
+	uint64_t pages = g->bytes / j->page;
+	int r = 0;
+
+	for (uint64_t at = 0; at < pages && r == 0;) {
+		size_t n = (size_t)MIN(pages - at, (uint64_t)ENTRIES);
+		ssize_t got = sys_pread(pagemap_fd, j->entries, n * sizeof(*j->entries),
+					(g->start / j->page + at) * sizeof(*j->entries));
+
+		if (got <= 0)
+			return got < 0 ? (int)got : -ESRCH; /* it died */
+		n = (size_t)got / sizeof(*j->entries);
+		r = fetch_runs(j, g, at, n);
+		at += n;
+	}
+	return r;
+}
+
+/* A machine never gives a page back (it has no balloon): what was its own once stays so. */
+static int copy_own(struct job *j)
 {
 	AUTO_CLOSE int fd = -1;
 	char path[64];
-	int r = 0;
+	int r = find_regions(j);
 
+	if (r < 0)
+		return r;
 	j->what = "read its memory";
+	j->copied = 0;
 	(void)snprintf(path, sizeof(path), "/proc/%d/pagemap", j->pid);
 	fd = sys_open(path, O_RDONLY);
 	if (fd < 0)
 		return fd;
-	for (unsigned k = 0; k < j->n_regions && r == 0; k++) {
-		const struct region *g = &j->regions[k];
-		uint64_t pages = g->bytes / j->page;
+	for (unsigned k = 0; k < j->n_regions && r == 0; k++)
+		r = fetch_region(j, fd, &j->regions[k]);
+	return r < 0 ? r : fetch_now(j);
+}
 
-		for (uint64_t at = 0; at < pages && r == 0;) {
-			size_t n = (size_t)MIN(pages - at, (uint64_t)ENTRIES);
-			ssize_t got = sys_pread(fd, j->entries, n * sizeof(*j->entries),
-						(g->start / j->page + at) * sizeof(*j->entries));
+static bool is_zero(const char *p, size_t n)
+{
+	return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
+}
 
-			if (got <= 0)
-				return got < 0 ? (int)got : -EFAULT;
-			n = (size_t)got / sizeof(*j->entries);
-			r = copy_runs(j, g, at, n, bytes);
-			at += n;
-		}
+/* Pages of zeros, which a machine leaves where it only read, stay holes. */
+static int write_chunk(struct job *j, size_t n, uint64_t at)
+{
+	int r = 0;
+
+	for (size_t i = 0; i < n && r == 0;) {
+		size_t from = i;
+
+		while (i < n && !is_zero(j->buffer + i, (size_t)MIN(j->page, n - i)))
+			i += (size_t)MIN(j->page, n - i);
+		if (i > from)
+			r = sys_pwrite_full(j->to_fd, j->buffer + from, i - from, at + from);
+		else
+			i += (size_t)MIN(j->page, n - i);
 	}
 	return r;
 }
 
+static int copy_extent(struct job *j, off_t at, off_t end)
+{
+	while (at < end) {
+		ssize_t n = sys_pread(j->base_fd, j->buffer, (size_t)MIN(end - at, (off_t)CHUNK), (uint64_t)at);
+		int r = n <= 0 ? (n < 0 ? (int)n : -EIO) : write_chunk(j, (size_t)n, (uint64_t)at);
+
+		if (r < 0)
+			return r;
+		at += n;
+	}
+	return 0;
+}
+
+/* Extents are asked for by place: whoever shares the base may move its offset. */
 static int copy_base(struct job *j)
 {
 	off_t at = 0, end = (off_t)j->bytes;
@@ -179,22 +257,16 @@ static int copy_base(struct job *j)
 	j->what = "copy what it started from";
 	while (at < end) {
 		off_t data = lseek(j->base_fd, at, SEEK_DATA), hole;
+		int r;
 
 		if (data < 0)
 			return errno == ENXIO ? 0 : -errno;
 		hole = lseek(j->base_fd, data, SEEK_HOLE);
 		if (hole < 0)
 			return -errno;
-		while (data < hole) {
-			ssize_t n = sys_pread(j->base_fd, j->buffer, (size_t)MIN(hole - data, (off_t)CHUNK),
-					      (uint64_t)data);
-			int r = n <= 0 ? (n < 0 ? (int)n : -EIO)
-				       : sys_pwrite_full(j->to_fd, j->buffer, (size_t)n, (uint64_t)data);
-
-			if (r < 0)
-				return r;
-			data += n;
-		}
+		r = copy_extent(j, data, MIN(hole, end));
+		if (r < 0)
+			return r;
 		at = hole;
 	}
 	return 0;
@@ -208,45 +280,48 @@ static void say(const struct job *j, int r, uint64_t bytes, uint64_t us)
 	(void)sys_write_full(j->talk_fd, &w, sizeof(w));
 }
 
-/* Its own pages are copied once now, so that their places are allocated when it stands still. */
-static int prepare(struct job *j)
+static int begin(struct job *j)
 {
-	uint64_t bytes = 0;
-	int r = copy_base(j);
+	const int keep[] = {j->base_fd, j->to_fd, j->talk_fd};
+	void *to;
+	int r = sys_die_with_parent();
 
-	if (r == 0)
-		r = find_regions(j);
-	return r < 0 ? r : copy_own(j, &bytes);
+	j->what = "begin";
+	(void)sys_close_all_but(keep, ARRAY_LEN(keep));
+	(void)sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE);
+	if (r < 0)
+		return r;
+	j->buffer = malloc(CHUNK);
+	j->entries = malloc(ENTRIES * sizeof(*j->entries));
+	to = mmap(NULL, j->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, j->to_fd, 0);
+	if (!j->buffer || !j->entries || to == MAP_FAILED)
+		return -ENOMEM;
+	j->to = to;
+	return 0;
 }
 
-static int copy(struct job *j, uint64_t *bytes)
+/* Its own pages are copied once now, so that their places are there when it stands still. */
+static int prepare(struct job *j)
 {
-	int r = find_regions(j);
+	int r = begin(j);
 
-	return r < 0 ? r : copy_own(j, bytes);
+	if (r == 0)
+		r = copy_base(j);
+	return r < 0 ? r : copy_own(j);
 }
 
 static _Noreturn void work(struct job *j)
 {
-	const int keep[] = {j->base_fd, j->to_fd, j->talk_fd};
-	uint64_t bytes = 0, begin;
+	uint64_t begun;
 	char go;
-	int r = sys_die_with_parent();
+	int r = prepare(j);
 
-	(void)sys_close_all_but(keep, ARRAY_LEN(keep));
-	j->what = "begin";
-	j->buffer = malloc(CHUNK);
-	j->entries = malloc(ENTRIES * sizeof(*j->entries));
-	if (r == 0 && (!j->buffer || !j->entries))
-		r = -ENOMEM;
-	if (r == 0)
-		r = prepare(j);
 	say(j, r, 0, 0);
-	if (r < 0 || sys_read_full(j->talk_fd, &go, 1) < 0)
+	if (r < 0 || sys_await_readable(j->talk_fd) < 0 || sys_read_full(j->talk_fd, &go, 1) < 0)
 		_exit(1);
-	begin = sys_now_ns();
-	r = copy(j, &bytes);
-	say(j, r, bytes, (sys_now_ns() - begin) / NS_PER_US);
+	begun = sys_now_ns();
+	r = copy_own(j);
+	say(j, r, j->copied, (sys_now_ns() - begun) / NS_PER_US);
 	_exit(r < 0);
 }
 
@@ -289,8 +364,25 @@ static void on_late(struct loop_timer *t)
 {
 	struct err e = ERR_INIT;
 
-	(void)err_set(&e, ERR_TIMEOUT, "copying the machine's memory took too long");
+	(void)err_set(&e, ERR_TIMEOUT, "copying the machine's memory took too long, or nobody came for the copy");
 	fail(CONTAINER_OF(t, struct copier, late), &e);
+}
+
+static void set_late(struct copier *c, uint64_t ms)
+{
+	loop_timer_set(c->loop, &c->late, loop_now(c->loop) + ms * NS_PER_MS, on_late);
+}
+
+static void explain(const struct word *w, struct err *ret)
+{
+	if (w->code == EPERM || w->code == EACCES)
+		(void)err_set(ret, ERR_UNSUPPORTED,
+			      "this host does not let the keeper read a machine's memory (%s: %s); run hotcell as root",
+			      w->what, strerror(w->code));
+	else if (w->code == ESRCH || w->code == ENOENT)
+		(void)err_set(ret, ERR_GONE, "the machine ended while its memory was copied (%s)", w->what);
+	else
+		(void)err_sys(ret, -w->code, "copy the machine's memory: %s", w->what);
 }
 
 static void finish(struct copier *c, const struct word *w)
@@ -313,16 +405,15 @@ static void on_word(struct loop_io *io, unsigned events)
 
 	(void)events;
 	if (sys_read_full(c->talk_fd, &w, sizeof(w)) < 0) {
-		(void)err_set(&e, ERR_INTERNAL, "the process that copies the machine's memory died");
+		(void)err_set(&e, ERR_INTERNAL,
+			      "the process that copies the machine's memory was killed: too little memory?");
 		fail(c, &e);
-		return;
-	}
-	w.what[sizeof(w.what) - 1] = '\0';
-	if (w.code) {
-		(void)err_sys(&e, -w.code, "copy the machine's memory: %s", w.what);
+	} else if (w.code) {
+		w.what[sizeof(w.what) - 1] = '\0';
+		explain(&w, &e);
 		fail(c, &e);
 	} else if (c->state == COPIER_PREPARING) {
-		loop_timer_cancel(c->loop, &c->late);
+		set_late(c, COPIER_IDLE_MS);
 		c->state = COPIER_PREPARED;
 		c->ev.prepared(c->ev.arg);
 	} else {
@@ -353,23 +444,25 @@ int copier_new(struct loop *l, pid_t pid, int memory_fd, uint64_t bytes, const s
 	       struct copier **ret, struct err *e)
 {
 	struct copier *c = mem_new(sizeof(*c));
-	struct job j = {.pid = pid, .base_fd = memory_fd, .bytes = bytes, .page = (uint64_t)sysconf(_SC_PAGESIZE)};
+	struct job *j = mem_new(sizeof(*j)); /* too large for a stack */
 	int r;
 
+	*j = (struct job){.pid = pid, .base_fd = memory_fd, .bytes = bytes, .page = (uint64_t)sysconf(_SC_PAGESIZE)};
 	*c = (struct copier){.loop = l, .ev = *ev, .pidfd = -1, .talk_fd = -1};
-	c->to_fd = j.to_fd = sys_memfd("ram", MFD_ALLOW_SEALING);
+	c->to_fd = j->to_fd = sys_memfd("ram", MFD_ALLOW_SEALING);
 	r = c->to_fd < 0 ? c->to_fd : 0;
 	if (r == 0 && ftruncate(c->to_fd, (off_t)bytes) < 0)
 		r = -errno;
 	if (r < 0)
 		r = err_sys(e, r, "make a memory file of %" PRIu64 " MiB", bytes / MIB);
 	if (r == 0)
-		r = start(c, &j, e);
+		r = start(c, j, e);
+	free(j);
 	if (r < 0) {
 		(void)copier_free(c);
 		return r;
 	}
-	loop_timer_set(l, &c->late, loop_now(l) + COPIER_PREPARE_MS * NS_PER_MS, on_late);
+	set_late(c, COPIER_PREPARE_MS);
 	*ret = c;
 	return 0;
 }
@@ -384,7 +477,7 @@ int copier_copy(struct copier *c, struct err *e)
 	if (r < 0)
 		return err_sys(e, r, "tell the process that copies to go on");
 	c->state = COPIER_COPYING;
-	loop_timer_set(c->loop, &c->late, loop_now(c->loop) + COPIER_COPY_MS * NS_PER_MS, on_late);
+	set_late(c, COPIER_COPY_MS);
 	return 0;
 }
 

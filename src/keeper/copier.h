@@ -20,7 +20,8 @@ struct copier;
 struct err;
 struct loop;
 
-enum { COPIER_PREPARE_MS = 60000, COPIER_COPY_MS = 30000 };
+/* Until it is prepared; until somebody asks for the rest; until that is done. Then `failed` comes. */
+enum { COPIER_PREPARE_MS = 60000, COPIER_IDLE_MS = 60000, COPIER_COPY_MS = 30000 };
 
 struct copier_events {
 	void (*prepared)(void *arg); /* once */

@@ -123,8 +123,6 @@ static gid_t slot_gid(const struct slot *s)
 	return s->ms->c.gid_base + (s->ms->c.root ? s->n * (gid_t)JAIL_IDS : 0);
 }
 
-/* ---- cleaning up ---- */
-
 /* ---- copies of memory ---- */
 
 static void answer_copy(struct slot *s, const struct err *why)
@@ -135,15 +133,18 @@ static void answer_copy(struct slot *s, const struct err *why)
 		c->done(c, s, why);
 }
 
+static void drop_copy(struct slot *s)
+{
+	s->copied = (struct slot_copied){.fd = -1};
+	s->copier = copier_free(s->copier);
+}
+
 /* Before its process is reaped: the one that copies reads it by number. */
 static void end_copy(struct slot *s)
 {
 	struct err why = ERR_INIT;
 
-	s->copied = (struct slot_copied){.fd = -1};
-	if (!s->copier)
-		return;
-	s->copier = copier_free(s->copier);
+	drop_copy(s);
 	(void)err_set(&why, ERR_GONE, "the machine ended while its memory was copied");
 	answer_copy(s, &why);
 }
@@ -172,14 +173,15 @@ static void copy_failed(void *arg, const struct err *why)
 int slot_save(struct slot *s, struct machine_call *c, struct err *e)
 {
 	const struct copier_events ev = {copy_prepared, copy_made, copy_failed, s};
+	struct err why = ERR_INIT;
 	struct stat st;
 	int r;
 
 	if (s->kind != MACHINE_QEMU)
 		return err_set(e, ERR_UNSUPPORTED, "a process sandbox has no memory of its own to copy");
-	if (s->copy)
-		return err_set(e, ERR_CONFLICT, "the machine's memory is being copied");
-	end_copy(s);
+	drop_copy(s);
+	(void)err_set(&why, ERR_CANCELED, "another copy of the machine's memory was begun");
+	answer_copy(s, &why);
 	if (fstat(s->memory_fd, &st) < 0)
 		return err_sys(e, -errno, "look at the machine's memory");
 	r = copier_new(s->ms->loop, s->child.pid, s->memory_fd, (uint64_t)st.st_size, &ev, &s->copier, e);
@@ -207,8 +209,10 @@ struct slot_copied slot_copied(const struct slot *s)
 
 void slot_copied_drop(struct slot *s)
 {
-	end_copy(s);
+	drop_copy(s);
 }
+
+/* ---- cleaning up ---- */
 
 static void forget_process(struct slot *s)
 {
@@ -424,9 +428,9 @@ static void on_exit_of(struct loop_io *io, unsigned events)
 	struct err why = ERR_INIT;
 
 	(void)events;
+	end_copy(s);
 	if (sys_pidfd_reap(io->fd, &s->how) < 0)
 		return;
-	end_copy(s);
 	loop_io_del(s->ms->loop, io);
 	s->child.pidfd = sys_close(s->child.pidfd);
 	switch (s->state) {
