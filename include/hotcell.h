@@ -68,6 +68,7 @@ struct hotcell;		/* a connection to the daemon; petty-core's SandboxManager */
 struct hotcell_sandbox; /* a handle of one sandbox */
 struct hotcell_list;
 struct hotcell_result;	/* of a program that has ended */
+struct hotcell_code_result; /* of source that has run */
 struct hotcell_session; /* a program that is being followed */
 struct hotcell_dir;
 
@@ -222,9 +223,68 @@ HOTCELL_API uint64_t hotcell_result_wall_ms(const struct hotcell_result *r);
 HOTCELL_API uint64_t hotcell_result_cpu_ms(const struct hotcell_result *r); /* of the whole tree */
 HOTCELL_API void hotcell_result_free(struct hotcell_result *r);
 
-/* ---- sessions: programs while they run ---- */
-
 enum hotcell_stream { HOTCELL_STDOUT = 1, HOTCELL_STDERR = 2, HOTCELL_TERMINAL = 3 };
+
+/* ---- code: source in live interpreters, whose state stays ---- */
+
+struct hotcell_code_options {
+	size_t size;
+	const char *language; /* NULL: "python"; "shell" */
+	uint64_t context;     /* 0: the language's first idle one, started when there is none */
+	uint64_t timeout_ms;  /* then it is interrupted, and killed if it does not listen; 0: never */
+	size_t max_output;    /* keep this much of each stream; 0: 16 MiB */
+	/* Called with output while the code runs; it is kept all the same. It must not call hotcell_x(). */
+	void (*output)(void *arg, enum hotcell_stream which, const void *p, size_t n);
+	void *arg;
+};
+#define HOTCELL_CODE_OPTIONS_INIT {.size = sizeof(struct hotcell_code_options)}
+
+/*
+ * hotcell_code_run() - run @source to its end
+ * @source:	at most 60000 bytes
+ * Return: 0 when it ran, however it ended; HOTCELL_CONFLICT when the context is busy;
+ * HOTCELL_NOT_FOUND (context, language); HOTCELL_GONE when the connection was lost meanwhile.
+ */
+HOTCELL_API int hotcell_code_run(struct hotcell_sandbox *s, const char *source,
+				 const struct hotcell_code_options *o,
+				 struct hotcell_code_result **ret, struct hotcell_error *e);
+/* Start another context; @language NULL: "python". */
+HOTCELL_API int hotcell_code_open(struct hotcell_sandbox *s, const char *language,
+				  uint64_t *ret_context, struct hotcell_error *e);
+/* End what it runs, and keep its state. One that runs nothing is left alone. */
+HOTCELL_API int hotcell_code_interrupt(struct hotcell_sandbox *s, uint64_t context,
+				       struct hotcell_error *e);
+HOTCELL_API int hotcell_code_restart(struct hotcell_sandbox *s, uint64_t context,
+				     struct hotcell_error *e);
+HOTCELL_API int hotcell_code_close(struct hotcell_sandbox *s, uint64_t context,
+				   struct hotcell_error *e);
+
+/* "ok", "error" (an exception), "interrupted", "timeout", "ended" (the interpreter is gone) */
+HOTCELL_API const char *hotcell_code_status(const struct hotcell_code_result *r);
+HOTCELL_API const char *hotcell_code_message(const struct hotcell_code_result *r); /* why; "" when ok */
+HOTCELL_API int hotcell_code_exit_code(const struct hotcell_code_result *r);
+HOTCELL_API uint64_t hotcell_code_context(const struct hotcell_code_result *r);
+HOTCELL_API uint64_t hotcell_code_duration_us(const struct hotcell_code_result *r);
+HOTCELL_API const char *hotcell_code_stdout(const struct hotcell_code_result *r, size_t *ret_n);
+HOTCELL_API const char *hotcell_code_stderr(const struct hotcell_code_result *r, size_t *ret_n);
+/* Beyond max_output, or beyond 1024 results or 64 MiB of them. */
+HOTCELL_API bool hotcell_code_truncated(const struct hotcell_code_result *r);
+
+/* Each value that was shown, in each of its forms: "text/plain", "image/png", "application/json" ... */
+HOTCELL_API size_t hotcell_code_count(const struct hotcell_code_result *r);
+HOTCELL_API const char *hotcell_code_mime(const struct hotcell_code_result *r, size_t i);
+HOTCELL_API const void *hotcell_code_data(const struct hotcell_code_result *r, size_t i, size_t *ret_n);
+HOTCELL_API bool hotcell_code_is_main(const struct hotcell_code_result *r, size_t i); /* of the last expression */
+/* The main value as text; NULL: none. */
+HOTCELL_API const char *hotcell_code_text(const struct hotcell_code_result *r);
+
+/* Of an exception: its class, what it says, its traceback; "" without one. */
+HOTCELL_API const char *hotcell_code_error_name(const struct hotcell_code_result *r);
+HOTCELL_API const char *hotcell_code_error_message(const struct hotcell_code_result *r);
+HOTCELL_API const char *hotcell_code_traceback(const struct hotcell_code_result *r);
+HOTCELL_API void hotcell_code_result_free(struct hotcell_code_result *r);
+
+/* ---- sessions: programs while they run ---- */
 
 #define HOTCELL_FOREVER UINT64_MAX
 
