@@ -345,12 +345,13 @@ static void stop(struct copier *c)
 
 	loop_io_del(c->loop, &c->io);
 	loop_timer_cancel(c->loop, &c->late);
+	c->talk_fd = sys_close(c->talk_fd);
 	if (c->pidfd >= 0) {
 		(void)sys_pidfd_signal(c->pidfd, SIGKILL);
-		(void)sys_pidfd_wait(c->pidfd, &how);
+		while (sys_pidfd_wait(c->pidfd, &how) == -EIO) /* only ever injected */
+			;
 	}
 	c->pidfd = sys_close(c->pidfd);
-	c->talk_fd = sys_close(c->talk_fd);
 	c->state = COPIER_DONE;
 }
 

@@ -406,7 +406,7 @@ static void every_fault(void **state)
 	begin(&w);
 	start_machine(&w, false);
 	let_write(&w.m);
-	FOR_EACH_FAULT(nth, EMFILE)
+	FOR_EACH_FAULT(nth, EIO)
 	{
 		const struct copier_events ev = {on_prepared, on_copied, on_failed, &w};
 		struct err e = ERR_INIT;
