@@ -47,6 +47,8 @@ static const struct agent_method methods[] = {
 	{METHOD_GUEST_INFO, guest_info_call},
 	{METHOD_GUEST_PROCESSES, guest_processes_call},
 	{METHOD_GUEST_SHUTDOWN, guest_shutdown_call},
+	{METHOD_GUEST_FREEZE, guest_freeze_call},
+	{METHOD_GUEST_THAW, guest_thaw_call},
 };
 
 void agent_answer(struct stream *s, const struct rec_type *t, const void *rec, int r,
@@ -266,6 +268,7 @@ struct agent *agent_free(struct agent *a)
 		return NULL;
 	if (a->reaper.pid) /* else nothing was started, and we may not even be process 1 */
 		(void)kill(-1, SIGKILL);
+	freeze_drop(a);
 	a->link = link_free(a->link);
 	loop_timer_cancel(a->loop, &a->reopen);
 	loop_timer_cancel(a->loop, &a->killing);

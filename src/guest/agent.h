@@ -8,6 +8,7 @@
 #include <stdbool.h>
 #include "guest/cgroup.h"
 #include "guest/env.h"
+#include "guest/freeze.h"
 #include "guest/log.h"
 #include "guest/passwd.h"
 #include "guest/reaper.h"
@@ -52,12 +53,14 @@ struct agent {
 	struct loop_io children; /* signalfd */
 	int children_fd;
 	uint64_t generation;
+	struct freeze freeze;
 	unsigned watches; /* open file watches */
 	enum agent_end end;
 	/* from guest.setup */
 	char default_user[PASSWD_NAME_MAX + 1];
 	char *env; /* env_len bytes: entries, each with its NUL */
 	size_t env_len;
+	struct stream *setup_call; /* of a copy: waits for the interpreters */
 	/* guest/shutdown.c */
 	struct loop_timer killing;
 	struct stream *shutdown_call;
@@ -102,6 +105,8 @@ void file_mkdir_call(struct agent *a, struct stream *s, const void *rec);
 void file_watch_call(struct agent *a, struct stream *s, const void *rec);
 void port_connect_call(struct agent *a, struct stream *s, const void *rec);
 void guest_setup_call(struct agent *a, struct stream *s, const void *rec);
+void guest_freeze_call(struct agent *a, struct stream *s, const void *rec);
+void guest_thaw_call(struct agent *a, struct stream *s, const void *rec);
 void guest_ping_call(struct agent *a, struct stream *s, const void *rec);
 void guest_info_call(struct agent *a, struct stream *s, const void *rec);
 void guest_processes_call(struct agent *a, struct stream *s, const void *rec);

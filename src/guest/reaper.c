@@ -14,11 +14,28 @@
 #include "sys/fd.h"
 #include "sys/ns.h"
 
-static int mount_proc(bool mask)
+/* A kernel tells one boot id all its life; a copy of a machine needs another: a file over it. */
+static int cover_boot_id(void)
+{
+	static const char kernels[] = "/proc/sys/kernel/random/boot_id";
+	char text[64];
+	int r = 0;
+
+	if (access(REAPER_BOOT_ID, F_OK) < 0) {
+		ssize_t n = sys_read_file(AT_FDCWD, kernels, text, sizeof(text));
+
+		r = n < 0 ? (int)n : sys_write_file(AT_FDCWD, REAPER_BOOT_ID, text);
+	}
+	if (r == 0 && mount(REAPER_BOOT_ID, kernels, NULL, MS_BIND, NULL) < 0)
+		r = -errno;
+	return r;
+}
+
+static int mount_proc(bool shared_kernel)
 {
 	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		return -errno;
-	return mask ? sys_proc_mask("/proc") : 0; /* of a kernel that others use too */
+	return shared_kernel ? sys_proc_mask("/proc") : cover_boot_id();
 }
 
 static void lose_powers(void)

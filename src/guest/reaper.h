@@ -12,6 +12,9 @@
 
 struct err;
 
+/* Of a machine: lies over the kernel's boot id, and is renewed in a copy. */
+#define REAPER_BOOT_ID "/run/hotcell-boot-id"
+
 struct reaper {
 	pid_t pid;     /* in the agent's namespace; 0: none */
 	int own_ns_fd; /* the agent's namespace, to come back to; 0: not opened yet */

@@ -312,6 +312,24 @@ static int attach_check(const struct session *ss, const struct rec_exec_attach *
 	return 0;
 }
 
+void sessions_fork(struct sessions *all)
+{
+	for (size_t i = 0; i < LIMIT_SESSIONS; i++) {
+		struct session *ss = all->table[i];
+
+		if (!ss)
+			continue;
+		ss->is_forked = true;
+		ss->kill_on_detach = false;
+		LIST_FOR_EACH_SAFE(pos, &ss->subscribers) {
+			struct subscriber *u = LIST_ENTRY(pos, struct subscriber, link);
+
+			if (!u->stream)
+				subscriber_free(u);
+		}
+	}
+}
+
 void session_attach(struct sessions *all, struct stream *s, const struct rec_exec_attach *rq)
 {
 	struct err e = ERR_INIT;
@@ -321,6 +339,10 @@ void session_attach(struct sessions *all, struct stream *s, const struct rec_exe
 	uint64_t offset;
 	int r = find_live(all, rq->session, &ss, &e);
 
+	if (r == 0 && ss->is_forked)
+		r = err_set(&e, ERR_FORKED,
+			    "session %" PRIu64 " belongs to the machine this one is a copy of; its program lives on "
+			    "here as process %d", ss->number, (int)ss->inner_pid);
 	if (r == 0)
 		r = attach_check(ss, rq, &e);
 	if (r < 0) {

@@ -70,6 +70,12 @@ int session_resize(struct sessions *all, uint64_t number, unsigned rows, unsigne
 /* A child of the agent was reaped. Returns false when it is no session's. */
 bool sessions_child_gone(struct sessions *all, pid_t pid, int status, const struct rusage *use);
 
+/*
+ * In a copy of the machine: whoever followed them follows the original. Their programs live
+ * on, unheard; what they write is dropped.
+ */
+void sessions_fork(struct sessions *all);
+
 unsigned sessions_running(const struct sessions *all);
 /* The first session after number @after; false: no more. @ret borrows from it. */
 bool session_next(const struct sessions *all, uint64_t after, struct rec_exec_info *ret);

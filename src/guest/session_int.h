@@ -46,6 +46,7 @@ struct session {
 	uint64_t number;
 	enum session_state state;
 	pid_t pid, inner_pid; /* the agent's view and the workload's */
+	bool is_forked; /* of the machine this one is a copy of */
 	bool reaped, pty, kill_on_detach, kill_pending, held_over;
 	struct spawn *spawn;
 	struct cgroup *cgroup;

@@ -13,6 +13,8 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "guest/agent.h"
+#include "guest/code.h"
+#include "guest/session.h"
 #include "guest/user.h"
 #include "loop/link.h"
 #include "sys/clock.h"
@@ -148,6 +150,10 @@ static int set_machine(struct agent *a, const struct rec_guest_setup *rq, bool *
 
 static void read_boot_id(const struct agent *a, char ret[LIMIT_TEXT_SHORT + 1])
 {
+	if (a->c.is_machine && sys_read_file(AT_FDCWD, REAPER_BOOT_ID, ret, LIMIT_TEXT_SHORT) >= 0) {
+		ret[strcspn(ret, "\n")] = '\0';
+		return;
+	}
 	if (sys_read_file(a->c.proc_fd, "sys/kernel/random/boot_id", ret, LIMIT_TEXT_SHORT) < 0)
 		ret[0] = '\0';
 	ret[strcspn(ret, "\n")] = '\0';
@@ -162,26 +168,39 @@ static uint64_t uptime_us(void)
 	return (uint64_t)ts.tv_sec * 1000000 + (uint64_t)ts.tv_nsec / 1000;
 }
 
-void guest_setup_call(struct agent *a, struct stream *s, const void *rec)
-{
-	const struct rec_guest_setup *rq = rec;
-	char boot_id[LIMIT_TEXT_SHORT + 1];
-	struct err e = ERR_INIT;
-	struct utsname u = {0};
-	bool seeded = false;
-	int r = take_env(a, rq->env, &e);
+/* ---- boot id: the kernel's never changes, so a file of ours lies over it ---- */
 
-	if (r == 0 && a->c.is_machine)
-		r = set_machine(a, rq, &seeded, &e);
-	if (r == 0 && rq->hostname.n)
-		r = set_hostname(rq->hostname, &e);
-	if (r == 0 && !id_is_zero(&rq->machine_id))
-		r = set_machine_id(&rq->machine_id, &e);
-	if (r < 0) {
-		stream_fail(s, &e);
-		return;
-	}
-	span_copy(rq->user, a->default_user, sizeof(a->default_user));
+static int write_boot_id(const char *text, struct err *e)
+{
+	int r = sys_write_file(AT_FDCWD, REAPER_BOOT_ID, text);
+
+	return r < 0 ? err_sys(e, r, "write %s", REAPER_BOOT_ID) : 0;
+}
+
+/* Random, version 4; the pool was reseeded before. */
+static int renew_boot_id(struct err *e)
+{
+	unsigned char b[16];
+	char text[64];
+	int r = sys_random(b, sizeof(b));
+
+	if (r < 0)
+		return err_sys(e, r, "random boot id");
+	b[6] = (unsigned char)((b[6] & 0x0f) | 0x40);
+	b[8] = (unsigned char)((b[8] & 0x3f) | 0x80);
+	(void)snprintf(text, sizeof(text),
+		       "%02x%02x%02x%02x-%02x%02x-%02x%02x-%02x%02x-%02x%02x%02x%02x%02x%02x\n", b[0], b[1], b[2],
+		       b[3], b[4], b[5], b[6], b[7], b[8], b[9], b[10], b[11], b[12], b[13], b[14], b[15]);
+	return write_boot_id(text, e);
+}
+
+/* ---- the call ---- */
+
+static void answer(struct agent *a, struct stream *s, bool seeded, bool forked, unsigned proofs)
+{
+	char boot_id[LIMIT_TEXT_SHORT + 1];
+	struct utsname u = {0};
+
 	(void)uname(&u);
 	read_boot_id(a, boot_id);
 	struct rec_guest_ready ready = {
@@ -191,8 +210,70 @@ void guest_setup_call(struct agent *a, struct stream *s, const void *rec)
 		.boot_id = span_of(boot_id),
 		.seeded = seeded,
 		.hostname = span_of(u.nodename),
-		.boot_us = a->c.is_machine ? uptime_us() : 0,
+		.boot_us = a->c.is_machine && !forked ? uptime_us() : 0,
 		.wall = span_of(a->c.is_machine ? "vm" : "process"),
+		.reseeded = proofs,
+		.thawed = !a->freeze.is_frozen,
 	};
 	agent_answer(s, &rec_guest_ready_type, &ready, 0, NULL);
+}
+
+static void setup_closed(struct stream *s, const struct err *why)
+{
+	struct agent *a = stream_arg(s);
+
+	(void)why;
+	if (a->setup_call == s)
+		a->setup_call = NULL;
+}
+
+/* FREEZE-2 */
+static void interpreters_reseeded(void *arg, unsigned proofs)
+{
+	struct agent *a = arg;
+	struct stream *s = a->setup_call;
+
+	a->setup_call = NULL;
+	if (!s) /* the host went: the next one begins anew, and nothing runs before */
+		return;
+	freeze_thaw_all(a);
+	answer(a, s, true, true, proofs);
+}
+
+static void finish_copy(struct agent *a, struct stream *s)
+{
+	static const struct stream_ops ops = {.closed = setup_closed};
+
+	sessions_fork(a->sessions);
+	stream_accept(s, &ops, a);
+	a->setup_call = s;
+	code_reseed(a->codes, freeze_thaw_group, interpreters_reseeded, a);
+}
+
+void guest_setup_call(struct agent *a, struct stream *s, const void *rec)
+{
+	const struct rec_guest_setup *rq = rec;
+	struct err e = ERR_INIT;
+	bool seeded = false;
+	int r = rq->forked && !rq->env.n ? 0 : take_env(a, rq->env, &e);
+
+	if (r == 0 && a->c.is_machine)
+		r = set_machine(a, rq, &seeded, &e);
+	if (r == 0 && rq->forked && !seeded)
+		r = err_set(&e, ERR_INVALID, "seed: a copy without one would repeat its original's random numbers");
+	if (r == 0 && rq->hostname.n)
+		r = set_hostname(rq->hostname, &e);
+	if (r == 0 && !id_is_zero(&rq->machine_id))
+		r = set_machine_id(&rq->machine_id, &e);
+	if (r == 0 && rq->forked)
+		r = renew_boot_id(&e);
+	if (r < 0) {
+		stream_fail(s, &e);
+		return;
+	}
+	span_copy(rq->user, a->default_user, sizeof(a->default_user));
+	if (rq->forked)
+		finish_copy(a, s);
+	else
+		answer(a, s, seeded, false, 0);
 }

@@ -282,6 +282,7 @@ static void start_over(struct link *k, const struct frame_sync *in)
 	if (k->freed)
 		return;
 	drop_output(k);
+	k->is_held = false;
 	drop_fds(k);
 	k->next_id = 2;
 	frame_put_sync(out_space(k, FRAME_SYNC), &answer);

@@ -82,7 +82,7 @@ int link_fd(const struct link *k);	     /* borrowed */
  * told, nothing is on the way to it.
  */
 void link_hold(struct link *k);
-void link_release(struct link *k); /* not held: fine */
+void link_release(struct link *k); /* not held: fine. A responder: so does the next SYNC */
 
 /*
  * link_call() - open a stream with a request
