@@ -387,9 +387,9 @@ f()'
 	runs 1 '' 'input()'
 	contains "$(cat "$ERR")" EOFError
 	runs 3 '' 'sys.exit(3)'
-	runs 0 done 'import asyncio
+	runs 0 awake 'import asyncio
 await asyncio.sleep(0.01)
-print("done")'
+print("awake")'
 	runs 0 '4' 'if os.fork() == 0: sys.exit(4)
 os.wait()[1] >> 8'
 	# other contexts know nothing of it
