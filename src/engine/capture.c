@@ -13,9 +13,9 @@
 #include "wire/gen/methods.h"
 #include "wire/gen/records.h"
 
-enum { FREEZE_MS = 100 };
+enum { FREEZE_MS = 100, SYNC_MS = 10000 };
 
-enum phase { PHASE_LAYER, PHASE_FREEZE, PHASE_COPY, PHASE_GO, PHASE_THAW, PHASE_UNDO };
+enum phase { PHASE_SYNC, PHASE_LAYER, PHASE_FREEZE, PHASE_COPY, PHASE_GO, PHASE_THAW, PHASE_UNDO };
 
 struct capture {
 	struct engine *engine;
@@ -286,6 +286,8 @@ static void freeze(struct capture *c)
 
 /* ---- layer ---- */
 
+static void added(struct work *w);
+
 static void run_add(struct work *w)
 {
 	struct capture *c = CONTAINER_OF(w, struct capture, job);
@@ -305,6 +307,47 @@ static void added(struct work *w)
 		fail(c, &c->job_error);
 	} else
 		freeze(c);
+}
+
+static void add_layer(struct capture *c)
+{
+	c->phase = PHASE_LAYER;
+	c->layer = c->sb->layers;
+	c->job.run = run_add;
+	c->job.done = added;
+	work_submit(c->sb->engine->pool, &c->job);
+}
+
+/* ---- sync: a snapshot's disk alone is worth having, so nothing of it is only in memory ---- */
+
+static void sync_data(struct stream *s, uint64_t offset, struct span bytes)
+{
+	(void)offset;
+	stream_consumed(s, bytes.n);
+}
+
+static void synced(struct stream *s, const struct err *why)
+{
+	struct capture *c = stream_arg(s);
+
+	c->said = NULL;
+	(void)why; /* a guest without such a program has its memory all the same */
+	if (link_is_up(c->sb->link))
+		add_layer(c);
+	else
+		fail(c, why);
+}
+
+static void sync_disk(struct capture *c)
+{
+	static const struct stream_ops ops = {.data = sync_data, .closed = synced};
+	const struct rec_exec_start rec = {.command = span_of("sync"), .timeout_ms = SYNC_MS};
+	struct err e = ERR_INIT;
+
+	c->phase = PHASE_SYNC;
+	if (link_call(c->sb->link, METHOD_EXEC_START, &rec_exec_start_type, &rec, false, NULL, 0, &ops, c, &c->said,
+		      &e) < 0)
+		fail(c, &e);
 }
 
 static int check(const struct sandbox *sb, struct err *e)
@@ -346,10 +389,10 @@ int capture_start(struct sandbox *sb, struct capture_call *call, struct err *e)
 		freeze(c);
 		return 0;
 	}
-	c->layer = sb->layers;
-	c->job.run = run_add;
-	c->job.done = added;
-	work_submit(sb->engine->pool, &c->job);
+	if (strcmp(call->kind, "snapshot") == 0)
+		sync_disk(c);
+	else
+		add_layer(c);
 	return 0;
 }
 

@@ -1,6 +1,7 @@
 /*
  * engine/capture.h - a running sandbox, copied as it stands, into a set
  *
+ *	sync	for a snapshot: the guest writes out what its disk shall have
  *	layer	a new disk layer for it to go on with (worker thread)
  *	freeze	the agent stops the workload; nothing else is said on the link until it goes on
  *	copy	the driver: device state, memory, disk; the machine stands still for that only

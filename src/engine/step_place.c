@@ -288,7 +288,12 @@ static void try_forget(struct sandbox *sb)
 
 void step_undo_record(struct plan *p)
 {
-	try_forget(step_sandbox(p));
+	struct sandbox *sb = step_sandbox(p);
+	struct set *pause = set_of_pause(sb->engine, &sb->id);
+
+	if (pause)
+		set_remove(pause, NULL);
+	try_forget(sb);
 }
 
 /* ---- load: the set's memory, from disk when it is not hot ---- */
