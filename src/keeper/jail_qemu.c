@@ -222,7 +222,12 @@ static const char *const environment[] = {
 
 /* ---- descriptors ---- */
 
-static int check_fd(int fd, const char *name, int mode, bool reopened, struct stat *st, struct err *e)
+/*
+ * @guarded: QEMU has an id of its own, so the modes of files count. It may open files for writing
+ * by the numbers of its descriptors; Landlock says no to that, and so do modes where there is none.
+ */
+static int check_fd(int fd, const char *name, int mode, bool reopened, bool guarded, struct stat *st,
+		    struct err *e)
 {
 	int flags = fcntl(fd, F_GETFL);
 
@@ -233,20 +238,22 @@ static int check_fd(int fd, const char *name, int mode, bool reopened, struct st
 			       mode == O_RDONLY ? "reading" : "reading and writing");
 	if (st->st_size == 0)
 		return err_set(e, ERR_INVALID, "the %s is empty", name);
-	if (reopened && !(st->st_mode & S_IROTH))
+	if (guarded && mode == O_RDONLY && (st->st_mode & S_IWOTH))
+		return err_set(e, ERR_INVALID, "the %s may be written by everybody (chmod o-w)", name);
+	if (guarded && reopened && !(st->st_mode & S_IROTH))
 		return err_set(e, ERR_INVALID, "the %s must be readable by everybody (chmod a+r)", name);
 	return 0;
 }
 
-/* What is named below /proc and opened under a uid that owns nothing. */
-enum { ROOT, LAST_LAYER, LAYER, KERNEL, INITRD, STATE };
+/* What a descriptor of machine.start is. */
+enum { ROOT, LAST_LAYER, LAYER, KERNEL, INITRD };
 
 static int check_part(const struct jail_qemu_parts *p, unsigned i, int what, struct stat *st, struct err *e)
 {
 	static const struct {
 		const char *name;
 		int mode;
-		bool reopened;
+		bool reopened; /* named below /proc and opened under a uid that owns nothing */
 	} wants[] = {
 		[ROOT] = {"root image", O_RDONLY, false},
 		[LAST_LAYER] = {"disk", O_RDWR, false},
@@ -255,7 +262,7 @@ static int check_part(const struct jail_qemu_parts *p, unsigned i, int what, str
 		[INITRD] = {"initial file system", O_RDONLY, true},
 	};
 
-	return check_fd(p->fds[i], wants[what].name, wants[what].mode, wants[what].reopened && p->root, st, e);
+	return check_fd(p->fds[i], wants[what].name, wants[what].mode, wants[what].reopened, p->root, st, e);
 }
 
 static int check_files(const struct jail_qemu_parts *p, struct jail_qemu *q, struct err *e)
@@ -293,6 +300,8 @@ static int check_parts(const struct jail_qemu_parts *p, struct jail_qemu *q, str
 	unsigned n = layers_of(p);
 	int r;
 
+	if (n > LIMIT_DISK_LAYERS)
+		return err_set(e, ERR_INVALID, "layers: a disk has at most %d, not %u", LIMIT_DISK_LAYERS, n);
 	if (p->n_fds != n + 3)
 		return err_set(e, ERR_INVALID, "a machine with a disk of %u layers takes %u descriptors, not %u", n,
 			       n + 3, p->n_fds);
@@ -300,6 +309,10 @@ static int check_parts(const struct jail_qemu_parts *p, struct jail_qemu *q, str
 		return err_set(e, ERR_INVALID,
 			       "memory_mb: %llu is too little, a kernel of its own needs %d",
 			       (unsigned long long)p->rec->memory_mb, MEMORY_MIN_MB);
+	if (!p->root && landlock_abi() == 0)
+		return err_set(e, ERR_UNSUPPORTED,
+			       "this kernel has no Landlock; without it a machine under your own uid could write "
+			       "to files it may only read: run hotcell as root");
 	if (!p->rec->kvm && p->tsc_khz == 0)
 		return err_set(e, ERR_UNSUPPORTED,
 			       "this host's time stamp counter can't be measured, and emulated guests "

@@ -189,6 +189,41 @@ static void composes_a_fork(void **state)
 	end(&g);
 }
 
+/* As many as a disk may have, and one more. */
+static void composes_all_layers(void **state)
+{
+	struct jail_spec s = {0};
+	struct jail_qemu *q = NULL;
+	struct err e = ERR_INIT;
+	int fds[JAIL_QEMU_FDS_MAX];
+	struct given g;
+
+	T_UNUSED(state);
+	begin(&g);
+	for (unsigned i = 0; i < ARRAY_LEN(fds); i++)
+		fds[i] = g.fds[ROOT];
+	fds[LIMIT_DISK_LAYERS] = g.fds[DISK];
+	fds[LIMIT_DISK_LAYERS + 2] = g.fds[KERNEL];
+	g.rec.forked = true;
+	g.rec.layers = LIMIT_DISK_LAYERS;
+	g.parts.fds = fds;
+	g.parts.n_fds = ARRAY_LEN(fds);
+	assert_int_equal(jail_qemu_new(&g.parts, &q, NULL), 0);
+	jail_qemu_spec(q, &s);
+	for (int i = 0; i < LIMIT_DISK_LAYERS; i++)
+		assert_int_equal(lent_as(&s, 12 + i), fds[1 + i]);
+	q = jail_qemu_free(q);
+	g.rec.layers = LIMIT_DISK_LAYERS + 1;
+	g.parts.n_fds++;
+	assert_int_equal(jail_qemu_new(&g.parts, &q, &e), -ERR_INVALID);
+	assert_non_null(strstr(e.text, "layers"));
+	g.rec.layers = LIMIT_DISK_LAYERS - 1;
+	g.parts.n_fds--;
+	assert_int_equal(jail_qemu_new(&g.parts, &q, &e), -ERR_INVALID);
+	assert_non_null(strstr(e.text, "takes 10 descriptors, not 11"));
+	end(&g);
+}
+
 static void refuse_memory(int fd, const char *says)
 {
 	struct jail_qemu *q = NULL;
@@ -210,6 +245,7 @@ static void refuses_memory(void **state)
 	refuse_memory(memory_of(301, true), "memory_mb");
 	refuse_memory(file_of(O_RDWR, 0600), "memory");
 	refuse_memory(-1, "memory file");
+	refuse_memory(sys_open("/dev/zero", O_RDWR), "memory file");
 }
 
 static void composes_for_kvm(void **state)
@@ -257,6 +293,7 @@ static void refuses_descriptors(void **state)
 	refuse_fd(ROOT, file_of(O_RDWR, 0644), false, "root image must be a file opened for reading");
 	refuse_fd(ROOT, file_of(O_PATH, 0644), false, "root image");
 	refuse_fd(DISK, file_of(O_RDONLY, 0644), false, "disk must be a file opened for reading and writing");
+	refuse_fd(ROOT, file_of(O_RDONLY, 0666), true, "written by everybody");
 	refuse_fd(KERNEL, sys_open("/tmp", O_RDONLY), false, "kernel must be a file");
 	refuse_fd(KERNEL, sys_open("/dev/null", O_RDONLY), false, "kernel must be a file");
 	refuse_fd(KERNEL, file_of(O_RDONLY, 0600), true, "readable by everybody");
@@ -310,6 +347,11 @@ static void every_fault(void **state)
 static long writes(void)
 {
 	return syscall(SYS_openat, AT_FDCWD, "/dev/null", O_WRONLY, 0);
+}
+
+static long writes_and_reads(void)
+{
+	return syscall(SYS_openat, AT_FDCWD, "/dev/null", O_RDWR, 0);
 }
 
 static long creates(void)
@@ -403,6 +445,7 @@ static void filters(void **state)
 	} cases[] = {
 		{reads, 0, 0},
 		{writes, EPERM, 0}, /* /dev/kvm; the rest is Landlock's */
+		{writes_and_reads, 0, 0}, /* the sealed memory; Landlock again */
 		{creates, EPERM, EPERM},
 		{makes_tmpfile, -SIGSYS, -SIGSYS},
 		{connects, EPERM, EPERM},
@@ -423,6 +466,6 @@ static void filters(void **state)
 	}
 }
 
-T_MAIN(T(composes), T(composes_a_fork), T(composes_for_kvm), T(refuses_memory), T(refuses_descriptors),
+T_MAIN(T(composes), T(composes_a_fork), T(composes_for_kvm), T(composes_all_layers), T(refuses_memory), T(refuses_descriptors),
        T(refuses_numbers), T(every_fault),
        T(filters))

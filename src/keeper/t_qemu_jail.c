@@ -52,9 +52,9 @@ static int file_of(struct world *w, const char *name, int flags)
 	AUTO_CLOSE int fd = -1;
 
 	(void)snprintf(path, sizeof(path), "%s/%s", w->dir, name);
-	fd = sys_create(path, O_RDWR | O_EXCL, 0666);
+	fd = sys_create(path, O_RDWR | O_EXCL, 0644);
 	assert_true(fd >= 0);
-	assert_int_equal(fchmod(fd, 0666), 0); /* the mode protects nothing here */
+	assert_int_equal(fchmod(fd, 0644), 0);
 	assert_int_equal(ftruncate(fd, FILE_BYTES), 0);
 	return sys_open(path, flags);
 }
@@ -167,7 +167,7 @@ static void nothing_to_reach(void **state)
 		const char *what;
 		int64_t want;
 	} tries[] = {
-		{"open the shared image for writing", landlock},
+		{"open the shared image for writing", -EACCES},
 		{"open the shared image again", landlock},
 		{"open the kernel by number", 0}, /* as QEMU does */
 		{"open the kernel for writing", -EPERM},
@@ -203,6 +203,10 @@ static void nothing_to_reach(void **state)
 		{"punch a hole into the memory", -EPERM},
 		{"map the memory so that others see it", -EPERM},
 		{"map the memory for itself", 0},
+		{"write to the memory, opened again", -EPERM},
+		{"map the memory to read, then to write", -EACCES},
+		{"discard the memory", -EACCES},
+		{"cut the memory", -EPERM},
 	};
 	struct world w;
 

@@ -134,6 +134,38 @@ static int64_t map_memory(void)
 	return mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE, MEMORY, 0) == MAP_FAILED ? -errno : 0;
 }
 
+static int64_t write_memory_opened(void)
+{
+	int fd = open("/proc/self/fd/10", O_RDWR);
+
+	return fd < 0 ? -errno : code(pwrite(fd, "x", 1, 0));
+}
+
+/* Older kernels refuse the mapping itself. */
+static void *memory_to_read(void)
+{
+	return mmap(NULL, 4096, PROT_READ, MAP_SHARED, MEMORY, 0);
+}
+
+static int64_t remap_memory(void)
+{
+	void *p = memory_to_read();
+
+	return p == MAP_FAILED ? -EACCES : code(mprotect(p, 4096, PROT_READ | PROT_WRITE));
+}
+
+static int64_t discard_memory(void)
+{
+	void *p = memory_to_read();
+
+	return p == MAP_FAILED ? -EACCES : code(madvise(p, 4096, MADV_REMOVE));
+}
+
+static int64_t cut_memory(void)
+{
+	return code(ftruncate(MEMORY, 0));
+}
+
 static int64_t count_descriptors(void)
 {
 	int64_t n = 0;
@@ -240,7 +272,8 @@ static int64_t (*const commands[])(void) = {
 	program_for_writing, new_file, host_file, kvm, write_image, write_kernel, write_disk, grow_disk,
 	count_descriptors, count_processes, machine_wide_proc, host_root, uid, sockets, netlink, limit_files,
 	become_root, forks, mounts, unshares, traces, signals, chroots, raises_limit, changes_mode,
-	memory_by_name, write_memory, punch_memory, share_memory, map_memory,
+	memory_by_name, write_memory, punch_memory, share_memory, map_memory, write_memory_opened, remap_memory,
+	discard_memory, cut_memory,
 };
 
 int main(void)
