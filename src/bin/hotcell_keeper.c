@@ -312,7 +312,8 @@ static void on_gone(void *arg, struct slot *s)
 	server_machine_gone(k->server, s);
 }
 
-static int serve(struct keeper_program *k, const struct options *o, const char *trees, struct err *e)
+static int serve(struct keeper_program *k, const struct options *o, const char *trees, const char *closures,
+		 struct err *e)
 {
 	struct host *h = &k->host;
 	const struct machines_config config = {
@@ -325,6 +326,7 @@ static int serve(struct keeper_program *k, const struct options *o, const char *
 		.groups = h->groups,
 		.process = h->process,
 		.qemu = h->has_qemu ? &h->qemu : NULL,
+		.closures = closures,
 		.process_reason = h->process_reason,
 		.qemu_reason = h->qemu_reason,
 		.kvm = h->kvm.usable,
@@ -371,7 +373,7 @@ static void say_ready(uint64_t fd)
 static int run(const struct options *o, struct err *e)
 {
 	struct keeper_program k = {.lock_fd = -1, .signal_fd = -1};
-	char groups[CGROUP_NAME_MAX], images[HOST_PATH_MAX + 16], trees[HOST_PATH_MAX];
+	char groups[CGROUP_NAME_MAX], images[HOST_PATH_MAX + 16], trees[HOST_PATH_MAX], closures[HOST_PATH_MAX + 16];
 	int r = take_lock(o->paths.run, &k.lock_fd, e);
 
 	if (r < 0)
@@ -382,6 +384,7 @@ static int run(const struct options *o, struct err *e)
 		r = err_sys(e, r < 0 ? r : -errno, "make %s", images);
 		goto out;
 	}
+	(void)snprintf(closures, sizeof(closures), "%s/closures", o->paths.state);
 	name_groups(o->paths.run, groups);
 	host_probe(&o->paths, groups, &k.host);
 	if (k.host.groups && (r = cgroup_root_sweep(k.host.groups, SWEEP_MS)) < 0)
@@ -389,7 +392,7 @@ static int run(const struct options *o, struct err *e)
 	r = loop_new(false, &k.loop);
 	r = r < 0 ? err_sys(e, r, "make an event loop") : watch_signals(&k, e);
 	if (r == 0)
-		r = serve(&k, o, trees, e);
+		r = serve(&k, o, trees, closures, e);
 	if (r == 0) {
 		klog("event=serving pid=%d root=%d kvm=%d qemu=%s process=%d limits=%x", getpid(), k.host.root,
 		     k.host.kvm.usable, k.host.has_qemu ? k.host.qemu.version : "none", k.host.process != NULL,

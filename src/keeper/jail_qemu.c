@@ -319,8 +319,8 @@ static int check_parts(const struct jail_qemu_parts *p, struct jail_qemu *q, str
 			       "hang without its frequency");
 	if (p->rec->closure.n && !span_is(p->rec->closure, p->host->hash))
 		return err_set(e, ERR_UNSUPPORTED,
-			       "the snapshot was made by another QEMU (%.*s) than this host's (%s); "
-			       "--disk-only takes its disk and boots",
+			       "the snapshot was made by another QEMU (%.*s) than this host's (%.12s), and that one "
+			       "is not kept here; --disk-only takes its disk and boots",
 			       (int)MIN(p->rec->closure.n, (size_t)12), p->rec->closure.p, p->host->hash);
 	r = check_files(p, q, e);
 	if (r == 0)

@@ -21,6 +21,7 @@
 #include "keeper/jail_qemu.h"
 #include "keeper/keeper.h"
 #include "keeper/klog.h"
+#include "keeper/qemu_host.h"
 #include "loop/loop.h"
 #include "sys/cgroup.h"
 #include "sys/fd.h"
@@ -35,6 +36,7 @@ enum {
 	CLEAN_RETRY_MS = 5,	/* cgroup v1 has no event for "empty" */
 	REFILL_MS = 20,		/* a new machine gets the processors first */
 	TREE_PATH_MAX = 4096,
+	CLOSURES_MAX = 4,	/* of QEMUs before the current one, held open */
 };
 
 /*
@@ -98,6 +100,8 @@ struct machines {
 	unsigned ready; /* slots in READY */
 	struct loop_timer refill;
 	struct slot *slots;
+	struct qemu_host closures[CLOSURES_MAX]; /* not the current one */
+	unsigned next_closure;			 /* is replaced next */
 };
 
 static void set_state(struct slot *s, enum slot_state to)
@@ -761,6 +765,42 @@ static int take_memory(struct slot *s, const struct rec_machine_start *rec, cons
 		     : jail_qemu_memory_seal(s->memory_fd, e);
 }
 
+static const struct qemu_host *open_closure(struct machines *ms, const char *hash)
+{
+	struct qemu_host found = QEMU_HOST_INIT, *place = &ms->closures[ms->next_closure];
+	struct err why = ERR_INIT;
+
+	if (qemu_host_open(ms->c.closures, hash, &found, &why) < 0) {
+		klog("event=closure why=\"%s\"", why.text);
+		return NULL;
+	}
+	ms->next_closure = (ms->next_closure + 1) % CLOSURES_MAX;
+	qemu_host_deinit(place); /* machines that run from it have mounts of their own */
+	*place = found;
+	return place;
+}
+
+/*
+ * The QEMU that made the memory. One that is not kept any more, or no longer whole: the current
+ * one, which the jail then refuses with the way out.
+ */
+static const struct qemu_host *qemu_for(struct machines *ms, const struct rec_machine_start *rec)
+{
+	char hash[sizeof(ms->c.qemu->hash)];
+	const struct qemu_host *found = NULL;
+
+	if (rec->closure.n != sizeof(hash) - 1 || span_is(rec->closure, ms->c.qemu->hash))
+		return ms->c.qemu;
+	span_copy(rec->closure, hash, sizeof(hash));
+	if (strspn(hash, "0123456789abcdef") != sizeof(hash) - 1)
+		return ms->c.qemu;
+	for (unsigned i = 0; i < CLOSURES_MAX; i++)
+		if (ms->closures[i].root_fd >= 0 && str_eq(ms->closures[i].hash, hash))
+			return &ms->closures[i];
+	found = open_closure(ms, hash);
+	return found ? found : ms->c.qemu;
+}
+
 static int start_qemu(struct slot *s, const struct rec_machine_start *rec, const int *fds,
 		      unsigned n_fds, struct err *e)
 {
@@ -769,7 +809,7 @@ static int start_qemu(struct slot *s, const struct rec_machine_start *rec, const
 	int memory = take_memory(s, rec, fds, n_fds, e);
 	int r = memory < 0 ? memory : make_qemu_ends(s, &t, e);
 	const struct jail_qemu_parts parts = {
-		.host = s->ms->c.qemu,
+		.host = qemu_for(s->ms, rec),
 		.rec = rec,
 		.fds = fds,
 		.n_fds = n_fds,
@@ -1003,6 +1043,8 @@ int machines_new(struct loop *l, const struct machines_config *c, struct machine
 	ms->loop = l;
 	ms->c = *c;
 	ms->slots = mem_new(c->slots * sizeof(*ms->slots));
+	for (unsigned i = 0; i < CLOSURES_MAX; i++)
+		ms->closures[i] = (struct qemu_host)QEMU_HOST_INIT;
 	for (unsigned i = 0; i < c->slots; i++) {
 		ms->slots[i] = (struct slot){
 			.ms = ms, .n = i, .child = JAIL_CHILD_INIT, .link_fd = -1, .monitor_fd = -1, .console_fd = -1,
@@ -1030,6 +1072,8 @@ struct machines *machines_free(struct machines *ms)
 		s->group = cgroup_free(s->group);
 		free(s->tail);
 	}
+	for (unsigned i = 0; i < CLOSURES_MAX; i++)
+		qemu_host_deinit(&ms->closures[i]);
 	free(ms->slots);
 	free(ms);
 	return NULL;

@@ -41,6 +41,7 @@ struct machines_config {
 	struct cgroup_root *groups;    /* NULL: none here; lent for good, like all below */
 	struct process_host *process;  /* NULL: see process_reason */
 	struct qemu_host *qemu;	       /* NULL: see qemu_reason */
+	const char *closures;	       /* the folder of QEMU's closures; lent for good */
 	const char *process_reason, *qemu_reason;
 	bool kvm;
 	uint64_t tsc_khz;

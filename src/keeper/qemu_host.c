@@ -550,16 +550,19 @@ static int build(struct closure *c, int closures, const char *stamp, struct err 
 
 /* ---- using ---- */
 
-/* @name: the stamp's link, or a hash. -ERR_NOT_FOUND: not there or not whole. */
-static int use(const char *closures, int closures_fd, const char *name, struct qemu_host *ret,
-	       struct err *e)
+static bool is_hash(const char *text)
 {
-	char hash[HASH_TEXT + 1] = "", manifest[MANIFEST_MAX], path[HASH_TEXT + 16];
-	struct qemu_host h = QEMU_HOST_INIT;
-	ssize_t n = readlinkat(closures_fd, name, hash, sizeof(hash) - 1);
+	return strlen(text) == HASH_TEXT - 1 && strspn(text, "0123456789abcdef") == HASH_TEXT - 1;
+}
 
-	if (n != HASH_TEXT - 1 || strspn(hash, "0123456789abcdef") != HASH_TEXT - 1)
-		return err_set(e, ERR_NOT_FOUND, "no closure");
+/* -ERR_NOT_FOUND: not there or not whole. */
+static int use_hash(const char *closures, int closures_fd, const char *hash, struct qemu_host *ret,
+		    struct err *e)
+{
+	char manifest[MANIFEST_MAX], path[HASH_TEXT + 16];
+	struct qemu_host h = QEMU_HOST_INIT;
+	ssize_t n;
+
 	(void)snprintf(path, sizeof(path), "%s/manifest", hash);
 	n = sys_read_file(closures_fd, path, manifest, sizeof(manifest));
 	if (n < 0 || sscanf(manifest, "hotcell closure 1\nversion %64s\n", h.version) != 1)
@@ -575,6 +578,56 @@ static int use(const char *closures, int closures_fd, const char *name, struct q
 	}
 	*ret = h;
 	return 0;
+}
+
+/* @name: the stamp's link. */
+static int use(const char *closures, int closures_fd, const char *name, struct qemu_host *ret,
+	       struct err *e)
+{
+	char hash[HASH_TEXT + 1] = "";
+	ssize_t n = readlinkat(closures_fd, name, hash, sizeof(hash) - 1);
+
+	if (n < 0 || !is_hash(hash))
+		return err_set(e, ERR_NOT_FOUND, "no closure");
+	return use_hash(closures, closures_fd, hash, ret, e);
+}
+
+/* "<hash> <size> <name>" of a manifest, and the file itself. */
+static int verify_file(int root, const char *line, struct err *e)
+{
+	char want[HASH_TEXT], name[sizeof(((struct file *)0)->to)], hash[HASH_TEXT];
+	long long size;
+	AUTO_CLOSE int fd = -1;
+	int r;
+
+	if (sscanf(line, "%64s %lld %127s", want, &size, name) != 3 || name[0] == '/' || strstr(name, ".."))
+		return err_set(e, ERR_UNSUPPORTED, "its manifest is not one of ours");
+	fd = sys_openat(root, name, O_RDONLY | O_NOFOLLOW, 0);
+	r = fd < 0 ? err_sys(e, fd, "open %s", name) : hash_fd(fd, hash, e);
+	if (r == 0 && !str_eq(hash, want))
+		r = err_set(e, ERR_UNSUPPORTED, "%s was changed", name);
+	return r;
+}
+
+/* The name is the manifest's hash, and the manifest has one of every file. */
+static int verify(int closures_fd, const struct qemu_host *h, struct err *e)
+{
+	char manifest[MANIFEST_MAX], path[HASH_TEXT + 16], hash[HASH_TEXT], *save = NULL;
+	ssize_t n;
+	int r;
+
+	(void)snprintf(path, sizeof(path), "%s/manifest", h->hash);
+	n = sys_read_file(closures_fd, path, manifest, sizeof(manifest));
+	if (n < 0)
+		return err_sys(e, (int)n, "read its manifest");
+	r = hash_bytes(manifest, (size_t)n, hash, e);
+	if (r == 0 && !str_eq(hash, h->hash))
+		r = err_set(e, ERR_UNSUPPORTED, "its manifest was changed");
+	(void)strtok_r(manifest, "\n", &save);
+	(void)strtok_r(NULL, "\n", &save); /* what it is, and its version */
+	for (char *line = strtok_r(NULL, "\n", &save); line && r == 0; line = strtok_r(NULL, "\n", &save))
+		r = verify_file(h->root_fd, line, e);
+	return r;
 }
 
 static int open_closures(const char *path, int *ret, struct err *e)
@@ -637,6 +690,28 @@ int qemu_host_probe(const char *program, const char *closures, bool root, struct
 	}
 	free(c);
 	return r;
+}
+
+int qemu_host_open(const char *closures, const char *hash, struct qemu_host *ret, struct err *e)
+{
+	struct qemu_host h = QEMU_HOST_INIT;
+	AUTO_CLOSE int dir = -1;
+	int r;
+
+	if (!is_hash(hash))
+		return err_set(e, ERR_INVALID, "a closure's name is 64 hexadecimal digits");
+	dir = sys_open(closures, O_RDONLY | O_DIRECTORY);
+	if (dir < 0)
+		return err_sys(e, dir, "open %s", closures);
+	r = use_hash(closures, dir, hash, &h, e);
+	if (r == 0)
+		r = verify(dir, &h, e);
+	if (r < 0) {
+		qemu_host_deinit(&h);
+		return err_wrap(e, "closure %.12s", hash);
+	}
+	*ret = h;
+	return 0;
 }
 
 void qemu_host_deinit(struct qemu_host *h)

@@ -37,4 +37,13 @@ struct qemu_host {
  */
 int qemu_host_probe(const char *program, const char *closures, bool root, struct qemu_host *ret,
 		    struct err *e);
+
+/*
+ * qemu_host_open() - a closure that was made before, for memory that another QEMU saved
+ * @hash:	its name
+ *
+ * Reads and compares every file of it. Return: 0; -ERR_INVALID: no name of a closure;
+ * -ERR_NOT_FOUND: not kept here; -ERR_UNSUPPORTED: changed since.
+ */
+int qemu_host_open(const char *closures, const char *hash, struct qemu_host *ret, struct err *e);
 void qemu_host_deinit(struct qemu_host *h);

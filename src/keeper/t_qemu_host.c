@@ -155,6 +155,40 @@ static void follows_changes(void **state)
 	end(&p);
 }
 
+/* What an upgrade left behind still runs what it saved, as long as it is what it was. */
+static void opens_older_ones(void **state)
+{
+	struct qemu_host old = QEMU_HOST_INIT;
+	struct place p;
+	char hash[65], path[256];
+
+	T_UNUSED(state);
+	begin(&p);
+	assert_int_equal(probe(&p), 0);
+	(void)snprintf(hash, sizeof(hash), "%s", p.h.hash);
+	put(&p, "share/qemu/pvh.bin", "pvh2");
+	assert_int_equal(probe(&p), 0);
+	assert_string_not_equal(p.h.hash, hash);
+	assert_int_equal(qemu_host_open(p.closures, hash, &old, &p.e), 0);
+	assert_string_equal(old.hash, hash);
+	assert_string_equal(old.version, "9.1.2");
+	assert_int_equal(faccessat(old.root_fd, "qemu", X_OK, 0), 0);
+	qemu_host_deinit(&old);
+	assert_int_equal(qemu_host_open(p.closures, "../etc", &old, &p.e), -ERR_INVALID);
+	(void)snprintf(path, sizeof(path), "%064d", 0);
+	assert_int_equal(qemu_host_open(p.closures, path, &old, &p.e), -ERR_NOT_FOUND);
+	(void)snprintf(path, sizeof(path), "%s/%s/root/firmware/pvh.bin", p.closures, hash);
+	assert_int_equal(chmod(path, 0644), 0);
+	assert_int_equal(sys_write_file(AT_FDCWD, path, "PVH"), 0);
+	assert_int_equal(qemu_host_open(p.closures, hash, &old, &p.e), -ERR_UNSUPPORTED);
+	assert_non_null(strstr(p.e.text, "firmware/pvh.bin was changed"));
+	(void)snprintf(path, sizeof(path), "%s/%s/manifest", p.closures, hash);
+	assert_int_equal(sys_write_file(AT_FDCWD, path, "hotcell closure 1\nversion 9.1.2\n"), 0);
+	assert_int_equal(qemu_host_open(p.closures, hash, &old, &p.e), -ERR_UNSUPPORTED);
+	assert_int_equal(old.root_fd, -1);
+	end(&p);
+}
+
 /* QEMU-1: what a killed builder left does not matter. */
 static void survives_interruption(void **state)
 {
@@ -253,5 +287,5 @@ static void every_fault(void **state)
 	end(&p);
 }
 
-T_MAIN(T(builds_once), T(follows_changes), T(survives_interruption), T(refuses),
+T_MAIN(T(builds_once), T(follows_changes), T(opens_older_ones), T(survives_interruption), T(refuses),
        T(says_what_is_missing), T(every_fault))
