@@ -61,7 +61,7 @@ static int check_host(struct build *b, struct err *e)
 static int hash_recipe(struct build *b, struct err *e)
 {
 	const struct recipe *rc = &b->recipe;
-	struct str s = STR_INIT(RECIPE_MAX);
+	struct str s = STR_INIT(2 * RECIPE_MAX);
 	const char *h = b->recipe_hash;
 	int r;
 
@@ -72,6 +72,10 @@ static int hash_recipe(struct build *b, struct err *e)
 		 rc->defaults.disk_mb);
 	for (size_t i = 0; i < rc->n_packages; i++)
 		str_addf(&s, "%s\n", rc->package[i]);
+	for (size_t i = 0; i < rc->n_warm; i++)
+		str_addf(&s, "warm %zu %s\n", strlen(rc->warm[i]), rc->warm[i]);
+	for (size_t i = 0; i < rc->n_interpreters; i++)
+		str_addf(&s, "code %zu %s\n", strlen(rc->interpreter[i]), rc->interpreter[i]);
 	r = s.failed ? err_set(e, ERR_LIMIT, "the recipe is too long")
 		     : hash_mem(str_text(&s), s.len, b->recipe_hash, e);
 	str_deinit(&s);
@@ -242,6 +246,40 @@ static int seal_content(struct build *b, struct err *e)
 	return r;
 }
 
+/* What a hot template runs, as image_open() reads it. */
+static int seal_texts(struct build *b, const char *file, struct str *texts, struct err *e)
+{
+	char hash[HASH_TEXT];
+	int r = 0;
+
+	if (texts->len && !texts->failed)
+		r = sys_replace_file(b->new_fd, file, texts->p, texts->len, 0644);
+	if (r < 0 || texts->failed)
+		return err_sys(e, r < 0 ? r : -ENOMEM, "write %s", file);
+	r = texts->len ? hash_mem(texts->p, texts->len, hash, e) : 0;
+	if (texts->len && r == 0)
+		str_addf(&b->manifest, "%s %s %zu\n", file, hash, texts->len);
+	return r;
+}
+
+static int seal_warmth(struct build *b, struct err *e)
+{
+	const struct recipe *rc = &b->recipe;
+	struct str warm = STR_INIT(sizeof(rc->warm)), code = STR_INIT(sizeof(rc->interpreter));
+	int r;
+
+	for (size_t i = 0; i < rc->n_warm; i++)
+		str_add_mem(&warm, rc->warm[i], strlen(rc->warm[i]) + 1);
+	for (size_t i = 0; i < rc->n_interpreters; i++)
+		str_add_mem(&code, rc->interpreter[i], strlen(rc->interpreter[i]) + 1);
+	r = seal_texts(b, IMAGE_WARM, &warm, e);
+	if (r == 0)
+		r = seal_texts(b, IMAGE_CODE, &code, e);
+	str_deinit(&warm);
+	str_deinit(&code);
+	return r;
+}
+
 static int seal(struct build *b, char ret_digest[HASH_TEXT], struct err *e)
 {
 	const struct recipe *rc = &b->recipe;
@@ -255,6 +293,8 @@ static int seal(struct build *b, char ret_digest[HASH_TEXT], struct err *e)
 		 rc->defaults.vcpus, rc->defaults.memory_mb, rc->defaults.disk_mb,
 		 sys_unix_ns() / NS_PER_S);
 	r = seal_content(b, e);
+	if (r == 0)
+		r = seal_warmth(b, e);
 	if (r == 0)
 		r = seal_packages(b, e);
 	if (r < 0)

@@ -141,6 +141,17 @@ int manifest_find(const struct manifest *m, const char *key, size_t n_words,
 	return err_set(e, ERR_INVALID, "the manifest is damaged: no proper line \"%s\"", key);
 }
 
+bool manifest_has(const struct manifest *m, const char *key)
+{
+	struct manifest_line line;
+	size_t at = 0;
+
+	while (manifest_next(m, &at, &line))
+		if (strcmp(line.word[0], key) == 0)
+			return true;
+	return false;
+}
+
 int manifest_u64(const struct manifest *m, const char *key, uint64_t min, uint64_t max,
 		 uint64_t *ret, struct err *e)
 {

@@ -54,6 +54,9 @@ bool manifest_next(const struct manifest *m, size_t *at, struct manifest_line *r
 int manifest_find(const struct manifest *m, const char *key, size_t n_words,
 		  struct manifest_line *ret, struct err *e);
 
+/* Is there a line with @key? */
+bool manifest_has(const struct manifest *m, const char *key);
+
 /* A key followed by one number in [min, max]. */
 int manifest_u64(const struct manifest *m, const char *key, uint64_t min, uint64_t max,
 		 uint64_t *ret, struct err *e);

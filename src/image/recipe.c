@@ -50,8 +50,8 @@ static int next(struct reader *r)
 	return 0;
 }
 
-/* The current event's text: a plain scalar without tag, anchor or control characters. */
-static const char *scalar(struct reader *r)
+/* The current event's text: a plain scalar without tag, anchor or control characters but @allowed. */
+static const char *scalar_with(struct reader *r, const char *allowed)
 {
 	const char *s = (const char *)r->event.data.scalar.value;
 
@@ -59,9 +59,14 @@ static const char *scalar(struct reader *r)
 	    r->event.data.scalar.anchor || strlen(s) != r->event.data.scalar.length)
 		return NULL;
 	for (const char *c = s; *c; c++)
-		if ((unsigned char)*c < ' ' || *c == 0x7f)
+		if (((unsigned char)*c < ' ' || *c == 0x7f) && !strchr(allowed, *c))
 			return NULL;
 	return s;
+}
+
+static const char *scalar(struct reader *r)
+{
+	return scalar_with(r, "");
 }
 
 static int read_number(struct reader *r, const struct key *key)
@@ -152,6 +157,102 @@ static int read_packages(struct reader *r, const struct key *key)
 	return bad;
 }
 
+/* What a hot template runs: a text of one or more lines. */
+static int read_source(struct reader *r, const char *what, size_t max, const char **ret)
+{
+	const char *s = scalar_with(r, "\n\t");
+
+	if (!s || !*s)
+		return err_set(r->e, ERR_INVALID, "line %zu: %s must be a text", line_of(r), what);
+	if (strlen(s) > max)
+		return err_set(r->e, ERR_LIMIT, "line %zu: %s is longer than %zu bytes", line_of(r),
+			       what, max);
+	*ret = s;
+	return 0;
+}
+
+static int add_warm(struct reader *r)
+{
+	struct recipe *to = r->recipe;
+	const char *s;
+	int bad = read_source(r, "a command of warm", RECIPE_WARM_MAX, &s);
+
+	if (bad < 0)
+		return bad;
+	if (to->n_warm == RECIPE_WARMS_MAX)
+		return err_set(r->e, ERR_LIMIT, "line %zu: at most %d commands in warm", line_of(r),
+			       RECIPE_WARMS_MAX);
+	memcpy(to->warm[to->n_warm++], s, strlen(s) + 1);
+	return 0;
+}
+
+static int read_warm(struct reader *r, const struct key *key)
+{
+	int bad;
+
+	(void)key;
+	if (r->event.type != YAML_SEQUENCE_START_EVENT)
+		return refuse(r, ERR_INVALID, "warm must be a list of shell commands");
+	while ((bad = next(r)) == 0 && r->event.type != YAML_SEQUENCE_END_EVENT) {
+		bad = add_warm(r);
+		if (bad < 0)
+			return bad;
+	}
+	return bad;
+}
+
+/* The current event: a language, which was not there before. */
+static int read_language(struct reader *r, char ret[RECIPE_LANGUAGE_MAX])
+{
+	const char *s = scalar(r);
+	const struct recipe *to = r->recipe;
+
+	if (!s || !recipe_name_ok(s))
+		return refuse(r, ERR_INVALID, "interpreters must be languages with their source");
+	if (to->n_interpreters == RECIPE_INTERPRETERS_MAX)
+		return err_set(r->e, ERR_LIMIT, "line %zu: at most %d interpreters", line_of(r),
+			       RECIPE_INTERPRETERS_MAX);
+	for (size_t i = 0; i < to->n_interpreters; i++)
+		if (str_starts(to->interpreter[i], s) && to->interpreter[i][strlen(s)] == '=')
+			return err_set(r->e, ERR_INVALID, "line %zu: language %s stands twice",
+				       line_of(r), s);
+	memcpy(ret, s, strlen(s) + 1);
+	return 0;
+}
+
+static int add_interpreter(struct reader *r)
+{
+	struct recipe *to = r->recipe;
+	char language[RECIPE_LANGUAGE_MAX];
+	const char *s;
+	int bad = read_language(r, language);
+
+	if (bad == 0)
+		bad = next(r);
+	if (bad == 0)
+		bad = read_source(r, "a source of interpreters", RECIPE_SOURCE_MAX, &s);
+	if (bad < 0)
+		return bad;
+	(void)snprintf(to->interpreter[to->n_interpreters++], sizeof(to->interpreter[0]), "%s=%s",
+		       language, s);
+	return 0;
+}
+
+static int read_interpreters(struct reader *r, const struct key *key)
+{
+	int bad;
+
+	(void)key;
+	if (r->event.type != YAML_MAPPING_START_EVENT)
+		return refuse(r, ERR_INVALID, "interpreters must be languages with their source");
+	while ((bad = next(r)) == 0 && r->event.type != YAML_MAPPING_END_EVENT) {
+		bad = add_interpreter(r);
+		if (bad < 0)
+			return bad;
+	}
+	return bad;
+}
+
 static int read_mapping(struct reader *r, const struct key *keys, size_t n_keys);
 
 static int read_defaults(struct reader *r, const struct key *key)
@@ -174,6 +275,8 @@ static const struct key recipe_keys[] = {
 	{ "description", read_text, offsetof(struct recipe, description), 0, RECIPE_TEXT_MAX },
 	{ "packages", read_packages, 0, 0, 0 },
 	{ "defaults", read_defaults, 0, 0, 0 },
+	{ "warm", read_warm, 0, 0, 0 },
+	{ "interpreters", read_interpreters, 0, 0, 0 },
 };
 
 static int read_entry(struct reader *r, const struct key *keys, size_t n_keys, uint32_t *seen)

@@ -8,8 +8,14 @@
  *	  vcpus: 1
  *	  memory_mb: 512
  *	  disk_mb: 2048
+ *	warm:
+ *	  - git --version
+ *	interpreters:
+ *	  python: import json
  *
- * `name` and `packages` are required. Unknown and repeated keys, aliases, tags
+ * `warm` are shell commands that `hotcell template build` runs once before it saves the
+ * machine, `interpreters` what it runs once in a live interpreter of each language: what they
+ * read and import is in the memory of every fork. `name` and `packages` are required. Unknown and repeated keys, aliases, tags
  * and a second document are refused with the line they stand in. Any thread.
  */
 #pragma once
@@ -24,6 +30,11 @@ enum {
 	RECIPE_TEXT_MAX = 201,
 	RECIPE_PACKAGES_MAX = 256,
 	RECIPE_PACKAGE_MAX = 101,
+	RECIPE_WARMS_MAX = 32,
+	RECIPE_WARM_MAX = 1024, /* bytes of a command */
+	RECIPE_INTERPRETERS_MAX = 8,
+	RECIPE_SOURCE_MAX = 4096, /* bytes of what an interpreter runs */
+	RECIPE_LANGUAGE_MAX = RECIPE_NAME_MAX,
 	RECIPE_DEFAULT_VCPUS = 1,
 	RECIPE_DEFAULT_MEMORY_MB = 512,
 	RECIPE_DEFAULT_DISK_MB = 2048,
@@ -45,6 +56,11 @@ struct recipe {
 	char package[RECIPE_PACKAGES_MAX][RECIPE_PACKAGE_MAX];
 	size_t n_packages;
 	struct recipe_defaults defaults;
+	char warm[RECIPE_WARMS_MAX][RECIPE_WARM_MAX + 1];
+	size_t n_warm;
+	/* "language=source" */
+	char interpreter[RECIPE_INTERPRETERS_MAX][RECIPE_LANGUAGE_MAX + RECIPE_SOURCE_MAX + 1];
+	size_t n_interpreters;
 };
 
 /* -ERR_INVALID with line and key; -ERR_LIMIT for what is too long, too much or out of range. */

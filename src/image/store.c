@@ -240,6 +240,47 @@ static int open_root(struct image *i, const struct manifest *m, struct err *e)
 	return 0;
 }
 
+/* A file of texts with a NUL behind each; images without it have none. */
+static int read_texts(const struct image *i, const struct manifest *m, const char *file,
+		      uint64_t max, struct strv *ret, struct err *e)
+{
+	AUTO_FREE char *text = NULL;
+	struct manifest_sum sum;
+	char found[HASH_TEXT];
+	ssize_t n;
+	int r;
+
+	if (!manifest_has(m, file))
+		return 0;
+	r = manifest_sum(m, file, &sum, e);
+	if (r < 0)
+		return r;
+	if (sum.size == 0 || sum.size > max)
+		return err_set(e, ERR_INVALID, "the manifest is damaged: size of %s", file);
+	text = mem_new(sum.size + 2);
+	n = sys_read_file(i->dir_fd, file, text, sum.size + 2);
+	if (n < 0)
+		return err_sys(e, (int)n, "read %s of the image %s", file, i->name);
+	r = hash_mem(text, (size_t)n, found, e);
+	if (r < 0)
+		return r;
+	if ((uint64_t)n != sum.size || strcmp(found, sum.hash) != 0 || text[n - 1] != '\0')
+		return err_set(e, ERR_INVALID,
+			       "the image %s is damaged: %s changed; run: hotcell image build --force %s",
+			       i->name, file, i->name);
+	*ret = (struct strv){ take_ptr(&text), (size_t)n };
+	return 0;
+}
+
+static int open_warmth(struct image *i, const struct manifest *m, struct err *e)
+{
+	const struct recipe *rc = NULL;
+	int r = read_texts(i, m, IMAGE_WARM, sizeof(rc->warm), &i->warm, e);
+
+	return r < 0 ? r
+		     : read_texts(i, m, IMAGE_CODE, sizeof(rc->interpreter), &i->interpreters, e);
+}
+
 /* Everything in the image's own folder. */
 static int open_image(int state_dirfd, const char *ref, struct image *i, struct manifest *m,
 		      struct err *e)
@@ -259,6 +300,8 @@ static int open_image(int state_dirfd, const char *ref, struct image *i, struct 
 	memcpy(i->name, f.name, sizeof(i->name));
 	memcpy(i->digest, f.digest, sizeof(i->digest));
 	r = read_defaults(m, &i->defaults, e);
+	if (r == 0)
+		r = open_warmth(i, m, e);
 	if (r == 0)
 		r = open_root(i, m, e);
 	if (r < 0)
@@ -305,6 +348,9 @@ void image_close(struct image *i)
 
 	for (size_t n = 0; n < ARRAY_LEN(fds); n++)
 		*fds[n] = sys_close(*fds[n]);
+	free((char *)i->warm.p);
+	free((char *)i->interpreters.p);
+	i->warm = i->interpreters = (struct strv){ 0 };
 }
 
 /* ---- verify ---- */

@@ -3,6 +3,8 @@
  *
  *	{state}/images/<name>@<digest>/root.ext4	file system, only ever read
  *	{state}/images/<name>@<digest>/tree/		the same, unpacked, disarmed (tree_disarm())
+ *	{state}/images/<name>@<digest>/warm		what a hot template runs (recipe.h), if anything:
+ *	{state}/images/<name>@<digest>/interpreters	texts, a NUL behind each
  *	{state}/images/<name>@<digest>/manifest		<digest> is its SHA-256
  *	{state}/images/<name>				pointer to the newest build
  *
@@ -24,6 +26,8 @@ enum { IMAGE_DIGEST_MIN = 12, IMAGES_MAX = 1000 };
 #define IMAGES_FOLDER "images"
 #define IMAGE_ROOT    "root.ext4"
 #define IMAGE_TREE    "tree"
+#define IMAGE_WARM    "warm"
+#define IMAGE_CODE    "interpreters"
 
 /*
  * An open image. While it is open nobody can remove it: dir_fd carries a shared

@@ -29,6 +29,51 @@ static void reads_a_whole_recipe(void **state)
 	assert_int_equal(recipe.defaults.disk_mb, 4096);
 }
 
+static void reads_what_a_hot_template_runs(void **state)
+{
+	T_UNUSED(state);
+	assert_int_equal(parse("name: a\npackages: [git]\nwarm:\n- git --version\n- |\n  a\n  b\n"
+			       "interpreters:\n  python: x = 1\n  py: |\n    if x:\n    \ty\n",
+			       NULL),
+			 0);
+	assert_int_equal(recipe.n_warm, 2);
+	assert_string_equal(recipe.warm[0], "git --version");
+	assert_string_equal(recipe.warm[1], "a\nb\n");
+	assert_int_equal(recipe.n_interpreters, 2);
+	assert_string_equal(recipe.interpreter[0], "python=x = 1");
+	assert_string_equal(recipe.interpreter[1], "py=if x:\n\ty\n");
+}
+
+/* @times entries of @n bytes under the key @head: a list, or a mapping. */
+static int parse_long(const char *head, size_t n, bool is_map, unsigned times)
+{
+	static char text[2 * RECIPE_MAX];
+	size_t at = (size_t)sprintf(text, "name: a\npackages: [git]\n%s", head);
+
+	for (unsigned i = 0; i < times; i++) {
+		at += (size_t)(is_map ? sprintf(text + at, " l%u: ", i) : sprintf(text + at, "- "));
+		memset(text + at, 'x', n);
+		at += n;
+		at += (size_t)sprintf(text + at, "\n");
+	}
+	return recipe_parse(text, at, &recipe, NULL);
+}
+
+static void what_a_hot_template_runs_has_limits(void **state)
+{
+	T_UNUSED(state);
+	assert_int_equal(parse_long("warm:\n", RECIPE_WARM_MAX, false, 2), 0);
+	assert_int_equal(parse_long("warm:\n", RECIPE_WARM_MAX + 1, false, 1), -ERR_LIMIT);
+	assert_int_equal(parse_long("warm:\n", 1, false, RECIPE_WARMS_MAX), 0);
+	assert_int_equal(parse_long("warm:\n", 1, false, RECIPE_WARMS_MAX + 1), -ERR_LIMIT);
+	assert_int_equal(parse_long("interpreters:\n", RECIPE_SOURCE_MAX, true, 2), 0);
+	assert_int_equal(strlen(recipe.interpreter[1]), RECIPE_SOURCE_MAX + 3);
+	assert_int_equal(parse_long("interpreters:\n", RECIPE_SOURCE_MAX + 1, true, 1), -ERR_LIMIT);
+	assert_int_equal(parse_long("interpreters:\n", 1, true, RECIPE_INTERPRETERS_MAX), 0);
+	assert_int_equal(parse_long("interpreters:\n", 1, true, RECIPE_INTERPRETERS_MAX + 1),
+			 -ERR_LIMIT);
+}
+
 static void what_is_left_out_has_defaults(void **state)
 {
 	T_UNUSED(state);
@@ -51,8 +96,20 @@ static void everything_else_is_refused(void **state)
 		{ "name: a\n", ERR_INVALID, "lacks the key packages" },
 		{ "packages: [git]\n", ERR_INVALID, "lacks the key name" },
 		{ "name: a\npackages: []\n", ERR_INVALID, "lacks the key packages" },
-		{ "name: a\npackages: [git]\nwarm: [x]\n", ERR_INVALID,
-		  "line 3: unknown key warm" },
+		{ "name: a\npackages: [git]\nwarmth: [x]\n", ERR_INVALID,
+		  "line 3: unknown key warmth" },
+		{ "name: a\npackages: [git]\nwarm: ls\n", ERR_INVALID, "list of shell commands" },
+		{ "name: a\npackages: [git]\nwarm: [[ls]]\n", ERR_INVALID, "must be a text" },
+		{ "name: a\npackages: [git]\nwarm: [\"\"]\n", ERR_INVALID, "must be a text" },
+		{ "name: a\npackages: [git]\nwarm: [\"a\\0b\"]\n", ERR_INVALID, "must be a text" },
+		{ "name: a\npackages: [git]\ninterpreters: [x]\n", ERR_INVALID,
+		  "languages with their source" },
+		{ "name: a\npackages: [git]\ninterpreters: {\"a=b\": x}\n", ERR_INVALID,
+		  "languages with their source" },
+		{ "name: a\npackages: [git]\ninterpreters: {x: [y]}\n", ERR_INVALID,
+		  "must be a text" },
+		{ "name: a\npackages: [git]\ninterpreters: {x: y, x: z}\n", ERR_INVALID,
+		  "language x stands twice" },
 		{ "name: a\nname: b\npackages: [git]\n", ERR_INVALID,
 		  "line 2: key name stands twice" },
 		{ "name: a\npackages: [git]\ndefaults:\n  memory: 4\n", ERR_INVALID,
@@ -160,8 +217,8 @@ static void loads_by_name_only(void **state)
 	assert_int_equal(sys_remove_tree(AT_FDCWD, dir), 0);
 }
 
-/* The one that comes with the source must always be good. */
-static void the_default_template_is_good(void **state)
+/* Those that come with the source must always be good. */
+static void the_templates_are_good(void **state)
 {
 	const char *source = getenv("HOTCELL_SOURCE");
 	struct err e = ERR_INIT;
@@ -174,11 +231,12 @@ static void the_default_template_is_good(void **state)
 	(void)snprintf(path, sizeof(path), "%s/templates", source);
 	fd = sys_open(path, O_RDONLY | O_DIRECTORY);
 	assert_true(fd >= 0);
-	if (recipe_load(fd, "base", &recipe, &e) < 0)
+	if (recipe_load(fd, "base", &recipe, &e) < 0 || recipe_load(fd, "python", &recipe, &e) < 0)
 		fail_msg("%s", e.text);
 	sys_close(fd);
 }
 
-T_MAIN(T(reads_a_whole_recipe), T(what_is_left_out_has_defaults), T(everything_else_is_refused),
+T_MAIN(T(reads_a_whole_recipe), T(reads_what_a_hot_template_runs),
+       T(what_a_hot_template_runs_has_limits), T(what_is_left_out_has_defaults), T(everything_else_is_refused),
        T(has_limits), T(random_changes_do_no_harm), T(loads_by_name_only),
-       T(the_default_template_is_good))
+       T(the_templates_are_good))

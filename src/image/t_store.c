@@ -43,8 +43,12 @@ static void opens_by_name_and_digest(void **unused)
 	assert_int_equal(faccessat(i.tree_fd, "etc", F_OK, 0), 0);
 	assert_int_equal(sys_pread(i.initrd_fd, content, 6, 0), 6);
 	assert_memory_equal(content, "070701", 6);
+	assert_int_equal(strv_count(i.warm), 2);
+	assert_string_equal(strv_next(i.warm, strv_first(i.warm)), "git --version");
+	assert_int_equal(strv_count(i.interpreters), 0); /* no such file: none */
 	image_close(&i);
 	image_close(&i);
+	assert_int_equal(strv_count(i.warm), 0);
 	(void)snprintf(ref, sizeof(ref), "base@%s", digest);
 	assert_int_equal(try_open(state, ref, &e), 0);
 	(void)snprintf(ref, sizeof(ref), "base@%.12s", digest);
@@ -96,6 +100,23 @@ static void an_empty_state_says_what_to_do(void **unused)
 	assert_int_equal(image_list(state, &all, &n, &e), 0);
 	assert_int_equal(n, 0);
 	free(all);
+	unmake_store(state);
+}
+
+static void changed_commands_are_seen_at_opening(void **unused)
+{
+	static const char *const texts[] = {"true.rm -rf /home", "true", "", NULL};
+	char digest[HASH_TEXT];
+	struct err e = ERR_INIT;
+	int state = make_store(digest);
+
+	T_UNUSED(unused);
+	for (size_t i = 0; texts[i]; i++) {
+		overwrite(state, digest, IMAGE_WARM, texts[i]);
+		assert_int_equal(try_open(state, "base", &e), -ERR_INVALID);
+		assert_non_null(strstr(e.text, "warm changed"));
+		assert_int_equal(image_verify(state, "base", &e), -ERR_INVALID);
+	}
 	unmake_store(state);
 }
 
@@ -435,7 +456,7 @@ static void a_failed_rebuild_leaves_a_whole_store(void **unused)
 }
 
 T_MAIN(T(opens_by_name_and_digest), T(what_is_no_reference_is_refused),
-       T(an_empty_state_says_what_to_do), T(a_pointer_that_leads_out_is_refused),
+       T(an_empty_state_says_what_to_do), T(changed_commands_are_seen_at_opening), T(a_pointer_that_leads_out_is_refused),
        T(a_file_that_is_a_link_is_refused), T(cut_off_files_are_seen_at_opening),
        T(a_changed_manifest_is_seen_at_opening), T(verifying_finds_one_changed_byte),
        T(an_open_image_cannot_be_removed), T(removing_an_older_build_keeps_the_name),

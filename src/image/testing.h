@@ -86,6 +86,8 @@ static inline void make_init(const char *path, char mark, bool is_dynamic)
 	assert_int_equal(sys_write_full(fd, &elf, sizeof(elf)), 0);
 }
 
+#define STORE_WARM "true\0git --version"
+
 /* Build @name by hand; its digest goes to @ret. */
 static inline void make_image(int state, const char *name, uint64_t built, char ret[HASH_TEXT])
 {
@@ -107,6 +109,9 @@ static inline void make_image(int state, const char *name, uint64_t built, char 
 		 name, ret);
 	str_addf(&m, "built %" PRIu64 "\ntree %s %" PRIu64 "\n", built, hash, entries);
 	add_file(entry, IMAGE_ROOT, "the root file system", &m, IMAGE_ROOT, NULL);
+	assert_int_equal(sys_replace_file(entry, IMAGE_WARM, STORE_WARM, sizeof(STORE_WARM), 0644), 0);
+	assert_int_equal(hash_mem(STORE_WARM, sizeof(STORE_WARM), hash, NULL), 0);
+	str_addf(&m, IMAGE_WARM " %s %zu\n", hash, sizeof(STORE_WARM));
 	str_add(&m, "package git 2.39\npackage curl 7.88\n");
 	assert_int_equal(sys_write_file(entry, MANIFEST_FILE, str_text(&m)), 0);
 	assert_int_equal(hash_mem(m.p, m.len, ret, NULL), 0);
