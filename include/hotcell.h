@@ -67,6 +67,7 @@ struct hotcell_error {
 struct hotcell;		/* a connection to the daemon; petty-core's SandboxManager */
 struct hotcell_sandbox; /* a handle of one sandbox */
 struct hotcell_list;
+struct hotcell_snapshot; /* what is known of one; the snapshot itself stays */
 struct hotcell_result;	/* of a program that has ended */
 struct hotcell_code_result; /* of source that has run */
 struct hotcell_session; /* a program that is being followed */
@@ -114,6 +115,9 @@ struct hotcell_config {
 	const char *const *env;	  /* "NAME=value", for every program */
 	const char *const *metadata;   /* "key=value", labels of your own */
 	const char *const *unenforced; /* "memory", "cpu", "pids", "disk": accept that this host can't */
+	const char *snapshot; /* start from this one, by id or name, instead of a template */
+	bool disk_only;	      /* take only the disk of it, and boot */
+	bool cold;	      /* boot, even if the template is hot */
 };
 #define HOTCELL_CONFIG_INIT {.size = sizeof(struct hotcell_config)}
 
@@ -169,6 +173,60 @@ HOTCELL_API bool hotcell_sandbox_is_healthy(struct hotcell_sandbox *s);
 HOTCELL_API void hotcell_sandbox_close(struct hotcell_sandbox *s);
 /* End the sandbox. The handle is freed in every case. */
 HOTCELL_API int hotcell_sandbox_destroy(struct hotcell_sandbox *s, struct hotcell_error *e);
+
+/* ---- whole machines: memory, disk and processes ---- */
+
+/*
+ * hotcell_fork() - running copies of a running sandbox
+ * @count:	1 to 256
+ * @name:	of the copy; of several: NAME-1, NAME-2 and so on; NULL: none
+ * @ret:	@count handles
+ *
+ * They have a new id, clock and randomness; programs run on in them, without whoever followed
+ * them. All of them are made, or none.
+ * Return: 0; HOTCELL_UNSUPPORTED (this wall); HOTCELL_CONFLICT (not running, name taken); HOTCELL_LIMIT.
+ */
+HOTCELL_API int hotcell_fork(struct hotcell_sandbox *s, unsigned count, const char *name,
+			     struct hotcell_list **ret, struct hotcell_error *e);
+/* Save it and give its memory back; and go on. The handle is refreshed. */
+HOTCELL_API int hotcell_pause(struct hotcell_sandbox *s, struct hotcell_error *e);
+HOTCELL_API int hotcell_resume(struct hotcell_sandbox *s, struct hotcell_error *e);
+/* Put it back to a snapshot that was taken of it, named by id or name. */
+HOTCELL_API int hotcell_rollback(struct hotcell_sandbox *s, const char *snapshot,
+				 struct hotcell_error *e);
+
+/*
+ * hotcell_snapshot_create() - keep a running sandbox as it is; it runs on
+ * @name:	unique; NULL: none
+ * @keep_ms:	delete it after this long; 0: kept until it is removed
+ */
+HOTCELL_API int hotcell_snapshot_create(struct hotcell_sandbox *s, const char *name, uint64_t keep_ms,
+					struct hotcell_snapshot **ret, struct hotcell_error *e);
+/* By id or name; hot templates are snapshots too. HOTCELL_NOT_FOUND. */
+HOTCELL_API int hotcell_snapshot_open(struct hotcell *h, const char *snapshot,
+				      struct hotcell_snapshot **ret, struct hotcell_error *e);
+/* Delete it; what is running on it runs on. HOTCELL_NOT_FOUND. */
+HOTCELL_API int hotcell_snapshot_remove(struct hotcell *h, const char *snapshot, struct hotcell_error *e);
+/* Each in turn; @s is lent for the call. @fn returns 0 to go on. It must not call hotcell_x(). */
+HOTCELL_API int hotcell_snapshot_list(struct hotcell *h,
+				      int (*fn)(void *arg, const struct hotcell_snapshot *s), void *arg,
+				      struct hotcell_error *e);
+HOTCELL_API const char *hotcell_snapshot_id(const struct hotcell_snapshot *s); /* 32 hex digits */
+HOTCELL_API const char *hotcell_snapshot_name(const struct hotcell_snapshot *s); /* "": none */
+HOTCELL_API bool hotcell_snapshot_is_template(const struct hotcell_snapshot *s);
+/* All of it as one JSON object; its keys are those of `hotcell snapshot info --json`. */
+HOTCELL_API const char *hotcell_snapshot_json(const struct hotcell_snapshot *s);
+HOTCELL_API void hotcell_snapshot_free(struct hotcell_snapshot *s);
+
+/*
+ * hotcell_template_build() - boot a template once, warm it and keep it hot
+ *
+ * Its image must be there (`hotcell image build`). Sandboxes of this template and shape are
+ * forks from then on. 0 as a number: the template's value.
+ */
+HOTCELL_API int hotcell_template_build(struct hotcell *h, const char *template_name, uint32_t vcpus,
+				       uint32_t memory_mib, uint32_t disk_mib,
+				       struct hotcell_snapshot **ret, struct hotcell_error *e);
 
 /* ---- programs ---- */
 

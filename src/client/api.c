@@ -111,7 +111,7 @@ static void fill(struct hotcell_sandbox *s)
 	rec_json(&rec_sandbox_info_type, &s->info, &s->json);
 }
 
-static int ask(struct hotcell_sandbox *s, unsigned method, const void *req, struct err *e)
+int api_sandbox_ask(struct hotcell_sandbox *s, unsigned method, const void *req, struct err *e)
 {
 	struct rec_sandbox_info info;
 	struct str bytes = STR_INIT(RECORD_MAX);
@@ -161,7 +161,7 @@ static int create(struct hotcell *h, const struct hotcell_config *c,
 		if (r == 0)
 			fill(s);
 	} else {
-		r = ask(s, METHOD_SANDBOX_CREATE, rec, e);
+		r = api_sandbox_ask(s, METHOD_SANDBOX_CREATE, rec, e);
 	}
 	if (r < 0) {
 		hotcell_sandbox_close(s);
@@ -192,6 +192,9 @@ int hotcell_create(struct hotcell *h, const struct hotcell_config *config,
 		.idle_timeout_ms = c.idle_timeout_ms,
 		.lifetime_ms = c.lifetime_ms,
 		.ephemeral = c.ephemeral,
+		.snapshot = span_of(c.snapshot),
+		.disk_only = c.disk_only,
+		.cold = c.cold,
 	};
 	if (r == 0)
 		r = with_lists(&c, &rec, lists, api_err(e));
@@ -217,7 +220,7 @@ int hotcell_open(struct hotcell *h, const char *id, struct hotcell_sandbox **ret
 {
 	struct hotcell_sandbox *s = new_handle(h);
 	struct rec_sandbox_ref ref = {span_of(id)};
-	int r = ask(s, METHOD_SANDBOX_INFO, &ref, api_err(e));
+	int r = api_sandbox_ask(s, METHOD_SANDBOX_INFO, &ref, api_err(e));
 
 	if (r < 0) {
 		hotcell_sandbox_close(s);
@@ -266,7 +269,7 @@ int hotcell_sandbox_refresh(struct hotcell_sandbox *s, struct hotcell_error *e)
 {
 	struct rec_sandbox_ref ref = {span_of(s->id)};
 
-	return ask(s, METHOD_SANDBOX_INFO, &ref, api_err(e));
+	return api_sandbox_ask(s, METHOD_SANDBOX_INFO, &ref, api_err(e));
 }
 
 bool hotcell_sandbox_is_healthy(struct hotcell_sandbox *s)
@@ -281,13 +284,7 @@ bool hotcell_sandbox_is_healthy(struct hotcell_sandbox *s)
 
 /* ---- lists ---- */
 
-struct hotcell_list {
-	struct hotcell *h;
-	struct hotcell_sandbox **items;
-	size_t n, cap;
-};
-
-static int on_sandbox(void *arg, const void *item, struct err *e)
+int api_on_sandbox(void *arg, const void *item, struct err *e)
 {
 	struct hotcell_list *l = arg;
 	struct hotcell_sandbox *s;
@@ -321,7 +318,7 @@ int hotcell_list(struct hotcell *h, struct hotcell_list **ret, struct hotcell_er
 	int r;
 
 	l->h = h;
-	r = conn_items(h->conn, METHOD_SANDBOX_LIST, &nothing, on_sandbox, l, api_err(e));
+	r = conn_items(h->conn, METHOD_SANDBOX_LIST, &nothing, api_on_sandbox, l, api_err(e));
 	if (r < 0) {
 		hotcell_list_free(l);
 		return r;

@@ -28,6 +28,18 @@ struct hotcell_sandbox {
 	struct hold *hold; /* of an ephemeral one made here */
 };
 
+struct hotcell_list {
+	struct hotcell *h;
+	struct hotcell_sandbox **items;
+	size_t n, cap;
+};
+
+/* An item handler of conn_items(): the sandbox joins the list @arg. */
+int api_on_sandbox(void *arg, const void *item, struct err *e);
+
+/* A call that answers with the sandbox; the handle knows it from then on. */
+int api_sandbox_ask(struct hotcell_sandbox *s, unsigned method, const void *req, struct err *e);
+
 /*
  * Copy of an options struct whose size the caller states: what is beyond its end is zero, what
  * it has beyond ours must be zero. -ERR_INVALID.

@@ -81,6 +81,80 @@ static void t_sandboxes_double(void **state)
 	assert_string_equal(hotcell_code_name(t->e.code), "not_found");
 }
 
+static void t_machines_double(void **state)
+{
+	struct hotcell_config c = HOTCELL_CONFIG_INIT;
+	struct test *t = *state;
+	struct hotcell_sandbox *s;
+	struct hotcell_list *l = NULL;
+
+	assert_int_equal(hotcell_fork(t->s, 3, "try", &l, &t->e), 0);
+	assert_int_equal(hotcell_list_count(l), ECHO_ITEMS);
+	assert_int_equal(t->x.fork.count, 3);
+	assert_string_equal(t->x.name, "try");
+	hotcell_list_free(l);
+	assert_int_equal(hotcell_fork(t->s, 0, NULL, &l, &t->e), -HOTCELL_LIMIT);
+	assert_int_equal(hotcell_fork(t->s, 257, NULL, &l, &t->e), -HOTCELL_LIMIT);
+	assert_int_equal(hotcell_pause(t->s, &t->e), 0);
+	assert_int_equal(hotcell_sandbox_state(t->s), HOTCELL_PAUSED);
+	assert_int_equal(hotcell_resume(t->s, &t->e), 0);
+	assert_int_equal(hotcell_sandbox_state(t->s), HOTCELL_READY);
+	assert_int_equal(hotcell_rollback(t->s, "before", &t->e), 0);
+	assert_string_equal(t->x.snapshot, "before");
+	assert_string_equal(t->x.sandbox, hotcell_sandbox_id(t->s));
+	assert_string_equal(hotcell_sandbox_name(t->s), "back");
+	c.snapshot = "after";
+	c.disk_only = c.cold = true;
+	assert_int_equal(hotcell_create(t->h, &c, &s, &t->e), 0);
+	assert_string_equal(t->x.snapshot, "after");
+	assert_true(t->x.create.disk_only && t->x.create.cold);
+	hotcell_sandbox_close(s);
+}
+
+static int count_to(void *arg, const struct hotcell_snapshot *s)
+{
+	unsigned *left = arg;
+
+	assert_int_equal(hotcell_snapshot_is_template(s), strcmp(hotcell_snapshot_name(s), "before") != 0);
+	return --*left == 0 ? -1 : 0;
+}
+
+static void t_snapshots_double(void **state)
+{
+	struct test *t = *state;
+	struct hotcell_snapshot *s = NULL;
+	unsigned left = 10;
+
+	assert_int_equal(hotcell_snapshot_create(t->s, "before", 5000, &s, &t->e), 0);
+	assert_int_equal(t->x.keep.keep_ms, 5000);
+	assert_string_equal(t->x.sandbox, hotcell_sandbox_id(t->s));
+	assert_string_equal(hotcell_snapshot_id(s), "a1000000000000000000000000000000");
+	assert_string_equal(hotcell_snapshot_name(s), "before");
+	assert_false(hotcell_snapshot_is_template(s));
+	assert_non_null(strstr(hotcell_snapshot_json(s), "\"pause_us\":17"));
+	hotcell_snapshot_free(s);
+	assert_int_equal(hotcell_snapshot_open(t->h, "before", &s, &t->e), 0);
+	hotcell_snapshot_free(s);
+	s = NULL;
+	assert_int_equal(hotcell_snapshot_open(t->h, "nobody", &s, &t->e), -HOTCELL_NOT_FOUND);
+	assert_null(s);
+	assert_int_equal(hotcell_snapshot_list(t->h, count_to, &left, &t->e), 0);
+	assert_int_equal(left, 10 - ECHO_ITEMS);
+	left = 2;
+	assert_int_equal(hotcell_snapshot_list(t->h, count_to, &left, &t->e), -HOTCELL_CANCELED);
+	assert_int_equal(left, 0);
+	assert_int_equal(hotcell_snapshot_remove(t->h, "before", &t->e), 0);
+	assert_int_equal(t->x.removed, 1);
+	assert_int_equal(hotcell_snapshot_remove(t->h, "nobody", &t->e), -HOTCELL_NOT_FOUND);
+	assert_int_equal(hotcell_template_build(t->h, "base", 2, 256, 0, &s, &t->e), 0);
+	assert_true(hotcell_snapshot_is_template(s));
+	assert_string_equal(t->x.name, "base");
+	assert_int_equal(t->x.build.vcpus, 2);
+	assert_int_equal(t->x.build.memory_mb, 256);
+	hotcell_snapshot_free(s);
+	hotcell_snapshot_free(NULL);
+}
+
 static void t_lists_double(void **state)
 {
 	struct test *t = *state;
@@ -233,6 +307,8 @@ static void t_option_sizes_double(void **state)
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 T_MAIN(TEST(t_sandboxes_double),
+       TEST(t_machines_double),
+       TEST(t_snapshots_double),
        TEST(t_lists_double),
        TEST(t_programs_double),
        TEST(t_code_double),

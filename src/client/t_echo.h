@@ -29,7 +29,10 @@ struct echo {
 	uint64_t timeout_ms;
 	unsigned removed, calls, held;
 	struct rec_sandbox_create create;
-	char name[64], isolation[16], metadata[64];
+	char name[64], isolation[16], metadata[64], snapshot[64], sandbox[64];
+	struct rec_sandbox_fork fork;
+	struct rec_snapshot_create keep;
+	struct rec_template_build build;
 };
 
 static inline void echo_chunk(struct echo *x, unsigned tag, const void *p, size_t n)
@@ -167,10 +170,10 @@ static inline void echo_start_program(struct echo *x, struct stream *s, struct s
 
 static const struct stream_ops echo_none = {0};
 
-static inline void echo_reply_sandbox(struct stream *s, const char *name, unsigned number)
+static inline void echo_reply_state(struct stream *s, const char *name, unsigned number, const char *state)
 {
 	struct rec_sandbox_info info = {.name = span_of(name),
-					.state = span_of("running"),
+					.state = span_of(state),
 					.wall = span_of("process"),
 					.template = span_of("base"),
 					.vcpus = 2,
@@ -182,10 +185,67 @@ static inline void echo_reply_sandbox(struct stream *s, const char *name, unsign
 	assert(stream_reply(s, &rec_sandbox_info_type, &info, false, NULL, 0, NULL) == 0);
 }
 
+static inline void echo_reply_sandbox(struct stream *s, const char *name, unsigned number)
+{
+	echo_reply_state(s, name, number, "running");
+}
+
+static inline void echo_reply_snapshot(struct stream *s, struct span name, const char *kind)
+{
+	struct rec_snapshot_info info = {.id = {{0xa1}}, .name = name, .kind = span_of(kind), .pause_us = 17};
+
+	stream_accept(s, &echo_none, NULL);
+	assert(stream_reply(s, &rec_snapshot_info_type, &info, false, NULL, 0, NULL) == 0);
+}
+
+/* A request that names a sandbox; what it said is looked at by the test. */
+static inline void echo_rollback(struct echo *x, struct stream *s, struct span payload)
+{
+	struct rec_sandbox_rollback rec;
+
+	assert(rec_decode(&rec_sandbox_rollback_type, payload.p, payload.n, &rec, NULL) == 0);
+	span_copy(rec.sandbox, x->sandbox, sizeof(x->sandbox));
+	span_copy(rec.snapshot, x->snapshot, sizeof(x->snapshot));
+	echo_reply_sandbox(s, "back", 1);
+}
+
+static inline void echo_keep(struct echo *x, struct stream *s, struct span payload)
+{
+	assert(rec_decode(&rec_snapshot_create_type, payload.p, payload.n, &x->keep, NULL) == 0);
+	span_copy(x->keep.sandbox, x->sandbox, sizeof(x->sandbox));
+	echo_reply_snapshot(s, x->keep.name, "snapshot");
+}
+
+static inline void echo_refer(struct echo *x, struct stream *s, struct span payload, bool removes)
+{
+	struct rec_snapshot_ref rec;
+	struct rec_empty nothing = {0};
+
+	assert(rec_decode(&rec_snapshot_ref_type, payload.p, payload.n, &rec, NULL) == 0);
+	span_copy(rec.snapshot, x->snapshot, sizeof(x->snapshot));
+	if (span_is(rec.snapshot, "nobody")) {
+		double_fail(s, ERR_NOT_FOUND, "there is no snapshot nobody");
+	} else if (!removes) {
+		echo_reply_snapshot(s, rec.snapshot, "snapshot");
+	} else {
+		x->removed++;
+		stream_accept(s, &echo_none, NULL);
+		assert(stream_reply(s, &rec_empty_type, &nothing, false, NULL, 0, NULL) == 0);
+	}
+}
+
+static inline void echo_build(struct echo *x, struct stream *s, struct span payload)
+{
+	assert(rec_decode(&rec_template_build_type, payload.p, payload.n, &x->build, NULL) == 0);
+	span_copy(x->build.template, x->name, sizeof(x->name));
+	echo_reply_snapshot(s, (struct span){0}, "template");
+}
+
 static inline void echo_create_sandbox(struct echo *x, struct stream *s, struct span payload)
 {
 	assert(rec_decode(&rec_sandbox_create_type, payload.p, payload.n, &x->create, NULL) == 0);
 	span_copy(x->create.name, x->name, sizeof(x->name));
+	span_copy(x->create.snapshot, x->snapshot, sizeof(x->snapshot));
 	span_copy(x->create.isolation, x->isolation, sizeof(x->isolation));
 	echo_copy_list(x->create.metadata, x->metadata, sizeof(x->metadata));
 	echo_reply_sandbox(s, x->name, 1);
@@ -222,6 +282,11 @@ static inline void echo_answer(struct double_daemon *d, struct stream *s, unsign
 		{.path = {"a", 1}, .kind = {"file", 4}, .size = 5},
 		{.path = {"b", 1}, .kind = {"directory", 9}, .size = 4096},
 		{.path = {"c", 1}, .kind = {"symlink", 7}, .size = 1}};
+	static const struct rec_snapshot_info sets[ECHO_ITEMS] = {
+		{.id = {{1}}, .name = {"before", 6}, .kind = {"snapshot", 8}, .template = {"base", 4}},
+		{.id = {{2}}, .kind = {"template", 8}, .template = {"base", 4}, .image = {"0123456789abcdef", 16},
+		 .vcpus = 1, .memory_mb = 512, .disk_mb = 2048, .hot = true},
+		{.id = {{3}}, .kind = {"template", 8}, .template = {"python", 6}}};
 	struct echo *x = d->arg;
 
 	x->calls++;
@@ -243,6 +308,19 @@ static inline void echo_answer(struct double_daemon *d, struct stream *s, unsign
 		x->removed++;
 		echo_reply_sandbox(s, "", 1);
 		return;
+	case METHOD_SANDBOX_FORK:
+		assert(rec_decode(&rec_sandbox_fork_type, payload.p, payload.n, &x->fork, NULL) == 0);
+		span_copy(x->fork.name, x->name, sizeof(x->name));
+		echo_send_items(s, &rec_sandbox_info_type, boxes, sizeof(boxes[0]));
+		return;
+	case METHOD_SANDBOX_PAUSE: echo_reply_state(s, "lab", 1, "paused"); return;
+	case METHOD_SANDBOX_RESUME: echo_reply_sandbox(s, "lab", 1); return;
+	case METHOD_SANDBOX_ROLLBACK: echo_rollback(x, s, payload); return;
+	case METHOD_SNAPSHOT_CREATE: echo_keep(x, s, payload); return;
+	case METHOD_SNAPSHOT_INFO: echo_refer(x, s, payload, false); return;
+	case METHOD_SNAPSHOT_REMOVE: echo_refer(x, s, payload, true); return;
+	case METHOD_SNAPSHOT_LIST: echo_send_items(s, &rec_snapshot_info_type, sets, sizeof(sets[0])); return;
+	case METHOD_TEMPLATE_BUILD: echo_build(x, s, payload); return;
 	case METHOD_SANDBOX_LIST:
 		echo_send_items(s, &rec_sandbox_info_type, boxes, sizeof(boxes[0]));
 		return;
