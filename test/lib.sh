@@ -116,12 +116,22 @@ host() {
 	done
 }
 
+# let_go DIR - unmount it, soon: a child the keeper was just making dies with it, but a moment later
+let_go() {
+	tries=50
+	while mountpoint -q "$1" && ! umount "$1" 2>"$SCRATCH/umount"; do
+		tries=$((tries - 1))
+		[ $tries -gt 0 ] || { cat "$SCRATCH/umount"; return 1; }
+		sleep 0.1
+	done
+}
+
 # What `host` mounted, and whatever else is mounted in this test's directory.
 unmount() {
 	for part in $LENT; do
-		! mountpoint -q "$SCRATCH/state/$part" || umount "$SCRATCH/state/$part" || return 1
+		let_go "$SCRATCH/state/$part" || return 1
 	done
-	! mountpoint -q "$SCRATCH/state" || umount "$SCRATCH/state"
+	let_go "$SCRATCH/state"
 }
 
 # Processes of our host: each carries HOTCELL_RUN in its environment, or descends from one that does.
