@@ -138,7 +138,8 @@ static int fetch_add(struct job *j, const struct region *g, uint64_t at, uint64_
 	while (n && r == 0) {
 		size_t part = (size_t)MIN(n, (uint64_t)FETCH_MAX - f->bytes);
 
-		f->from[f->n] = (struct iovec){(void *)(uintptr_t)(g->start + at), part}; /* NOLINT: another process's */
+		/* NOLINTNEXTLINE: an address in another process */
+		f->from[f->n] = (struct iovec){(void *)(uintptr_t)(g->start + at), part};
 		f->to[f->n] = (struct iovec){j->to + g->offset + at, part};
 		f->n++;
 		f->bytes += part;

@@ -343,7 +343,8 @@ static void a_machine_that_dies(void **state)
 	let_write(&w.m);
 	prepare(&w, &w.prepared);
 	assert_int_equal(kill(w.m.pid, SIGKILL), 0);
-	assert_int_equal(waitid(P_PID, (id_t)w.m.pid, &(siginfo_t){0}, WEXITED | WNOWAIT), 0); /* not reaped, as in a slot */
+	/* dead and not reaped, as in a slot */
+	assert_int_equal(waitid(P_PID, (id_t)w.m.pid, &(siginfo_t){0}, WEXITED | WNOWAIT), 0);
 	assert_int_equal(copier_copy(w.copier, NULL), 0);
 	turn_until(&w, &w.failed);
 	assert_int_equal(w.why.code, ERR_GONE);

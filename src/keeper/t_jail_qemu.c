@@ -466,6 +466,5 @@ static void filters(void **state)
 	}
 }
 
-T_MAIN(T(composes), T(composes_a_fork), T(composes_for_kvm), T(composes_all_layers), T(refuses_memory), T(refuses_descriptors),
-       T(refuses_numbers), T(every_fault),
-       T(filters))
+T_MAIN(T(composes), T(composes_a_fork), T(composes_all_layers), T(refuses_memory), T(composes_for_kvm),
+       T(refuses_descriptors), T(refuses_numbers), T(every_fault), T(filters))
