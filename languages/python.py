@@ -17,6 +17,7 @@ def serve():
     import linecache
     import os
     import random
+    import select
     import signal
     import struct
     import sys
@@ -55,6 +56,8 @@ def serve():
         cell = 0
         flags = 0
         loop = None
+        shown = ()  # figures of this run that were shown already
+        found = None  # generators of random numbers, as an idle moment found them
 
     # ---- frames ----
 
@@ -190,6 +193,7 @@ def serve():
                 out[mime] = said
         if isinstance(value, figure_class()):
             out.update(images(value))
+            State.shown += (value,)
         elif isinstance(value, (dict, list)) and (text := as_json(value)) is not None:
             out.setdefault("application/json", text)
         elif found := table(value):
@@ -226,8 +230,10 @@ def serve():
         if not pyplot or not hasattr(pyplot, "get_fignums"):
             return
         for number in pyplot.get_fignums():
-            for mime, body in images(pyplot.figure(number)).items():
-                part(mime, body, False)
+            figure = pyplot.figure(number)
+            if not any(figure is x for x in State.shown):
+                for mime, body in images(figure).items():
+                    part(mime, body, False)
         pyplot.close("all")
 
     # ---- exceptions ----
@@ -274,17 +280,34 @@ def serve():
 
     # ---- randomness ----
 
-    def reseed():
-        """Everything in this process that makes numbers nobody should guess starts from new ones."""
+    def generators():
         kinds, numpy = (random.Random,), sys.modules.get("numpy.random")
         if numpy:
-            numpy.seed(struct.unpack("<8I", os.urandom(32)))
             kinds += (numpy.BitGenerator, numpy.RandomState)
+        return [x for x in gc.get_objects() if isinstance(x, kinds) and not isinstance(x, random.SystemRandom)]
+
+    def alone():
+        return threading.active_count() == 1
+
+    def look_around():
+        """
+        Find the generators while nothing is to do: it takes time and touches all memory, which forks share.
+        What was found holds until something runs. Soon at first, when a template is being made, then rarely.
+        """
+        if State.found is None and alone():
+            idle = 0.05 if State.cell < 3 else 1.0
+            if not select.select([link], [], [], idle)[0]:
+                State.found = generators()
+
+    def reseed():
+        """Everything in this process that makes numbers nobody should guess starts from new ones."""
+        numpy = sys.modules.get("numpy.random")
+        random.seed(os.urandom(32))
+        if numpy:
+            numpy.seed(struct.unpack("<8I", os.urandom(32)))
         if "_ssl" in sys.modules:
             sys.modules["_ssl"].RAND_add(os.urandom(32), 32.0)
-        for x in [x for x in gc.get_objects() if isinstance(x, kinds)]:
-            if isinstance(x, random.SystemRandom):
-                continue
+        for x in State.found if State.found is not None and alone() else generators():
             if isinstance(x, random.Random):
                 random.Random.seed(x, os.urandom(32))
             elif isinstance(x, numpy.BitGenerator):
@@ -337,6 +360,7 @@ def serve():
 
     def execute(source, scope):
         State.cell += 1
+        State.shown = ()
         name = "<cell %d>" % State.cell
         linecache.cache[name] = (len(source), None, source.splitlines(True), name)
         linecache.cache.pop("<cell %d>" % (State.cell - CELLS_KEPT), None)
@@ -435,9 +459,11 @@ def serve():
         user.__dict__["__builtins__"] = builtins
         frame(READY)
         while True:
+            look_around()
             kind, = struct.unpack("<I", read(4))
             body = read(kind >> 8)
             if kind & 255 == RUN:
+                State.found = None
                 outcome, code = run(body.decode("utf-8", "replace"), user.__dict__)
                 flush()
                 frame(END, struct.pack("<Bi", outcome, max(-2**31, min(code, 2**31 - 1))))
