@@ -91,7 +91,9 @@ suite_exec() {
 	says 0 'box' -- hostname
 	says 0 '0' --no-stdin -c 'wc -c'
 	says 0 '1' -c 'ls /proc | grep -cx 1'
-	refuses 125 'no-such-program' exec box -- no-such-program
+	refuses 127 'no-such-program' exec box -- no-such-program
+	refuses 127 '/no/such/program' exec box -- /no/such/program
+	refuses 126 '/etc/passwd' exec box -- /etc/passwd
 	refuses 125 '/no/such/dir' exec --cwd /no/such/dir box -- true
 	refuses 125 'nobody-known' exec --user nobody-known box -- true
 	refuses 125 'no-such-box' exec no-such-box -- true

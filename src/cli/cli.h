@@ -2,7 +2,7 @@
  * cli/cli.h - what the verbs share: a connection, output, exit status
  *
  * Exit status: of `run`, `exec`, `shell` and `attach` the program's own (128 + signal, 124 after
- * --timeout), 125 when hotcell itself failed, 128 + signal when it was interrupted; of every
+ * --timeout), 127 when there is no such program, 126 when it can't be run, 125 when hotcell itself failed, 128 + signal when it was interrupted; of every
  * other verb the one of the error's code (schema/errors.toml). One thread.
  */
 #pragma once
@@ -17,7 +17,7 @@ struct err;
 struct signals;
 struct str;
 
-enum { CLI_FAILED = 125, CLI_TIMED_OUT = 124, CLI_SIGNAL = 128 };
+enum { CLI_FAILED = 125, CLI_NO_EXEC = 126, CLI_NO_PROGRAM = 127, CLI_TIMED_OUT = 124, CLI_SIGNAL = 128 };
 
 /* Verbs that are not clients; bin/ wires them. @argv[0] is the verb. Returns an exit status. */
 struct cli_hooks {
@@ -30,6 +30,7 @@ struct cli {
 	const struct verb *verb;
 	bool json, quiet;
 	int interrupted;	 /* by this signal; 0: not */
+	int failed_status;	 /* exit status of the error that follows; 0: by its code */
 	struct conn *conn;	 /* made by cli_connect() */
 	struct signals *signals; /* by cli_signals() */
 };
@@ -59,6 +60,8 @@ void cli_default_signals(struct cli *c);
 
 /* One record as a line of JSON. */
 int cli_put_json(const struct rec_type *t, const void *rec, struct err *e);
+/* A record for people: a line per field that is not empty. */
+int cli_describe(const struct rec_type *t, const void *rec, struct err *e);
 /* A line of JSON or text on standard output; fails when nobody reads it. */
 int cli_put(const struct str *line, struct err *e);
 /* A notice for people on standard error, escaped; silent with --quiet. */

@@ -147,6 +147,30 @@ static int status_of(const struct rec_exec_exit *exit)
 	return exit->signal ? CLI_SIGNAL + (int)(exit->signal & 127) : (int)(exit->code & 255);
 }
 
+/* As a shell has it, when the guest's sentence says that it was the program. 0: it was not. */
+static int status_of_missing(struct strv argv, const struct err *why)
+{
+	static const struct {
+		const char *before, *behind;
+		int code, status;
+	} table[] = {
+		{"program '", "' not found", ERR_NOT_FOUND, CLI_NO_PROGRAM},
+		{"can't execute '", "'", ERR_DENIED, CLI_NO_EXEC},
+		{"'", "' is not a program", ERR_INVALID, CLI_NO_EXEC},
+	};
+	int status = 0;
+
+	for (size_t i = 0; argv.n && i < ARRAY_LEN(table); i++) {
+		struct str sentence = STR_INIT(sizeof(why->text));
+
+		str_addf(&sentence, "%s%s%s", table[i].before, strv_first(argv), table[i].behind);
+		if (why->code == table[i].code && !sentence.failed && strstr(why->text, str_text(&sentence)))
+			status = table[i].status;
+		str_deinit(&sentence);
+	}
+	return status;
+}
+
 static void on_ended(struct exec *x, const struct err *why)
 {
 	struct follow *f = exec_arg(x);
@@ -154,6 +178,8 @@ static void on_ended(struct exec *x, const struct err *why)
 
 	if (why)
 		drain(f); /* what came before the error */
+	if (why && f->o->start)
+		f->cli->failed_status = status_of_missing(f->o->start->argv, why);
 	if (!why) {
 		r->exit = *exec_exit(x);
 		span_copy(r->exit.reason, r->reason, sizeof(r->reason));

@@ -26,7 +26,7 @@ static void describe(const struct rec_type *t, const void *rec, struct str *out)
 				 (unsigned long long)*(const uint64_t *)p);
 		} else if (f->type == REC_BOOL && *(const bool *)p) {
 			str_addf(out, "%-*s yes\n", NAME_COLUMN, f->name);
-		} else if (f->type == REC_ID) {
+		} else if (f->type == REC_ID && !id_is_zero(p)) {
 			id_format(p, id);
 			str_addf(out, "%-*s %s\n", NAME_COLUMN, f->name, id);
 		} else if (f->type == REC_TEXT && ((const struct span *)p)->n) {
@@ -45,27 +45,27 @@ static void describe(const struct rec_type *t, const void *rec, struct str *out)
 	}
 }
 
-static int put(struct str *out, struct err *e)
+int cli_describe(const struct rec_type *t, const void *rec, struct err *e)
 {
-	int r = cli_put(out, e);
+	struct str out = STR_INIT(OUT_MAX);
+	int r;
 
-	str_deinit(out);
+	describe(t, rec, &out);
+	r = cli_put(&out, e);
+	str_deinit(&out);
 	return r;
 }
 
 static int daemon_info(struct cli *c, struct err *e)
 {
-	struct str bytes = STR_INIT(RECORD_MAX), out = STR_INIT(OUT_MAX);
+	struct str bytes = STR_INIT(RECORD_MAX);
 	struct rec_empty nothing = {0};
 	struct rec_daemon_info d;
 	int r = conn_call(c->conn, METHOD_DAEMON_INFO, &nothing, &bytes, &d, e);
 
-	if (r == 0 && c->json) {
-		r = cli_put_json(&rec_daemon_info_type, &d, e);
-	} else if (r == 0) {
-		describe(&rec_daemon_info_type, &d, &out);
-		r = put(&out, e);
-	}
+	if (r == 0)
+		r = c->json ? cli_put_json(&rec_daemon_info_type, &d, e)
+			    : cli_describe(&rec_daemon_info_type, &d, e);
 	str_deinit(&bytes);
 	return r;
 }

@@ -97,10 +97,13 @@ void cli_note(const struct cli *c, const char *fmt, ...)
 
 /* ---- errors ---- */
 
-static int exit_of(const struct verb *v, int code, int interrupted)
+static int exit_of(const struct cli *c, const struct verb *v, int code)
 {
 	static const int exits[] = ERR_CODE_EXITS;
+	int interrupted = c ? c->interrupted : 0;
 
+	if (c && c->failed_status)
+		return c->failed_status;
 	if (v && v->error_status && code == ERR_CANCELED && interrupted)
 		return CLI_SIGNAL + interrupted;
 	if (v && v->error_status)
@@ -130,7 +133,7 @@ static void print_error(const struct err *e, bool json)
 int cli_fail(const struct err *e, bool json)
 {
 	print_error(e, json);
-	return exit_of(NULL, e->code, 0);
+	return exit_of(NULL, NULL, e->code);
 }
 
 /* ---- the program ---- */
@@ -272,7 +275,7 @@ int cli_main(int argc, char **argv, const struct cli_hooks *hooks)
 	conn_close(c.conn);
 	if (r < 0) {
 		print_error(&e, c.json);
-		status = exit_of(c.verb, e.code, c.interrupted);
+		status = exit_of(&c, c.verb, e.code);
 	}
 	return status;
 }

@@ -9,7 +9,8 @@ const struct verb cli_verbs[] = {
 	 .summary = "Run a program in a new sandbox and leave nothing behind.",
 	 .details = "Makes a sandbox, runs the program with this standard input, output and error, and\n"
 		    "removes the sandbox. The exit status is the program's (128 + signal; 124 after\n"
-		    "--timeout); 125 means that hotcell itself failed. --env is for the program.\n"
+		    "--timeout); 125 means that hotcell itself failed, 127 that there is no such\n"
+		    "program, 126 that it can't be run. --env is for the program.\n"
 		    EXAMPLES
 		    "  hotcell run -- python3 -c 'print(6 * 7)'\n"
 		    "  hotcell run --isolation process --memory 512M -c 'ls / | wc -l'\n"
@@ -142,7 +143,7 @@ const struct verb cli_verbs[] = {
 	 .summary = "Make running copies of a running sandbox: memory, disk and processes.",
 	 .details = "Prints their ids. The copies get a new name, clock and randomness; programs run on in\n"
 		    "them, without whoever followed them. Secrets that programs hold are copied with them.\n"
-		    EXAMPLES "  hotcell fork lab --count 3 --name try\n",
+		    EXAMPLES "  hotcell fork lab -n 3 --name try\n",
 	 .min = 1,
 	 .max = 1,
 	 .types = {&common_type, &rec_sandbox_fork_type},
@@ -162,10 +163,10 @@ const struct verb cli_verbs[] = {
 	 .types = {&common_type},
 	 .run = run_resume},
 	{.name = "snapshot",
-	 .operands = "create SANDBOX | list | info SNAPSHOT | rm SNAPSHOT",
+	 .operands = "[create] SANDBOX | list | info SNAPSHOT | rm SNAPSHOT",
 	 .summary = "Keep a running sandbox as it is: memory, disk and processes.",
 	 .details = EXAMPLES
-		    "  hotcell snapshot create lab --name before\n"
+		    "  hotcell snapshot lab --name before\n"
 		    "  hotcell rollback lab before\n"
 		    "  hotcell restore before --name again\n",
 	 .min = 1,
@@ -187,9 +188,10 @@ const struct verb cli_verbs[] = {
 	 .types = {&common_type},
 	 .run = run_rollback},
 	{.name = "template",
-	 .operands = "build TEMPLATE | list | rm TEMPLATE",
+	 .operands = "build TEMPLATE | list | info TEMPLATE | rm TEMPLATE",
 	 .summary = "Boot a template once and keep it hot: sandboxes of it are forks from then on.",
-	 .details = "Each shape (--cpus, --memory, --disk) is hot by itself; others boot.\n"
+	 .details = "build makes the image first, if it is missing or its recipe changed. Each shape (--cpus,\n"
+		    "--memory, --disk) is hot by itself; others boot. rm keeps the image; sandboxes run on.\n"
 		    EXAMPLES "  hotcell template build base\n",
 	 .min = 1,
 	 .max = 2,

@@ -10,6 +10,7 @@
  *	hang			"ready", and nothing more until it is sent a signal, which ends it
  *	wait			nothing
  *	nobody			refused
+ *	missing, locked		refused as the agent does: not found, not executable
  */
 #pragma once
 #include <stdlib.h>
@@ -159,6 +160,14 @@ static inline void echo_start_program(struct echo *x, struct stream *s, struct s
 	span_copy(rec.on_detach, x->on_detach, sizeof(x->on_detach));
 	if (span_is(rec.command, "nobody")) {
 		double_fail(s, ERR_NOT_FOUND, "no user 'nobody'");
+		return;
+	}
+	if (strcmp(x->argv, "missing;") == 0) {
+		double_fail(s, ERR_NOT_FOUND, "program 'missing' not found in PATH");
+		return;
+	}
+	if (strcmp(x->argv, "locked;") == 0) {
+		double_fail(s, ERR_DENIED, "can't execute 'locked': Permission denied");
 		return;
 	}
 	x->stream = s;
