@@ -526,6 +526,35 @@ static void machines_die_with_the_keeper(void **state)
 	world_free(w);
 }
 
+static int copy_code(struct world *w, unsigned char n,
+		     int (*what)(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e))
+{
+	struct waiter x = {.call.done = on_done};
+	struct id id = id_of(n);
+
+	assert_int_equal(what(w->keeper, &id, &x.call, NULL), 0);
+	turn_until(w, &x.done);
+	assert_int_equal(x.call.fds[KEEPER_LINK], -1);
+	return x.why.code;
+}
+
+static void only_machines_have_memory_to_copy(void **state)
+{
+	struct world *w = world_new();
+	struct rec_machine_start rec = request(1);
+	struct waiter x;
+
+	T_UNUSED(state);
+	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(copy_code(w, 1, keeper_save), ERR_UNSUPPORTED);
+	assert_int_equal(copy_code(w, 1, keeper_copy), ERR_CONFLICT);
+	assert_int_equal(copy_code(w, 2, keeper_save), ERR_NOT_FOUND);
+	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'P'), 1);
+	release(w, 1);
+	close_fds(&x);
+	world_free(w);
+}
+
 static void nonsense_is_refused(void **state)
 {
 	struct world *w = world_new();
@@ -579,4 +608,5 @@ static void all_slots_and_again(void **state)
 
 T_MAIN(T(a_machine_lives_and_leaves_nothing), T(nobody_gets_out), T(bombs_stay_inside),
        T(another_daemon_takes_over), T(ends_are_told_with_their_reason), T(a_lease_ends),
-       T(machines_die_with_the_keeper), T(nonsense_is_refused), T(all_slots_and_again))
+       T(machines_die_with_the_keeper), T(nonsense_is_refused), T(only_machines_have_memory_to_copy),
+       T(all_slots_and_again))
