@@ -292,11 +292,11 @@ def serve():
     def look_around():
         """
         Find the generators while nothing is to do: it takes time and touches all memory, which forks share.
-        What was found holds until something runs. Soon at first, when a template is being made, then rarely.
+        What was found holds until something runs. The first run, which may be what warms a template, ends with it;
+        later it waits for a pause.
         """
         if State.found is None and alone():
-            idle = 0.05 if State.cell < 3 else 1.0
-            if not select.select([link], [], [], idle)[0]:
+            if State.cell < 2 or not select.select([link], [], [], 1.0)[0]:
                 State.found = generators()
 
     def reseed():
@@ -459,13 +459,16 @@ def serve():
         user.__dict__["__builtins__"] = builtins
         frame(READY)
         while True:
-            look_around()
+            if State.cell != 1:
+                look_around()
             kind, = struct.unpack("<I", read(4))
             body = read(kind >> 8)
             if kind & 255 == RUN:
                 State.found = None
                 outcome, code = run(body.decode("utf-8", "replace"), user.__dict__)
                 flush()
+                if State.cell == 1:
+                    look_around()
                 frame(END, struct.pack("<Bi", outcome, max(-2**31, min(code, 2**31 - 1))))
             elif kind & 255 == RESEED:
                 reseed()
