@@ -2,8 +2,9 @@
  * cli/cli.h - what the verbs share: a connection, output, exit status
  *
  * Exit status: of `run`, `exec`, `shell` and `attach` the program's own (128 + signal, 124 after
- * --timeout), 127 when there is no such program, 126 when it can't be run, 125 when hotcell itself failed, 128 + signal when it was interrupted; of every
- * other verb the one of the error's code (schema/errors.toml). One thread.
+ * --timeout), 127 when there is no such program, 126 when it can't be run, 125 when hotcell
+ * itself failed, 128 + signal when it was interrupted; of every other verb the one of the
+ * error's code (schema/errors.toml). One thread.
  */
 #pragma once
 #include <stdbool.h>

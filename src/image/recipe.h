@@ -15,8 +15,9 @@
  *
  * `warm` are shell commands that `hotcell template build` runs once before it saves the
  * machine, `interpreters` what it runs once in a live interpreter of each language: what they
- * read and import is in the memory of every fork. `name` and `packages` are required. Unknown and repeated keys, aliases, tags
- * and a second document are refused with the line they stand in. Any thread.
+ * read and import is in the memory of every fork. `name` and `packages` are required.
+ * Unknown and repeated keys, aliases, tags and a second document are refused with the line
+ * they stand in. Any thread.
  */
 #pragma once
 #include <stdbool.h>

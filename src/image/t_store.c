@@ -456,7 +456,8 @@ static void a_failed_rebuild_leaves_a_whole_store(void **unused)
 }
 
 T_MAIN(T(opens_by_name_and_digest), T(what_is_no_reference_is_refused),
-       T(an_empty_state_says_what_to_do), T(changed_commands_are_seen_at_opening), T(a_pointer_that_leads_out_is_refused),
+       T(an_empty_state_says_what_to_do), T(changed_commands_are_seen_at_opening),
+       T(a_pointer_that_leads_out_is_refused),
        T(a_file_that_is_a_link_is_refused), T(cut_off_files_are_seen_at_opening),
        T(a_changed_manifest_is_seen_at_opening), T(verifying_finds_one_changed_byte),
        T(an_open_image_cannot_be_removed), T(removing_an_older_build_keeps_the_name),
