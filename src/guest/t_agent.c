@@ -457,7 +457,7 @@ static size_t count_commands(struct peer *p, const char *wanted)
 	while ((used = rec_item_next(&rec_process_info_type, c->bytes.p + at, c->bytes.len - at,
 				     &info, NULL)) > 0) {
 		at += (size_t)used;
-		n += memmem(info.command.p, info.command.n, wanted, strlen(wanted)) != NULL &&
+		n += info.command.n > 0 && memmem(info.command.p, info.command.n, wanted, strlen(wanted)) != NULL &&
 		     !span_is(info.state, "Z");
 	}
 	call_free(c);

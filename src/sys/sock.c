@@ -11,7 +11,7 @@
 #include "sys/fault.h"
 #include "sys/fd.h"
 
-enum { FDS_MAX = 16, BACKLOG = 128 };
+enum { BACKLOG = 128 };
 
 int sys_socketpair(int ret[2])
 {
@@ -92,14 +92,14 @@ ssize_t sys_send(int fd, const struct iovec *iov, unsigned n_iov, const int *fds
 {
 	union {
 		struct cmsghdr head;
-		char space[CMSG_SPACE(FDS_MAX * sizeof(int))];
+		char space[CMSG_SPACE(SYS_FDS_MAX * sizeof(int))];
 	} control = {0};
 	struct msghdr m = {.msg_iov = (struct iovec *)iov, .msg_iovlen = n_iov};
 	ssize_t r = sys_fault();
 
 	if (r)
 		return r;
-	if (n_fds > FDS_MAX)
+	if (n_fds > SYS_FDS_MAX)
 		return -EINVAL;
 	if (n_fds) {
 		m.msg_control = &control;
@@ -150,7 +150,7 @@ ssize_t sys_recv(int fd, void *p, size_t n, int *fds, unsigned *n_fds)
 {
 	union {
 		struct cmsghdr head;
-		char space[CMSG_SPACE(FDS_MAX * sizeof(int))];
+		char space[CMSG_SPACE(SYS_FDS_MAX * sizeof(int))];
 	} control;
 	struct iovec iov = {p, n};
 	struct msghdr m = {.msg_iov = &iov,

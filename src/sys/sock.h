@@ -3,6 +3,8 @@
 #include <stdint.h>
 #include <sys/types.h>
 
+enum { SYS_FDS_MAX = 16 };		/* descriptors in one message */
+
 struct iovec;
 
 int sys_socketpair(int ret[2]);		/* stream, close-on-exec, non-blocking */
@@ -11,7 +13,7 @@ int sys_unix_listen(const char *path, mode_t mode);
 int sys_unix_connect(const char *path);	/* blocking connect, then non-blocking descriptor */
 int sys_accept(int fd);			/* non-blocking; -EAGAIN when none waits */
 
-/* Without blocking and without SIGPIPE; @fds (at most 8) go with the first byte. */
+/* Without blocking and without SIGPIPE; @fds (at most SYS_FDS_MAX) go with the first byte. */
 ssize_t sys_send(int fd, const struct iovec *iov, unsigned n_iov, const int *fds, unsigned n_fds);
 
 /*

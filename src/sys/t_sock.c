@@ -18,25 +18,25 @@ static ssize_t send_text(int fd, const char *text, const int *fds, unsigned n)
 
 static void descriptors_pass_and_close_on_exec(void **state)
 {
-	int pair[2], zero[8], got[8];
-	unsigned n = 8;
+	int pair[2], zero[SYS_FDS_MAX + 1], got[SYS_FDS_MAX];
+	unsigned n = SYS_FDS_MAX;
 	char text[8];
 
 	T_UNUSED(state);
 	assert_int_equal(sys_socketpair(pair), 0);
-	for (int i = 0; i < 8; i++)
+	for (int i = 0; i <= SYS_FDS_MAX; i++)
 		zero[i] = i % 3;
-	assert_int_equal(send_text(pair[0], "hi", zero, 8), 2);
+	assert_int_equal(send_text(pair[0], "hi", zero, SYS_FDS_MAX), 2);
 	assert_int_equal(sys_recv(pair[1], text, sizeof(text), got, &n), 2);
-	assert_int_equal(n, 8);
+	assert_int_equal(n, SYS_FDS_MAX);
 	while (n) {
 		assert_int_equal(fcntl(got[--n], F_GETFD), FD_CLOEXEC);
 		(void)sys_close(got[n]);
 	}
-	n = 8;
+	n = SYS_FDS_MAX;
 	assert_int_equal(sys_recv(pair[1], text, sizeof(text), got, &n), -EAGAIN);
 	assert_int_equal(n, 0);
-	assert_int_equal(send_text(pair[0], "hi", zero, 9), -EINVAL);
+	assert_int_equal(send_text(pair[0], "hi", zero, SYS_FDS_MAX + 1), -EINVAL);
 	(void)sys_close(pair[0]);
 	assert_int_equal(sys_recv(pair[1], text, sizeof(text), got, &n), 0);
 	assert_int_equal(send_text(pair[1], "hi", NULL, 0), -EPIPE); /* and no SIGPIPE */

@@ -179,6 +179,14 @@ static void add_field(struct str *s, uint16_t tag, const void *p, size_t n)
 	str_add_mem(s, p, n);
 }
 
+static void add_u64(struct str *s, uint16_t tag, uint64_t v)
+{
+	unsigned char bytes[8];
+
+	put_u64(bytes, v);
+	add_field(s, tag, bytes, 8);
+}
+
 static void unknown_fields_are_skipped(void **state)
 {
 	T_UNUSED(state);
@@ -234,6 +242,8 @@ static int with(struct scratch *x, const struct rec_type *t, const struct rec_fi
 			continue;
 		if (f->type == REC_TEXT || f->type == REC_BYTES)
 			add_field(&x->bytes, f->tag, "v", 1);
+		else if (f->type == REC_U64)
+			add_u64(&x->bytes, f->tag, MAX(f->min, 1));
 		else
 			fail_msg("%s.%s: teach this test to fill it", t->name, f->name);
 	}
