@@ -99,7 +99,7 @@ struct driver {
 
 	/*
 	 * Start it; afterwards take_link() gives the agent's stream. @s as in create.
-	 * A fork stands still until resume().
+	 * A fork is an empty shell then, until load() and resume().
 	 */
 	int (*start)(struct machine *m, const struct machine_spec *s, struct driver_req *r,
 		     struct err *e);
@@ -108,6 +108,9 @@ struct driver {
 	int (*adopt)(struct loop *l, struct keeper *k, const struct id *id,
 		     const struct machine_events *ev, struct driver_req *r, struct machine **ret,
 		     struct err *e);
+
+	/* A fork takes the state it goes on from, once, and stands still until resume(). */
+	int (*load)(struct machine *m, struct driver_req *r, struct err *e);
 
 	/* After start or adopt: the agent's stream, given away once; -1 afterwards. */
 	int (*take_link)(struct machine *m);

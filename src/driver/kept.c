@@ -143,6 +143,7 @@ static void on_gone(struct keeper_watch *w, const struct rec_machine_info *info)
 	} else if (m->state == KEPT_UP) {
 		m->state = KEPT_GONE; /* DRIVER-2 */
 		m->monitor = monitor_free(m->monitor);
+		complete(take_ptr(&m->load_req), &why);
 		complete(take_ptr(&m->resume_req), &why);
 		capture_end(m, &why);
 		m->ev.gone(m->ev.arg, &why);
@@ -167,38 +168,17 @@ static void say(struct machine *m, const char *name, const char *arguments,
 		fail_start(m, &e);
 }
 
-/* A failure; success is an event, later. */
-static void loading(struct monitor_call *c, const struct err *why)
-{
-	struct machine *m = CONTAINER_OF(c, struct machine, say);
-
-	if (why && m->state == KEPT_STARTING)
-		fail_start(m, why);
-}
-
+/* A fork waits for load() from here on; that it has loaded is said by an event. */
 static void events_on(struct monitor_call *c, const struct err *why)
 {
 	struct machine *m = CONTAINER_OF(c, struct machine, say);
-	char uri[64];
 
-	(void)snprintf(uri, sizeof(uri), "{\"uri\":\"fd:%d\"}", KEEPER_STATE_FD);
+	if (m->state != KEPT_STARTING)
+		return;
 	if (why)
-		loading(c, why);
+		fail_start(m, why);
 	else
-		say(m, "migrate-incoming", uri, loading);
-}
-
-static void on_loaded(struct machine *m, const char *status)
-{
-	struct err why = ERR_INIT;
-
-	if (str_eq(status, "completed")) {
 		up(m);
-	} else if (str_eq(status, "failed")) {
-		(void)err_set(&why, ERR_INVALID,
-			      "QEMU can't load this state: it was made by another QEMU or is damaged");
-		fail_start(m, &why);
-	}
 }
 
 static void going(struct monitor_call *c, const struct err *why)
@@ -229,11 +209,24 @@ static void on_ready(void *arg)
 		up(m);
 }
 
+static void on_loaded(struct machine *m, const char *status)
+{
+	struct err why = ERR_INIT;
+
+	if (str_eq(status, "completed")) {
+		complete(take_ptr(&m->load_req), NULL);
+	} else if (str_eq(status, "failed")) {
+		(void)err_set(&why, ERR_INVALID,
+			      "QEMU can't load this state: it was made by another QEMU or is damaged");
+		complete(take_ptr(&m->load_req), &why);
+	}
+}
+
 static void on_event(void *arg, const struct qmp_message *msg)
 {
 	struct machine *m = arg;
 
-	if (m->state == KEPT_STARTING && m->is_fork && str_eq(msg->name, "MIGRATION")) {
+	if (m->load_req && str_eq(msg->name, "MIGRATION")) {
 		on_loaded(m, msg->text); /* the last use of @m */
 		return;
 	}
@@ -249,6 +242,8 @@ static void on_down(void *arg, const struct err *why)
 
 	if (m->state == KEPT_STARTING)
 		fail_start(m, why);
+	else
+		complete(take_ptr(&m->load_req), why);
 }
 
 static int listen(struct machine *m, int fd, struct err *e)
@@ -401,7 +396,33 @@ int kept_stop(struct machine *m, unsigned grace_ms, struct driver_req *r, struct
 	return op_issued(op, keeper_stop(m->keeper, &m->id, grace_ms, &op->call, e));
 }
 
-/* ---- resume ---- */
+/* ---- load and resume ---- */
+
+/* A failure; success is an event, later. */
+static void loading(struct monitor_call *c, const struct err *why)
+{
+	struct machine *m = CONTAINER_OF(c, struct machine, say);
+
+	if (why)
+		complete(take_ptr(&m->load_req), why);
+}
+
+int kept_load(struct machine *m, struct driver_req *r, struct err *e)
+{
+	char uri[64];
+	int ret;
+
+	if (m->state != KEPT_UP || !m->monitor)
+		return err_set(e, ERR_GONE, "the machine does not run");
+	if (!m->is_fork || m->load_req)
+		return err_set(e, ERR_CONFLICT, "there is no state to load");
+	(void)snprintf(uri, sizeof(uri), "{\"uri\":\"fd:%d\"}", KEEPER_STATE_FD);
+	m->say.done = loading;
+	ret = monitor_call(m->monitor, "migrate-incoming", uri, -1, &m->say, e);
+	if (ret == 0)
+		m->load_req = r;
+	return ret;
+}
 
 static void resumed(struct monitor_call *c, const struct err *why)
 {
@@ -434,6 +455,7 @@ static void cancel_requests(struct machine *m)
 
 	(void)err_set(&why, ERR_CANCELED, "the machine is destroyed");
 	complete(take_ptr(&m->start_req), &why);
+	complete(take_ptr(&m->load_req), &why);
 	complete(take_ptr(&m->resume_req), &why);
 	capture_end(m, &why);
 	LIST_FOR_EACH(l, &m->ops)
@@ -487,7 +509,7 @@ void kept_destroy(struct machine *m, struct driver_req *r)
 
 	leave(m);
 	m->release_req = r;
-	if (m->start_req || m->resume_req || m->capture || !list_empty(&m->ops))
+	if (m->start_req || m->load_req || m->resume_req || m->capture || !list_empty(&m->ops))
 		loop_defer(m->loop, &m->cancel, on_cancel);
 	op = op_new(m, NULL, released);
 	if (keeper_release(m->keeper, &m->id, &op->call, &m->release_why) < 0) {
@@ -500,7 +522,7 @@ void kept_destroy(struct machine *m, struct driver_req *r)
 void kept_forget(struct machine *m)
 {
 	leave(m);
-	m->start_req = m->resume_req = NULL;
+	m->start_req = m->load_req = m->resume_req = NULL;
 	capture_forget(m);
 	LIST_FOR_EACH(l, &m->ops)
 		LIST_ENTRY(l, struct op, link)->req = NULL;

@@ -18,7 +18,7 @@
 /*
  * NEW		start
  * STARTING	start or adopt is under way
- * UP		take_link, usage, capture, resume, stop
+ * UP		take_link, usage, load, capture, resume, stop
  * GONE		ended and told, or failed to start: only destroy and forget, as always
  * ENDING	destroyed or forgotten: nothing is legal
  */
@@ -43,7 +43,8 @@ struct machine {
 	struct monitor *monitor;
 	char last_event[QMP_TEXT_MAX * 2 + 3]; /* of the monitor: why QEMU ends */
 	struct driver_req *start_req; /* waits for the monitor */
-	struct monitor_call say;      /* while it starts: load, or go on */
+	struct driver_req *load_req;
+	struct monitor_call say;      /* while it starts or loads */
 	struct driver_req *resume_req;
 	struct monitor_call resume;
 	struct capture *capture; /* under way; NULL: none */

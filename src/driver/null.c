@@ -289,6 +289,7 @@ static int do_nothing(struct machine *m, struct op *op, struct err *e)
 static int (*const effects[NULL_CALLS_N])(struct machine *m, struct op *op, struct err *e) = {
 	[NULL_START] = do_start, [NULL_ADOPT] = do_adopt,   [NULL_USAGE] = do_usage,
 	[NULL_STOP] = do_stop,	 [NULL_CAPTURE] = do_capture, [NULL_RESUME] = do_nothing,
+	[NULL_LOAD] = do_nothing,
 };
 
 /* Frees the op, then completes its request: the callback may destroy the machine. */
@@ -409,6 +410,11 @@ static int null_capture(struct machine *m, struct driver_capture *c, struct err 
 	return op_begin(m, NULL_CAPTURE, &c->req, e);
 }
 
+static int null_load(struct machine *m, struct driver_req *r, struct err *e)
+{
+	return op_begin(m, NULL_LOAD, r, e);
+}
+
 static int null_resume(struct machine *m, struct driver_req *r, struct err *e)
 {
 	return op_begin(m, NULL_RESUME, r, e);
@@ -511,6 +517,7 @@ const struct driver driver_null = {
 	.create = null_create,
 	.start = null_start,
 	.adopt = null_adopt,
+	.load = null_load,
 	.take_link = null_take_link,
 	.pid = null_pid,
 	.usage = null_usage,

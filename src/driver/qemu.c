@@ -80,6 +80,7 @@ const struct driver driver_qemu = {
 	.create = create,
 	.start = start,
 	.adopt = kept_adopt,
+	.load = kept_load,
 	.take_link = kept_take_link,
 	.pid = kept_pid,
 	.usage = kept_usage,

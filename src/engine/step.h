@@ -37,6 +37,7 @@ int step_run_adopt(struct plan *p, struct err *e);
 void step_undo_machine(struct plan *p);
 int step_run_link(struct plan *p, struct err *e);
 void step_undo_link(struct plan *p);
+int step_run_state(struct plan *p, struct err *e); /* of a fork: an empty shell until then */
 int step_run_go(struct plan *p, struct err *e); /* a fork stands still until then */
 int step_run_commit(struct plan *p, struct err *e); /* of a resume: from here on the disk changes */
 int step_run_thaw(struct plan *p, struct err *e); /* of what is adopted */

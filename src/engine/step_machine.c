@@ -13,7 +13,7 @@
  * outlives the sandbox then, and frees itself.
  */
 struct machine_calls {
-	struct driver_req start, go, destroy;
+	struct driver_req start, load, go, destroy;
 	struct sandbox *sandbox; /* NULL: forgotten */
 };
 
@@ -159,16 +159,36 @@ int step_run_machine(struct plan *p, struct err *e)
 	return sb->driver->start(sb->machine, &spec, &calls_new(sb, started)->start, e);
 }
 
-static void gone_on(struct driver_req *r, const struct err *why)
+static void answered(struct sandbox *sb, const struct err *why)
 {
-	struct sandbox *sb = CONTAINER_OF(r, struct machine_calls, go)->sandbox;
-
 	if (!sb || !plan_is_forward(&sb->plan))
 		return;
 	if (why)
 		plan_fail(&sb->plan, why);
 	else
 		plan_next(&sb->plan);
+}
+
+static void state_loaded(struct driver_req *r, const struct err *why)
+{
+	answered(CONTAINER_OF(r, struct machine_calls, load)->sandbox, why);
+}
+
+int step_run_state(struct plan *p, struct err *e)
+{
+	struct sandbox *sb = step_sandbox(p);
+
+	if (!step_is_fork(sb)) {
+		plan_next(p);
+		return 0;
+	}
+	sb->calls->load.done = state_loaded;
+	return sb->driver->load(sb->machine, &sb->calls->load, e);
+}
+
+static void gone_on(struct driver_req *r, const struct err *why)
+{
+	answered(CONTAINER_OF(r, struct machine_calls, go)->sandbox, why);
 }
 
 int step_run_go(struct plan *p, struct err *e)
