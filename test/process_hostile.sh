@@ -82,6 +82,25 @@ test_hostile_clients() {
 	done_with
 }
 
+# Logs don't grow for ever: what a full one holds moves to a second file, and both processes go on.
+test_logs_are_bounded() {
+	box
+	for log in hotcelld keeper; do
+		head -c 8388000 /dev/zero | tr '\0' x >>"$HOTCELL_RUN/$log.log"
+		echo >>"$HOTCELL_RUN/$log.log"
+	done
+	for n in 1 2 3 4; do
+		status 0 hotcell run --isolation process -- true
+	done
+	for log in hotcelld keeper; do
+		new=$(stat -c %s "$HOTCELL_RUN/$log.log") old=$(stat -c %s "$HOTCELL_RUN/$log.log.1")
+		{ [ "$new" -gt 0 ] && [ "$new" -lt 100000 ]; } || fail "$log.log has $new bytes"
+		{ [ "$old" -gt 8388000 ] && [ "$old" -le 8388608 ]; } || fail "$log.log.1 has $old bytes"
+		grep -q 'event=' "$HOTCELL_RUN/$log.log" || fail "nothing new is in $log.log"
+	done
+	done_with
+}
+
 # Somebody else's user may not even connect.
 test_strangers() {
 	host

@@ -26,4 +26,18 @@ test_code() { suite_code; }
 test_code_results() { suite_code_results; }
 test_code_ends() { suite_code_ends; }
 
+# A guest that floods its console costs the host neither its disk nor a processor.
+test_console_flood() {
+	box
+	keeper=$(pid_of hotcell-keeper)
+	reads=$(awk '$1 == "syscr:" { print $2 }' "/proc/$keeper/io")
+	status 0 hotcell exec box -- sudo sh -c 'head -c 1M /dev/zero | tr "\0" x >/dev/ttyS0'
+	reads=$(($(awk '$1 == "syscr:" { print $2 }' "/proc/$keeper/io") - reads))
+	[ $reads -lt 20000 ] || fail "$reads reads of the keeper for 1 MiB of console"
+	kib=$(du -sk "$HOTCELL_RUN" | cut -f 1)
+	[ "$kib" -lt 256 ] || fail "$kib KiB in $HOTCELL_RUN"
+	says 0 'still here' -- echo still here
+	done_with
+}
+
 run_tests

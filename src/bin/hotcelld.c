@@ -38,6 +38,7 @@
 #include "sys/caps.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
+#include "sys/logfile.h"
 #include "sys/sock.h"
 
 enum {
@@ -50,6 +51,7 @@ enum {
 };
 
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
+#define LOG_NAME "hotcelld.log" /* as client/place.c calls it */
 
 struct daemon {
 	char state[PLACE_PATH], run[PLACE_PATH];
@@ -191,7 +193,7 @@ static void host_log(void *arg, const char *line)
 	int n = snprintf(text, sizeof(text), "%s\n", line);
 
 	(void)arg;
-	(void)!write(STDERR_FILENO, text, MIN((size_t)n, sizeof(text) - 1));
+	logfile_write(STDERR_FILENO, LOG_NAME, LOGFILE_MAX, text, MIN((size_t)n, sizeof(text) - 1));
 }
 
 /* ---- arguments ---- */
@@ -686,6 +688,8 @@ static int prepare(struct daemon *d, struct err *e)
 		return r;
 	raise_files();
 	spare_from_oom();
+	/* May fail on a full disk: then a full log starts again without its older half. */
+	(void)logfile_give(STDERR_FILENO, LOG_NAME, d->is_root ? UID_BASE : geteuid());
 	return give_up_powers(d, e);
 }
 

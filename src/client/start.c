@@ -114,9 +114,11 @@ void start_log_tail(const struct place *p, uint64_t log_start, char *ret, size_t
 	struct stat st;
 	ssize_t n = 0;
 
-	if (fd >= 0 && fstat(fd, &st) == 0 && (uint64_t)st.st_size > log_start) {
+	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_size > 0 && (uint64_t)st.st_size != log_start) {
 		uint64_t end = (uint64_t)st.st_size;
 
+		if (end < log_start) /* it was full and has started again (sys/logfile.h) */
+			log_start = 0;
 		n = sys_pread(fd, tail, sizeof(tail),
 			      end - log_start > sizeof(tail) ? end - sizeof(tail) : log_start);
 	}

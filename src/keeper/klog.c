@@ -5,7 +5,7 @@
 #include "base/macro.h"
 #include "base/str.h"
 #include "sys/clock.h"
-#include "sys/fd.h"
+#include "sys/logfile.h"
 
 enum { LINE_MAX_BYTES = 2048 };
 
@@ -19,6 +19,6 @@ void klog(const char *fmt, ...)
 	str_addv(&line, fmt, ap);
 	va_end(ap);
 	str_add(&line, "\n");
-	(void)sys_write_full(STDERR_FILENO, line.p, line.len);
+	logfile_write(STDERR_FILENO, "keeper.log", LOGFILE_MAX, line.p, line.len);
 	str_deinit(&line);
 }

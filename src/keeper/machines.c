@@ -33,6 +33,8 @@ enum {
 	TAIL_MAX = 4096,	/* last words of a console: a kernel's panic with its registers */
 	WORDS_MAX = 900,	/* of them in a reason */
 	CONSOLE_READ = 4096,
+	CONSOLE_READS = 16,	/* in one go: what a pipe holds */
+	CONSOLE_PAUSE_MS = 20,	/* between two */
 	CLEAN_RETRY_MS = 5,	/* cgroup v1 has no event for "empty" */
 	REFILL_MS = 20,		/* a new machine gets the processors first */
 	TREE_PATH_MAX = 4096,
@@ -80,7 +82,7 @@ struct slot {
 	int memory_fd; /* qemu: what its memory was at its start */
 
 	struct loop_io exit_io, status_io, console_io, group_io;
-	struct loop_timer lease, kill, clean;
+	struct loop_timer lease, kill, clean, listen;
 	uint64_t lease_ns;
 	struct sys_exit how;
 	const char *cause; /* why we killed it; NULL: we did not */
@@ -226,6 +228,7 @@ static void forget_process(struct slot *s)
 	loop_io_del(l, &s->exit_io);
 	loop_io_del(l, &s->status_io);
 	loop_io_del(l, &s->console_io);
+	loop_timer_cancel(l, &s->listen);
 	loop_timer_cancel(l, &s->kill);
 	loop_timer_cancel(l, &s->lease);
 	s->shell = process_shell_free(s->shell);
@@ -382,14 +385,34 @@ static ssize_t read_console(struct slot *s)
 	return n;
 }
 
+static int watch_console(struct slot *s);
+
+static void listen_again(struct loop_timer *t)
+{
+	(void)watch_console(CONTAINER_OF(t, struct slot, listen)); /* else nobody hears its console, and that is all */
+}
+
+/*
+ * A serial port writes byte by byte. The keeper looks fifty times a second, so that a machine that floods its
+ * console does not take a processor's time from everybody; what a full pipe does not take is lost.
+ */
 static void on_console(struct loop_io *io, unsigned events)
 {
 	struct slot *s = CONTAINER_OF(io, struct slot, console_io);
-	ssize_t n = read_console(s); /* once per turn: a machine that floods it delays nobody */
+	struct loop *l = s->ms->loop;
+	ssize_t n = 1;
 
 	(void)events;
-	if (n == 0 || (n < 0 && n != -EAGAIN))
-		loop_io_del(s->ms->loop, io);
+	for (int i = 0; i < CONSOLE_READS && n > 0; i++)
+		n = read_console(s);
+	loop_io_del(l, io);
+	if (n > 0 || n == -EAGAIN)
+		loop_timer_set(l, &s->listen, loop_now(l) + CONSOLE_PAUSE_MS * NS_PER_MS, listen_again);
+}
+
+static int watch_console(struct slot *s)
+{
+	return loop_io_add(s->ms->loop, &s->console_io, s->console_fd, LOOP_READ, on_console);
 }
 
 /* ---- ending ---- */
@@ -865,7 +888,7 @@ static int watch_start(struct slot *s, struct err *e)
 	if (r == 0)
 		r = loop_io_add(l, &s->status_io, s->child.status_fd, LOOP_READ, on_status);
 	if (r == 0)
-		r = loop_io_add(l, &s->console_io, s->console_fd, LOOP_READ, on_console);
+		r = watch_console(s);
 	return r < 0 ? err_sys(e, r, "watch a machine") : 0;
 }
 
