@@ -126,13 +126,13 @@ static void finish(struct keeper_call *c, const struct err *why)
 static void on_closed(struct stream *s, const struct err *why)
 {
 	struct keeper_call *c = stream_arg(s);
-	struct err e;
+	struct err e = why ? *why : (struct err)ERR_INIT;
 
-	if (!why && c->is_malformed) {
+	if (!why && c->is_malformed)
 		(void)err_set(&e, ERR_INTERNAL, "the keeper's answer is malformed");
-		why = &e;
-	}
-	finish(c, why);
+	else if (why && !link_is_up(stream_link(s))) /* nobody answered: the connection ended */
+		(void)err_wrap(&e, "the keeper is gone, and every machine with it; the next command starts both again");
+	finish(c, e.code ? &e : NULL);
 }
 
 static void keep_fds(struct keeper_call *c, const int *fds, unsigned n)

@@ -503,14 +503,20 @@ static void machines_die_with_the_keeper(void **state)
 {
 	struct world *w = world_new();
 	struct rec_machine_start rec = request(1);
+	struct waiter x, unheard = {.call.done = on_done};
 	struct pollfd p = {.events = POLLIN};
-	struct waiter x;
 
 	T_UNUSED(state);
 	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(kill(w->pid, SIGSTOP), 0);
+	assert_int_equal(keeper_stats(w->keeper, &rec.id, &unheard.call, NULL), 0);
 	end_keeper(w, SIGKILL);
 	p.fd = x.call.fds[KEEPER_PIDFD];
 	assert_int_equal(poll(&p, 1, PATIENCE_MS), 1); /* JAIL-2 */
+	turn_until(w, &unheard.done);
+	assert_int_equal(unheard.why.code, ERR_GONE);
+	assert_non_null(strstr(unheard.why.text, "the keeper is gone"));
+	assert_non_null(strstr(unheard.why.text, "the next command starts both again"));
 	turn_until(w, &w->lost);
 	close_fds(&x);
 	w->keeper = keeper_free(w->keeper);
