@@ -969,18 +969,31 @@ void slot_fds(const struct slot *s, int ret[MACHINE_FDS])
 	ret[KEEPER_MONITOR] = s->monitor_fd;
 }
 
+/* What every kernel of ours says at its boot, and what has nothing to do with its end. */
+static bool is_harmless(const char *line, size_t n)
+{
+	static const char *const lines[] = {
+		"PCI: Fatal: No config space access function found", /* microvm has no PCI */
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(lines); i++)
+		if (memmem(line, n, lines[i], strlen(lines[i])))
+			return true;
+	return false;
+}
+
 /* One line for people: control characters become blanks; whoever prints it escapes the rest. */
-static void add_last_words(struct str *text, const char *p, size_t n)
+static void add_words(struct str *text, const char *p, size_t n)
 {
 	bool blank = true; /* so that several become one and none leads */
 
 	for (size_t i = 0; i < n; i++) {
 		bool control = (unsigned char)p[i] < ' ' || p[i] == 0x7f;
 
+		if (!control && blank)
+			str_add(text, text->len ? " " : ": ");
 		if (!control)
 			str_add_mem(text, &p[i], 1);
-		else if (!blank && i + 1 < n)
-			str_add(text, " ");
 		blank = control;
 	}
 }
@@ -1005,15 +1018,19 @@ static size_t find_last_words(const struct slot *s)
 
 static void describe_end(const struct slot *s, char reason[SLOT_REASON_MAX])
 {
-	struct str text = STR_INIT(SLOT_REASON_MAX - 1);
+	struct str text = STR_INIT(SLOT_REASON_MAX - 1), words = STR_INIT(WORDS_MAX + 2);
 	size_t from = find_last_words(s), n = MIN(s->tail_len - from, (size_t)WORDS_MAX);
 
-	str_add(&text, s->cause);
-	if (n) {
-		str_add(&text, ": ");
-		add_last_words(&text, s->tail + from, n);
+	for (size_t line; n; from += line, n -= line) {
+		const char *p = s->tail + from, *end = memchr(p, '\n', n);
+
+		line = end ? (size_t)(end - p) + 1 : n;
+		if (!is_harmless(p, line))
+			add_words(&words, p, line);
 	}
+	str_addf(&text, "%s%s", s->cause, str_text(&words));
 	(void)snprintf(reason, SLOT_REASON_MAX, "%s", str_text(&text));
+	str_deinit(&words);
 	str_deinit(&text);
 }
 
