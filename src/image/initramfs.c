@@ -234,9 +234,12 @@ static int make(int place, const char *key, const struct kernel *k, int init_fd,
 static int switch_to(int place, const char *release, const char *key, struct err *e)
 {
 	char old[PLACE_NAME_MAX];
-	bool had_old = place_read_pointer(place, release, old, NULL) == 0 && strcmp(old, key) != 0;
-	int r = place_set_pointer(place, release, key, e);
+	bool had_old = place_read_pointer(place, release, old, NULL) == 0;
+	int r;
 
+	if (had_old && strcmp(old, key) == 0)
+		return 0;
+	r = place_set_pointer(place, release, key, e);
 	if (r == 0 && had_old && faccessat(place, old, F_OK, AT_SYMLINK_NOFOLLOW) == 0)
 		r = place_remove(place, old, e);
 	return r;

@@ -354,8 +354,17 @@ static size_t count_entries(int state, const char *path)
 	return n - 2;
 }
 
+static ino_t inode_of(int place, const char *name)
+{
+	struct stat st;
+
+	assert_int_equal(fstatat(place, name, &st, AT_SYMLINK_NOFOLLOW), 0);
+	return st.st_ino;
+}
+
 static void the_initramfs_follows_its_program(void **unused)
 {
+	ino_t pointer;
 	char digest[HASH_TEXT], path[128], before[PLACE_NAME_MAX], after[PLACE_NAME_MAX];
 	struct err e = ERR_INIT;
 	int state = make_store(digest);
@@ -364,9 +373,11 @@ static void the_initramfs_follows_its_program(void **unused)
 	T_UNUSED(unused);
 	init_path(path);
 	assert_int_equal(place_read_pointer(place, RELEASE, before, &e), 0);
+	pointer = inode_of(place, RELEASE);
 	assert_int_equal(ensure_initramfs(state, &e), 0);
 	assert_int_equal(place_read_pointer(place, RELEASE, after, &e), 0);
 	assert_string_equal(before, after);
+	assert_int_equal(inode_of(place, RELEASE), pointer); /* not written again */
 	make_init(path, 'b', false);
 	assert_int_equal(ensure_initramfs(state, &e), 0);
 	assert_int_equal(place_read_pointer(place, RELEASE, after, &e), 0);
