@@ -49,3 +49,8 @@ char *mem_strdup(const char *s)
 {
 	return s ? mem_strndup(s, strlen(s)) : NULL;
 }
+
+struct strv mem_dup_strv(struct strv v)
+{
+	return (struct strv){v.n ? mem_dup(v.p, v.n) : NULL, v.n};
+}

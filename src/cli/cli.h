@@ -17,6 +17,7 @@ struct conn;
 struct err;
 struct signals;
 struct str;
+struct table;
 
 enum { CLI_FAILED = 125, CLI_NO_EXEC = 126, CLI_NO_PROGRAM = 127, CLI_TIMED_OUT = 124, CLI_SIGNAL = 128 };
 
@@ -68,6 +69,10 @@ int cli_put(const struct str *line, struct err *e);
 /* A notice for people on standard error, escaped; silent with --quiet. */
 [[gnu::format(printf, 2, 3)]] void cli_note(const struct cli *c, const char *fmt, ...);
 
+/* The items of a call: a table for people, JSON lines for programs. @row: adds the cells of one. */
+int cli_list(struct cli *c, unsigned method, const void *req, void (*row)(struct table *t, const void *item),
+	     const char *const *heads, unsigned columns, struct err *e);
+
 /* Each verb: a file. */
 int run_run(struct cli *c, const struct args *a, struct err *e);
 int run_create(struct cli *c, const struct args *a, struct err *e);
@@ -80,6 +85,7 @@ int run_rollback(struct cli *c, const struct args *a, struct err *e);
 int run_snapshot(struct cli *c, const struct args *a, struct err *e);
 int run_restore(struct cli *c, const struct args *a, struct err *e);
 int run_template(struct cli *c, const struct args *a, struct err *e);
+int run_pool(struct cli *c, const struct args *a, struct err *e);
 int run_shell(struct cli *c, const struct args *a, struct err *e);
 int run_attach(struct cli *c, const struct args *a, struct err *e);
 int run_cp(struct cli *c, const struct args *a, struct err *e);

@@ -35,22 +35,21 @@ static int on_item(void *arg, const void *item, struct err *e)
 	return 0;
 }
 
-static int list(struct cli *c, unsigned method, const void *req, struct listing *l,
-		const char *const *heads, unsigned columns, struct err *e)
+int cli_list(struct cli *c, unsigned method, const void *req, void (*row)(struct table *t, const void *item),
+	     const char *const *heads, unsigned columns, struct err *e)
 {
+	struct listing l = {.item = method_find(method)->items, .row = row, .json = c->json};
 	struct str out = STR_INIT(OUT_MAX);
 	int r = cli_connect(c, e);
 
-	l->item = method_find(method)->items;
-	l->json = c->json;
-	table_init(&l->table, heads, columns);
+	table_init(&l.table, heads, columns);
 	if (r == 0)
-		r = conn_items(c->conn, method, req, on_item, l, e);
+		r = conn_items(c->conn, method, req, on_item, &l, e);
 	if (r == 0 && !c->json) {
-		table_print(&l->table, &out);
+		table_print(&l.table, &out);
 		r = cli_put(&out, e);
 	}
-	table_deinit(&l->table);
+	table_deinit(&l.table);
 	str_deinit(&out);
 	return r;
 }
@@ -79,10 +78,9 @@ int run_list(struct cli *c, const struct args *a, struct err *e)
 	static const char *const heads[] = {"ID",   "NAME",    "STATE",  "WALL",
 					    "TEMPLATE", ">CPUS", ">MEMORY", ">AGE"};
 	struct rec_empty nothing = {0};
-	struct listing l = {.row = sandbox_row};
 
 	(void)a;
-	return list(c, METHOD_SANDBOX_LIST, &nothing, &l, heads, ARRAY_LEN(heads), e);
+	return cli_list(c, METHOD_SANDBOX_LIST, &nothing, sandbox_row, heads, ARRAY_LEN(heads), e);
 }
 
 /* ---- ps ---- */
@@ -108,9 +106,8 @@ int run_ps(struct cli *c, const struct args *a, struct err *e)
 	static const char *const heads[] = {">PID", ">PPID", "USER",   "S",
 					    ">MEMORY", ">CPU s", "COMMAND"};
 	struct rec_sandbox_ref ref = {span_of(a->operand[0])};
-	struct listing l = {.row = process_row};
 
-	return list(c, METHOD_GUEST_PROCESSES, &ref, &l, heads, ARRAY_LEN(heads), e);
+	return cli_list(c, METHOD_GUEST_PROCESSES, &ref, process_row, heads, ARRAY_LEN(heads), e);
 }
 
 /* ---- sessions ---- */
@@ -141,9 +138,8 @@ int run_sessions(struct cli *c, const struct args *a, struct err *e)
 	static const char *const heads[] = {">SESSION",	 ">PID", "USER", "STATE",
 					    ">FOLLOWED", ">AGE", "TAG",	 "COMMAND"};
 	struct rec_sandbox_ref ref = {span_of(a->operand[0])};
-	struct listing l = {.row = session_row};
 
-	return list(c, METHOD_EXEC_LIST, &ref, &l, heads, ARRAY_LEN(heads), e);
+	return cli_list(c, METHOD_EXEC_LIST, &ref, session_row, heads, ARRAY_LEN(heads), e);
 }
 
 /* ---- ls ---- */
@@ -236,7 +232,6 @@ int run_ls(struct cli *c, const struct args *a, struct err *e)
 {
 	static const char *const heads[] = {"MODE", "OWNER", "GROUP", ">SIZE", "TIME", "NAME"};
 	const struct ls_flags *flags = args_rec(a, &ls_type);
-	struct listing l = {.row = file_row};
 	struct guest_path at;
 	struct rec_file_ref ref;
 	int r = guest_path_or_home(a->operand[0], &at, e);
@@ -248,7 +243,7 @@ int run_ls(struct cli *c, const struct args *a, struct err *e)
 				    .user = flags->user,
 				    .depth = flags->recursive ? LIMIT_LIST_DEPTH : 0};
 	if (c->json || flags->is_long)
-		return list(c, METHOD_FILE_LIST, &ref, &l, heads, ARRAY_LEN(heads), e);
+		return cli_list(c, METHOD_FILE_LIST, &ref, file_row, heads, ARRAY_LEN(heads), e);
 	r = cli_connect(c, e);
 	return r < 0 ? r : conn_items(c->conn, METHOD_FILE_LIST, &ref, on_name, NULL, e);
 }

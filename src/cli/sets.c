@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "base/unit.h"
 #include "cli/cli.h"
+#include "cli/command.h"
 #include "cli/table.h"
 #include "client/conn.h"
 #include "sys/fd.h"
@@ -284,34 +285,6 @@ static int template_rm(struct cli *c, const struct args *a, struct err *e)
 
 /* ---- the tables ---- */
 
-struct command {
-	const char *name;
-	unsigned operands; /* behind it */
-	int (*run)(struct cli *c, const struct args *a, struct err *e);
-};
-
-static bool is_command(const struct command *table, size_t n, const char *word)
-{
-	for (size_t i = 0; i < n; i++)
-		if (strcmp(table[i].name, word) == 0)
-			return true;
-	return false;
-}
-
-static int dispatch(struct cli *c, const struct args *a, const struct command *table, size_t n, struct err *e)
-{
-	for (size_t i = 0; i < n; i++) {
-		if (strcmp(table[i].name, a->operand[0]) != 0)
-			continue;
-		if (a->n_operands != 1 + table[i].operands)
-			return err_set(e, ERR_INVALID, "%s %s takes %u operand%s, not %u", a->verb->name, table[i].name,
-				       table[i].operands, table[i].operands == 1 ? "" : "s", a->n_operands - 1);
-		return table[i].run(c, a, e);
-	}
-	return err_set(e, ERR_INVALID, "%s: there is no command \"%.64s\"; see hotcell help %s", a->verb->name,
-		       a->operand[0], a->verb->name);
-}
-
 int run_snapshot(struct cli *c, const struct args *a, struct err *e)
 {
 	static const struct command commands[] = {
@@ -319,9 +292,9 @@ int run_snapshot(struct cli *c, const struct args *a, struct err *e)
 		{"rm", 1, snapshot_rm},
 	};
 
-	if (a->n_operands == 1 && !is_command(commands, ARRAY_LEN(commands), a->operand[0]))
+	if (a->n_operands == 1 && !command_exists(commands, ARRAY_LEN(commands), a->operand[0]))
 		return snapshot_create(c, a, e); /* of the sandbox named */
-	return dispatch(c, a, commands, ARRAY_LEN(commands), e);
+	return command_run(c, a, commands, ARRAY_LEN(commands), e);
 }
 
 int run_template(struct cli *c, const struct args *a, struct err *e)
@@ -331,5 +304,5 @@ int run_template(struct cli *c, const struct args *a, struct err *e)
 		{"rm", 1, template_rm},
 	};
 
-	return dispatch(c, a, commands, ARRAY_LEN(commands), e);
+	return command_run(c, a, commands, ARRAY_LEN(commands), e);
 }

@@ -197,6 +197,20 @@ const struct verb cli_verbs[] = {
 	 .max = 2,
 	 .types = {&common_type, &rec_template_build_type},
 	 .run = run_template},
+	{.name = "pool",
+	 .operands = "set TEMPLATE | list | rm TEMPLATE",
+	 .summary = "Keep sandboxes of a template ready, so that a create only has to take one.",
+	 .details = "set   How many: --size of them set up and waiting, --prestarted as empty shells, which\n"
+		    "      have to load the hot template first but use less memory while they wait.\n"
+		    "list  What there is, how many creates took one, and how many found none.\n"
+		    "rm    End a pool. Name the same wall and sizes as for set.\n"
+		    "A create takes a spare of its template, wall and sizes; 'info' says path: pool or\n"
+		    "prestarted. A spare belongs to nobody before: 'list' does not show it.\n"
+		    EXAMPLES "  hotcell template build base\n  hotcell pool set base --size 3\n",
+	 .min = 1,
+	 .max = 2,
+	 .types = {&common_type, &rec_pool_set_type},
+	 .run = run_pool},
 	{.name = "port",
 	 .operands = "SANDBOX [LOCAL:]GUEST",
 	 .summary = "Forward a TCP port of 127.0.0.1 to a port in a sandbox, until Ctrl-C.",

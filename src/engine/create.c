@@ -9,7 +9,9 @@
  */
 #include "base/macro.h"
 #include "engine/capture.h"
+#include "engine/claim.h"
 #include "engine/engine_int.h"
+#include "engine/pool.h"
 #include "engine/sandbox.h"
 #include "engine/step.h"
 #include "image/store.h"
@@ -30,6 +32,7 @@ static const struct step create_steps[] = {
 	{.name = "link", .run = step_run_link, .undo = step_undo_link},
 	{.name = "hello", .run = step_run_hello},
 	{.name = "setup", .run = step_run_setup},
+	{.name = "pool", .run = step_run_pool, .undo = step_undo_pool},
 	{.name = "ready", .run = step_run_ready},
 	{0},
 };
@@ -90,6 +93,8 @@ static void turning(struct plan *p, const struct err *why)
 	struct sandbox *sb = step_sandbox(p);
 
 	sb->reason = *why;
+	if (sb->pool || sb->claim)
+		pool_failed(sb, why);
 	if (sb->state != SANDBOX_STOPPING)
 		sandbox_set_state(sb, SANDBOX_STOPPING);
 	/* If this can't be written, the next daemon adopts it and finds it ending: the same end. */
@@ -175,4 +180,5 @@ void create_drop(struct sandbox *sb)
 	image_close(&sb->image);
 	set_forget(&sb->set_wait);
 	sb->set = set_unref(sb->set);
+	sb->claim = claim_free(sb->claim);
 }

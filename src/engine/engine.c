@@ -11,6 +11,7 @@
 #include "engine/engine_int.h"
 #include "engine/forks.h"
 #include "engine/log.h"
+#include "engine/pool.h"
 #include "engine/sandbox.h"
 #include "engine/sets.h"
 #include "store/store.h"
@@ -107,6 +108,7 @@ static void on_ready(struct loop_call *c)
 	(void)snprintf(adopted, sizeof(adopted), "%u", g->adopted);
 	log_line(g->host, g->loop, "info", "serving", NULL, "version", g->config->version, "adopted",
 		 adopted, NULL);
+	pools_serve(g);
 	g->ops.ready(g->ops.arg);
 }
 
@@ -249,6 +251,8 @@ int engine_new(const struct engine_config *config, const struct engine_ops *ops,
 	list_init(&g->boot_queue);
 	list_init(&g->sets);
 	list_init(&g->tasks);
+	list_init(&g->pools);
+	list_init(&g->pool_sets);
 	g->hot_budget_bytes =
 		(config->hot_budget_mb ? config->hot_budget_mb : config->memory_total_mb / 8) * MIB;
 	list_init(&g->clients);
@@ -263,6 +267,8 @@ int engine_new(const struct engine_config *config, const struct engine_ops *ops,
 		return err_sys(e, r, "start the engine");
 	}
 	r = sets_start(g, e);
+	if (r == 0)
+		r = pools_start(g, e);
 	if (r < 0) {
 		engine_free(g);
 		return r;
@@ -288,6 +294,7 @@ struct engine *engine_free(struct engine *g)
 		sandbox_forget(LIST_ENTRY(g->sandboxes.next, struct sandbox, all));
 	recover_drop(g);
 	tasks_drop(g);
+	pools_drop(g);
 	sets_drop(g);
 	g->events = events_free(g->events); /* its streams are the clients' */
 	serve_drop_all(g);

@@ -51,6 +51,9 @@ struct engine {
 	uint64_t hot_budget_bytes;
 	struct list tasks; /* struct task (engine/forks.c) */
 
+	struct list pools, pool_sets; /* struct pool, struct setting (engine/pool.c) */
+	uint64_t next_serial_pool;
+
 	struct list boot_queue; /* sandboxes that wait for their turn, first come first served */
 	unsigned boots;		/* turns given */
 	struct loop_call turn_call;

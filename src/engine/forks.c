@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "engine/capture.h"
 #include "engine/engine_int.h"
+#include "engine/pool.h"
 #include "engine/sandbox.h"
 #include "engine/serve.h"
 #include "engine/sets.h"
@@ -462,56 +463,27 @@ void run_snapshot_remove(struct client *c, struct stream *s, const void *rec)
 	set_remove(set, &t->wait);
 }
 
-struct list_call {
-	struct call call;
-	uint64_t serial; /* of the last one sent */
-};
-
-static void list_pump(struct list_call *l)
+static bool send_sets(struct client *c, struct stream *s, uint64_t *after)
 {
-	struct client *c = l->call.client;
-
 	LIST_FOR_EACH(pos, &c->engine->sets) {
 		const struct set *set = LIST_ENTRY(pos, struct set, link);
 		struct rec_snapshot_info info;
 
-		if (set->serial <= l->serial || !set->is_stored || set->is_removed ||
+		if (set->serial <= *after || !set->is_stored || set->is_removed ||
 		    strcmp(set->m.kind, "pause") == 0 || !policy_may_use(&c->who, set->m.tenant))
 			continue;
 		set_info(set, &info);
-		if (!stream_send_item(l->call.stream, &rec_snapshot_info_type, &info))
-			return;
-		l->serial = set->serial;
+		if (!stream_send_item(s, &rec_snapshot_info_type, &info))
+			return false;
+		*after = set->serial;
 	}
-	stream_end(l->call.stream);
-}
-
-static void list_writable(struct stream *s)
-{
-	list_pump(stream_arg(s));
-}
-
-static void list_closed(struct stream *s, const struct err *why)
-{
-	struct list_call *l = stream_arg(s);
-
-	(void)why;
-	list_del(&l->call.link);
-	free(l);
+	return true;
 }
 
 void run_snapshot_list(struct client *c, struct stream *s, const void *rec)
 {
-	static const struct stream_ops ops = {.writable = list_writable, .closed = list_closed};
-	struct list_call *l = mem_new(sizeof(*l));
-
 	(void)rec;
-	l->call.client = c;
-	l->call.stream = s;
-	list_add_tail(&c->calls, &l->call.link);
-	stream_accept(s, &ops, l);
-	(void)stream_reply(s, &rec_empty_type, &(struct rec_empty){0}, true, NULL, 0, NULL);
-	list_pump(l);
+	serve_items(c, s, send_sets);
 }
 
 /* ---- pause ---- */
@@ -797,6 +769,7 @@ static void template_saved(struct set_wait *w, const struct err *why)
 		return;
 	}
 	retire_older(t->set);
+	pools_renew(t->engine, t->tenant, t->set->m.template);
 	builder_away(t, "the template is built");
 	reply_set(t);
 }

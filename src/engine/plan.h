@@ -26,7 +26,7 @@
 
 struct plan;
 
-enum { PLAN_STEPS_MAX = 16 };
+enum { PLAN_STEPS_MAX = 20 };
 
 struct step {
 	const char *name;

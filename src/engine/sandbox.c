@@ -5,6 +5,7 @@
 #include <string.h>
 #include "base/macro.h"
 #include "base/mem.h"
+#include "engine/claim.h"
 #include "engine/engine_int.h"
 #include "engine/forks.h"
 #include "engine/relay.h"
@@ -196,6 +197,48 @@ void sandbox_touch(struct sandbox *sb)
 
 /* ---- store ---- */
 
+void sandbox_start_clocks(struct sandbox *sb)
+{
+	const struct policy_verdict *v = &sb->verdict;
+	uint64_t now = loop_now(sb->engine->loop);
+
+	sb->idle_at_ns = v->idle_timeout_ms ? now + v->idle_timeout_ms * NS_PER_MS : 0;
+	sb->end_at_ns = v->lifetime_ms ? now + v->lifetime_ms * NS_PER_MS : 0;
+}
+
+void sandbox_row(struct sandbox *sb, struct store_sandbox *ret)
+{
+	const struct policy_verdict *v = &sb->verdict;
+
+	*ret = (struct store_sandbox){
+		.id = sb->id,
+		.name = sb->name,
+		.tenant = sb->tenant,
+		.owner = sb->owner,
+		.request_id = sb->request_id,
+		.template = sb->template,
+		.image = sb->image_digest,
+		.driver = sb->driver->name,
+		.vcpus = v->vcpus,
+		.memory_mb = v->memory_mb,
+		.disk_mb = v->disk_mb,
+		.pids_max = v->pids_max,
+		.ephemeral = sb->ephemeral,
+		.metadata = sb->metadata,
+		.unenforced = sb->unenforced,
+		.state = sandbox_state_name(sb->state),
+		.reason = "",
+		.created_ms = sb->created_ms,
+		.idle_timeout_ms = v->idle_timeout_ms,
+		.idle_deadline_ms = sandbox_deadline_ms(sb, sb->idle_at_ns),
+		.deadline_ms = sandbox_deadline_ms(sb, sb->end_at_ns),
+		.generation = sb->generation,
+		.layers = sb->layers,
+		.path = sb->path,
+		.parent = sb->parent,
+	};
+}
+
 /* Only a failure has a reason in the store: so the next daemon knows removal from failure. */
 int sandbox_save(struct sandbox *sb, struct err *e)
 {
@@ -215,11 +258,6 @@ int sandbox_save(struct sandbox *sb, struct err *e)
 }
 
 /* ---- the object ---- */
-
-static struct strv dup_list(struct strv v)
-{
-	return (struct strv){v.n ? mem_dup(v.p, v.n) : NULL, v.n};
-}
 
 /* Names are unique per tenant: the key is both, with a byte between that neither holds. */
 static size_t make_key(char key[SANDBOX_KEY], const char *tenant, struct span name)
@@ -262,7 +300,12 @@ struct sandbox *sandbox_find(struct engine *g, const char *tenant, struct span r
 		return find_name(g, tenant, ref);
 	node = map_find(&g->by_id, id.b, ID_BYTES);
 	sb = node ? CONTAINER_OF(node, struct sandbox, by_id) : NULL;
-	return sb && strcmp(sb->tenant, tenant) == 0 ? sb : NULL;
+	return sb && !sb->is_spare && strcmp(sb->tenant, tenant) == 0 ? sb : NULL; /* POOL-1 */
+}
+
+bool sandbox_knows_request(struct engine *g, const char *tenant, struct span request_id)
+{
+	return find_request(g, tenant, request_id) != NULL;
 }
 
 static struct sandbox *sandbox_new(struct engine *g, const struct id *id)
@@ -280,6 +323,7 @@ static struct sandbox *sandbox_new(struct engine *g, const struct id *id)
 	sb->fate = SANDBOX_FAILED;
 	sb->generation = 1;
 	list_init(&sb->turn);
+	list_init(&sb->spare);
 	list_init(&sb->waiters);
 	list_init(&sb->relays);
 	list_add_tail(&g->sandboxes, &sb->all);
@@ -299,6 +343,16 @@ static void index_names(struct sandbox *sb)
 			make_key(sb->request_key, sb->tenant, span_of(sb->request_id)));
 }
 
+static void free_lists(struct sandbox *sb)
+{
+	struct strv *lists[] = {&sb->metadata, &sb->unenforced, &sb->env};
+
+	for (size_t i = 0; i < ARRAY_LEN(lists); i++) {
+		free((char *)lists[i]->p);
+		*lists[i] = (struct strv){0};
+	}
+}
+
 void sandbox_forget(struct sandbox *sb)
 {
 	struct engine *g = sb->engine;
@@ -312,9 +366,9 @@ void sandbox_forget(struct sandbox *sb)
 	map_del(&g->by_name, &sb->by_name);
 	map_del(&g->by_request, &sb->by_request);
 	list_del(&sb->all);
-	free((char *)sb->metadata.p);
-	free((char *)sb->unenforced.p);
-	free((char *)sb->env.p);
+	list_del(&sb->spare);
+	(void)claim_free(sb->claim);
+	free_lists(sb);
 	free(sb);
 }
 
@@ -397,9 +451,9 @@ static void take_request(struct sandbox *sb, const struct policy_principal *who,
 	sb->ephemeral = rec->ephemeral;
 	sb->is_cold = rec->cold;
 	sb->is_disk_only = rec->disk_only;
-	sb->metadata = dup_list(rec->metadata);
-	sb->unenforced = dup_list(rec->unenforced);
-	sb->env = dup_list(rec->env);
+	sb->metadata = mem_dup_strv(rec->metadata);
+	sb->unenforced = mem_dup_strv(rec->unenforced);
+	sb->env = mem_dup_strv(rec->env);
 	sb->created_ms = loop_unix_ms(sb->engine->loop);
 	index_names(sb);
 }
@@ -433,11 +487,39 @@ static void take_set(struct sandbox *sb, struct set *set)
 	span_copy(span_of(set->m.image), sb->image_digest, sizeof(sb->image_digest));
 }
 
+/* Admitted: it exists from here on. */
+static struct sandbox *give_birth(struct engine *g, const struct policy_principal *who,
+				  const struct rec_sandbox_create *rec, const struct policy_verdict *v,
+				  const struct driver *driver, const struct id *id)
+{
+	struct sandbox *sb = sandbox_new(g, id);
+
+	sb->verdict = *v;
+	sb->driver = driver;
+	take_request(sb, who, rec);
+	g->usage.sandboxes++;
+	sandbox_set_state(sb, SANDBOX_CREATING);
+	return sb;
+}
+
+/* What every birth asks first. */
+static int admit(struct engine *g, const struct policy_principal *who, const struct rec_sandbox_create *rec,
+		 struct policy_verdict *v, struct id *id, struct err *e)
+{
+	int r = policy_create(who, rec, &g->limits, &g->usage, v, e);
+
+	if (r == 0)
+		r = free_name(g, who->tenant, rec->name, e);
+	if (r == 0)
+		r = make_id(g, id, e);
+	return r;
+}
+
 int sandbox_create(struct engine *g, const struct policy_principal *who,
 		   const struct rec_sandbox_create *rec, struct sandbox **ret, struct err *e)
 {
 	struct sandbox *sb = find_request(g, who->tenant, rec->request_id);
-	struct policy_verdict verdict;
+	struct policy_verdict v;
 	struct set *set = NULL;
 	struct id id;
 	int r;
@@ -447,25 +529,15 @@ int sandbox_create(struct engine *g, const struct policy_principal *who,
 		return replay(sb, rec, e);
 	}
 	r = find_set(g, who, rec, &set, e);
+	if (r == 0)
+		r = admit(g, who, rec, &v, &id, e);
 	if (r < 0)
 		return r;
-	r = policy_create(who, rec, &g->limits, &g->usage, &verdict, e);
-	if (r == 0)
-		r = free_name(g, who->tenant, rec->name, e);
-	if (r == 0)
-		r = make_id(g, &id, e);
-	if (r < 0)
-		return r;
-	sb = sandbox_new(g, &id);
-	sb->verdict = verdict;
-	sb->driver = engine_driver(g, verdict.wall->driver);
-	take_request(sb, who, rec);
+	sb = give_birth(g, who, rec, &v, engine_driver(g, v.wall->driver), &id);
 	if (set)
 		take_set(sb, set);
-	g->usage.sandboxes++;
-	sandbox_set_state(sb, SANDBOX_CREATING);
-	engine_emit(g, "info", EVENT_SANDBOX_CREATING, sb, NULL, "%s, template %s",
-		    verdict.wall->isolation, sb->template);
+	engine_emit(g, "info", EVENT_SANDBOX_CREATING, sb, NULL, "%s, template %s", v.wall->isolation,
+		    sb->template);
 	*ret = sb;
 	create_start(sb);
 	return 0;
@@ -486,29 +558,95 @@ int sandbox_fork(struct engine *g, const struct policy_principal *who, const str
 		.metadata = source->metadata,
 		.unenforced = source->unenforced,
 	};
-	struct policy_verdict verdict;
+	struct policy_verdict v;
 	struct sandbox *sb;
 	struct id id;
-	int r;
+	int r = admit(g, who, &rec, &v, &id, e);
 
-	r = policy_create(who, &rec, &g->limits, &g->usage, &verdict, e);
-	if (r == 0)
-		r = free_name(g, who->tenant, rec.name, e);
-	if (r == 0)
-		r = make_id(g, &id, e);
 	if (r < 0)
 		return r;
-	sb = sandbox_new(g, &id);
-	sb->verdict = verdict;
-	sb->driver = source->driver;
-	take_request(sb, who, &rec);
+	sb = give_birth(g, who, &rec, &v, source->driver, &id);
 	take_set(sb, set);
-	g->usage.sandboxes++;
-	sandbox_set_state(sb, SANDBOX_CREATING);
 	engine_emit(g, "info", EVENT_SANDBOX_CREATING, sb, NULL, "fork of sandbox %s", source->id_text);
 	*ret = sb;
 	create_start(sb);
 	return 0;
+}
+
+/* ---- spares ---- */
+
+int sandbox_spare(struct engine *g, const struct policy_principal *who, const struct rec_sandbox_create *rec,
+		  struct pool *pool, bool is_shell, struct sandbox **ret, struct err *e)
+{
+	struct policy_verdict v;
+	struct sandbox *sb;
+	struct id id;
+	int r = admit(g, who, rec, &v, &id, e);
+
+	if (r < 0)
+		return r;
+	sb = give_birth(g, who, rec, &v, engine_driver(g, v.wall->driver), &id);
+	sb->ephemeral = true; /* a failure is the pool's to remember */
+	sb->is_spare = true;
+	sb->is_shell = is_shell;
+	sb->pool = pool;
+	engine_emit(g, NULL, EVENT_SANDBOX_CREATING, sb, NULL, "a spare, template %s", sb->template);
+	*ret = sb;
+	create_start(sb);
+	return 0;
+}
+
+/* Its machine was made for these bounds; what its agent enforces is set when it is handed over. */
+static int check_bounds(const struct sandbox *sb, const struct policy_verdict *v, struct err *e)
+{
+	if (v->wall != sb->verdict.wall || sb->verdict.unenforced & ~v->unenforced ||
+	    (!v->wall->own_kernel && v->pids_max != sb->verdict.pids_max))
+		return err_set(e, ERR_CONFLICT, "the spare was made for other limits");
+	return 0;
+}
+
+int sandbox_bind(struct sandbox *sb, const struct policy_principal *who, const struct rec_sandbox_create *rec,
+		 struct err *e)
+{
+	struct engine *g = sb->engine;
+	struct policy_usage usage = g->usage;
+	struct policy_verdict v;
+	struct store_sandbox row;
+	int r;
+
+	usage.sandboxes--; /* it counts already */
+	r = policy_create(who, rec, &g->limits, &usage, &v, e);
+	if (r == 0)
+		r = check_bounds(sb, &v, e);
+	if (r == 0)
+		r = free_name(g, who->tenant, rec->name, e);
+	if (r < 0)
+		return r;
+	sb->verdict.pids_max = v.pids_max;
+	sb->verdict.idle_timeout_ms = v.idle_timeout_ms;
+	sb->verdict.lifetime_ms = v.lifetime_ms;
+	free_lists(sb);
+	take_request(sb, who, rec);
+	sb->is_spare = false;
+	sandbox_start_clocks(sb);
+	sandbox_row(sb, &row);
+	r = store_sandbox_rewrite(g->store, &row, e);
+	if (r < 0)
+		sandbox_unbind(sb);
+	return r;
+}
+
+void sandbox_unbind(struct sandbox *sb)
+{
+	struct engine *g = sb->engine;
+	struct store_sandbox row;
+
+	map_del(&g->by_name, &sb->by_name);
+	map_del(&g->by_request, &sb->by_request);
+	sb->name[0] = sb->request_id[0] = '\0';
+	sb->ephemeral = sb->is_spare = true;
+	sandbox_row(sb, &row);
+	(void)store_sandbox_rewrite(g->store, &row, NULL); /* else its names are free when it is gone */
 }
 
 /* ---- pause and resume ---- */
@@ -571,6 +709,16 @@ void sandbox_resumed(struct sandbox *sb, const struct err *why)
 
 /* ---- recovery ---- */
 
+static const char *path_of(const char *name)
+{
+	static const char *const paths[] = {"boot", "fork", "prestarted", "pool"};
+
+	for (size_t i = 0; i < ARRAY_LEN(paths); i++)
+		if (strcmp(name, paths[i]) == 0)
+			return paths[i];
+	return "boot";
+}
+
 static void take_row(struct sandbox *sb, const struct store_sandbox *row)
 {
 	const struct {
@@ -594,8 +742,8 @@ static void take_row(struct sandbox *sb, const struct store_sandbox *row)
 		.idle_timeout_ms = row->idle_timeout_ms,
 	};
 	sb->ephemeral = row->ephemeral;
-	sb->metadata = dup_list(row->metadata);
-	sb->unenforced = dup_list(row->unenforced);
+	sb->metadata = mem_dup_strv(row->metadata);
+	sb->unenforced = mem_dup_strv(row->unenforced);
 	sb->stages_n = MIN(row->stages.n, sizeof(sb->stages));
 	if (sb->stages_n)
 		memcpy(sb->stages, row->stages.p, sb->stages_n);
@@ -605,7 +753,7 @@ static void take_row(struct sandbox *sb, const struct store_sandbox *row)
 	sb->end_at_ns = loop_time_of(sb, row->deadline_ms);
 	sb->generation = row->generation + 1;
 	sb->layers = (unsigned)row->layers;
-	sb->path = strcmp(row->path, "fork") == 0 ? "fork" : strcmp(row->path, "pool") == 0 ? "pool" : "boot";
+	sb->path = path_of(row->path);
 	sb->parent = row->parent;
 	sb->is_resuming = strcmp(row->state, SANDBOX_RESUMING) == 0;
 	sb->is_recorded = true;

@@ -26,9 +26,11 @@
 #include "wire/gen/limits.h"
 
 struct capture;
+struct claim;
 struct client;
 struct engine;
 struct link;
+struct pool;
 struct rec_sandbox_create;
 struct rec_sandbox_info;
 struct store_sandbox;
@@ -91,7 +93,7 @@ struct sandbox {
 	struct set *set;	/* what it starts from, until it runs; NULL: it boots */
 	struct set_wait set_wait;
 	bool is_cold, is_disk_only; /* as asked for */
-	const char *path;	/* how it was made: "boot", "fork", "pool" */
+	const char *path;	/* how it was made: "boot", "fork", "prestarted", "pool" */
 	struct id parent;	/* the set it was started from; zero: none */
 	struct capture *capture; /* under way; NULL: none */
 	struct list followers;	/* struct sandbox_follow */
@@ -99,6 +101,12 @@ struct sandbox {
 	bool is_resuming;	/* the resume plan runs; CREATING meanwhile */
 	bool is_swapping;	/* paused, and its disk is being put back: its end waits */
 	bool is_committed;	/* it has passed the point from which it can't be paused again by a failure */
+	bool is_spare;		/* nobody's yet (engine/pool.h) */
+	struct pool *pool;	/* whose spare it is; NULL: no pool's, or no more */
+	struct list spare;	/* in pool->spares */
+	unsigned spare_as;	/* enum spare */
+	bool is_shell;		/* made to wait as an empty shell */
+	struct claim *claim;	/* the request it was taken for, until it runs; NULL: none */
 	struct list turn; /* in engine->boot_queue */
 	bool has_turn;
 	struct machine *machine;
@@ -110,6 +118,8 @@ struct sandbox {
 	bool link_was_up; /* in this life of the link */
 	uint64_t generation;
 	struct stream *setup;
+	void (*setup_done)(struct sandbox *sb);
+	bool said_forked;	/* in that setup */
 	struct list relays;
 	struct work job; /* image or disk, one at a time */
 	struct err job_error;
@@ -151,6 +161,19 @@ int sandbox_create(struct engine *g, const struct policy_principal *who,
  */
 int sandbox_fork(struct engine *g, const struct policy_principal *who, const struct sandbox *source,
 		 struct set *set, const char *name, bool ephemeral, struct sandbox **ret, struct err *e);
+
+/* A spare of @pool, for nobody; @rec: its template, wall and shape. */
+int sandbox_spare(struct engine *g, const struct policy_principal *who, const struct rec_sandbox_create *rec,
+		  struct pool *pool, bool is_shell, struct sandbox **ret, struct err *e);
+/*
+ * sandbox_bind() - a spare becomes what @rec asks for, in its record too
+ *
+ * Return: 0; as sandbox_create(); -ERR_CONFLICT when its limits aren't the request's. Then nothing changed.
+ */
+int sandbox_bind(struct sandbox *sb, const struct policy_principal *who, const struct rec_sandbox_create *rec,
+		 struct err *e);
+void sandbox_unbind(struct sandbox *sb); /* it ends; name and request id are free again */
+bool sandbox_knows_request(struct engine *g, const char *tenant, struct span request_id);
 
 void sandbox_paused(struct sandbox *sb); /* its machine is gone, its set and its record say so */
 /* Go on from @set. -ERR_LIMIT without memory for it; otherwise followers are told. */
@@ -198,6 +221,8 @@ bool sandbox_is_live(const struct sandbox *sb); /* creating, running or paused *
 void sandbox_arm_timer(struct sandbox *sb);	/* after one of its deadlines changed */
 
 void sandbox_set_state(struct sandbox *sb, enum sandbox_state to);
+void sandbox_row(struct sandbox *sb, struct store_sandbox *ret); /* all of it; points into @sb */
+void sandbox_start_clocks(struct sandbox *sb);		/* idle and absolute deadline, from now on */
 int sandbox_save(struct sandbox *sb, struct err *e); /* what changes: state, reason, deadlines */
 uint64_t sandbox_deadline_ms(const struct sandbox *sb, uint64_t at_ns); /* loop time to unix; 0: 0 */
 void sandbox_settle(struct sandbox *sb, const struct err *why); /* the plan is over */

@@ -87,6 +87,47 @@ void serve_guest(struct client *c, struct stream *s, const struct method_info *m
 	relay_start(sb->link, m, rec, s, &ev, &sb->relays);
 }
 
+/* ---- lists ---- */
+
+struct items {
+	struct call call; /* first: freed with its client */
+	bool (*send)(struct client *c, struct stream *s, uint64_t *after);
+	uint64_t after;
+};
+
+static void items_pump(struct items *i)
+{
+	if (i->send(i->call.client, i->call.stream, &i->after))
+		stream_end(i->call.stream);
+}
+
+static void items_writable(struct stream *s)
+{
+	items_pump(stream_arg(s));
+}
+
+static void items_closed(struct stream *s, const struct err *why)
+{
+	struct items *i = stream_arg(s);
+
+	(void)why;
+	list_del(&i->call.link);
+	free(i);
+}
+
+void serve_items(struct client *c, struct stream *s,
+		 bool (*send)(struct client *c, struct stream *s, uint64_t *after))
+{
+	static const struct stream_ops ops = {.writable = items_writable, .closed = items_closed};
+	struct items *i = mem_new(sizeof(*i));
+
+	*i = (struct items){.call = {.client = c, .stream = s}, .send = send};
+	list_add_tail(&c->calls, &i->call.link);
+	stream_accept(s, &ops, i);
+	(void)stream_reply(s, &rec_empty_type, &(struct rec_empty){0}, true, NULL, 0, NULL);
+	items_pump(i);
+}
+
 /* ---- requests ---- */
 
 static const struct verb *find_verb(unsigned method)

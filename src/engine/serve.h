@@ -7,6 +7,7 @@
  */
 #pragma once
 #include <stdbool.h>
+#include <stdint.h>
 #include "base/list.h"
 #include "policy/policy.h"
 
@@ -39,6 +40,13 @@ struct verb {
 	/* Accept, answer or fail @s. @rec: decoded, of the method's request type; lent. */
 	void (*run)(struct client *c, struct stream *s, const void *rec);
 };
+
+/*
+ * serve_items() - answer with a list, in pieces as the reader has room
+ * @send:	send what comes behind serial *after, moving it; true: that was all
+ */
+void serve_items(struct client *c, struct stream *s,
+		 bool (*send)(struct client *c, struct stream *s, uint64_t *after));
 
 extern const struct verb serve_verbs[]; /* verbs.c; ends with method 0 */
 

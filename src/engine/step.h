@@ -4,6 +4,7 @@
  * step_place.c	 what a sandbox needs first: image, memory, record, disk
  * step_machine.c the turn to boot, and the machine
  * step_agent.c	 the link and what is said on it
+ * step_pool.c	 where a spare waits
  *
  * Every undo copes with things that are half there, not there, or only known
  * to the keeper (PLAN-2). Thread: the loop's.
@@ -38,11 +39,17 @@ void step_undo_machine(struct plan *p);
 int step_run_link(struct plan *p, struct err *e);
 void step_undo_link(struct plan *p);
 int step_run_state(struct plan *p, struct err *e); /* of a fork: an empty shell until then */
+int step_load_state(struct sandbox *sb, struct err *e); /* of a shell, which waited there */
 int step_run_go(struct plan *p, struct err *e); /* a fork stands still until then */
 int step_run_commit(struct plan *p, struct err *e); /* of a resume: from here on the disk changes */
 int step_run_thaw(struct plan *p, struct err *e); /* of what is adopted */
 int step_run_hello(struct plan *p, struct err *e);
 int step_run_setup(struct plan *p, struct err *e);
+/* The same again, with what it is now, on one that is set up. -ERR_x: @done never comes. */
+int step_say_setup(struct sandbox *sb, void (*done)(struct sandbox *sb), struct err *e);
+int step_run_pool(struct plan *p, struct err *e); /* a spare waits here */
+void step_undo_pool(struct plan *p);
+void step_go_on(struct sandbox *sb); /* a spare that was taken, from where it waits */
 int step_run_ready(struct plan *p, struct err *e);
 
 struct sandbox *step_sandbox(struct plan *p);

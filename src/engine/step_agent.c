@@ -6,6 +6,7 @@
 #include "base/macro.h"
 #include "base/str.h"
 #include "engine/capture.h"
+#include "engine/claim.h"
 #include "engine/engine_int.h"
 #include "engine/relay.h"
 #include "engine/sandbox.h"
@@ -122,7 +123,7 @@ static int check_proof(const struct sandbox *sb, const struct rec_guest_ready *r
 	hostname_of(sb, hostname);
 	if (sb->driver->caps & DRIVER_OWN_KERNEL && !ready->seeded) /* else the pool is this host's */
 		return err_set(e, ERR_UNAVAILABLE, "the guest did not reseed its random pool");
-	if (step_is_fork(sb) && !ready->thawed)
+	if (sb->said_forked && !ready->thawed)
 		return err_set(e, ERR_UNAVAILABLE, "the guest did not let its workload go on");
 	if (!span_is(ready->hostname, hostname))
 		return err_set(e, ERR_UNAVAILABLE, "the guest did not take its host name");
@@ -156,7 +157,7 @@ static void setup_closed(struct stream *s, const struct err *why)
 
 	sb->setup = NULL;
 	if (!why) {
-		plan_next(&sb->plan);
+		sb->setup_done(sb);
 		return;
 	}
 	if (sb->link && !link_is_up(sb->link)) /* link_down() knows more */
@@ -166,10 +167,9 @@ static void setup_closed(struct stream *s, const struct err *why)
 	plan_fail(&sb->plan, &e);
 }
 
-int step_run_setup(struct plan *p, struct err *e)
+static int say_setup(struct sandbox *sb, bool is_forked, void (*done)(struct sandbox *sb), struct err *e)
 {
 	static const struct stream_ops ops = {.reply = setup_reply, .closed = setup_closed};
-	struct sandbox *sb = step_sandbox(p);
 	const struct engine_host *host = sb->engine->host;
 	char hostname[SANDBOX_TEXT], seed[SEED_BYTES];
 	struct rec_guest_setup rec = {
@@ -178,7 +178,7 @@ int step_run_setup(struct plan *p, struct err *e)
 		.env = sb->env,
 		.user = span_of("user"),
 		.pids_max = sb->verdict.pids_max,
-		.forked = step_is_fork(sb) || sb->is_resuming,
+		.forked = is_forked,
 	};
 	int r = host->random(host->arg, seed, sizeof(seed));
 
@@ -188,9 +188,28 @@ int step_run_setup(struct plan *p, struct err *e)
 		return err_sys(e, r, "random seed");
 	hostname_of(sb, hostname);
 	rec.hostname = span_of(hostname);
+	sb->said_forked = is_forked;
+	sb->setup_done = done;
 	r = link_call(sb->link, METHOD_GUEST_SETUP, &rec_guest_setup_type, &rec, false, NULL, 0, &ops,
 		      sb, &sb->setup, e);
 	return r;
+}
+
+static void step_over(struct sandbox *sb)
+{
+	plan_next(&sb->plan);
+}
+
+int step_run_setup(struct plan *p, struct err *e)
+{
+	struct sandbox *sb = step_sandbox(p);
+
+	return say_setup(sb, step_is_fork(sb) || sb->is_resuming, step_over, e);
+}
+
+int step_say_setup(struct sandbox *sb, void (*done)(struct sandbox *sb), struct err *e)
+{
+	return say_setup(sb, false, done, e);
 }
 
 /* ---- thaw: the daemon before may have died while it was copying this one ---- */
@@ -202,6 +221,7 @@ int step_run_thaw(struct plan *p, struct err *e)
 
 	if (sb->is_resuming) /* it was restored, and not yet told so */
 		return step_run_setup(p, e);
+	sb->setup_done = step_over;
 	return link_call(sb->link, METHOD_GUEST_THAW, &rec_empty_type, &(struct rec_empty){0}, false, NULL, 0,
 			 &ops, sb, &sb->setup, e);
 }
@@ -245,9 +265,9 @@ static void note_stages(struct sandbox *sb)
 	struct str s = STR_INIT(sizeof(sb->stages));
 	uint64_t total = (loop_now(sb->engine->loop) - sb->plan_started_ns) / NS_PER_US;
 
-	for (unsigned i = 0; i < sb->plan.at; i++)
+	for (unsigned i = sb->claim ? sb->claim->from_step : 0; i < sb->plan.at; i++)
 		add_stage(&s, sb->plan.steps[i].name, sb->plan.us[i]);
-	if (sb->guest_boot_us)
+	if (sb->guest_boot_us && !sb->claim)
 		add_stage(&s, "guest_boot", sb->guest_boot_us);
 	add_stage(&s, "total", total);
 	if (!s.failed && s.len <= sizeof(sb->stages)) {
@@ -272,6 +292,7 @@ int step_run_ready(struct plan *p, struct err *e)
 	sb->set = set_unref(sb->set);
 	free((char *)sb->env.p); /* the guest has it */
 	sb->env = (struct strv){0};
+	sb->claim = claim_free(sb->claim);
 	plan_next(p);
 	return 0;
 }

@@ -4,6 +4,7 @@
 #include "base/macro.h"
 #include "base/mem.h"
 #include "engine/engine_int.h"
+#include "engine/pool.h"
 #include "engine/sandbox.h"
 #include "wire/gen/events.h"
 
@@ -174,16 +175,28 @@ static void state_loaded(struct driver_req *r, const struct err *why)
 	answered(CONTAINER_OF(r, struct machine_calls, load)->sandbox, why);
 }
 
+int step_load_state(struct sandbox *sb, struct err *e)
+{
+	sb->calls->load.done = state_loaded;
+	return sb->driver->load(sb->machine, &sb->calls->load, e);
+}
+
 int step_run_state(struct plan *p, struct err *e)
 {
 	struct sandbox *sb = step_sandbox(p);
 
-	if (!step_is_fork(sb)) {
-		plan_next(p);
+	if (sb->is_shell && !step_is_fork(sb))
+		return err_set(e, ERR_UNSUPPORTED, "prestarted: template %s is not hot: hotcell template build %s",
+			       sb->template, sb->template);
+	if (sb->is_shell && sb->pool) {
+		plan_deadline(p, 0); /* until somebody comes */
+		pool_parked(sb, SPARE_SHELL);
 		return 0;
 	}
-	sb->calls->load.done = state_loaded;
-	return sb->driver->load(sb->machine, &sb->calls->load, e);
+	if (step_is_fork(sb))
+		return step_load_state(sb, e);
+	plan_next(p);
+	return 0;
 }
 
 static void gone_on(struct driver_req *r, const struct err *why)

@@ -195,40 +195,12 @@ void step_undo_promise(struct plan *p)
 int step_run_record(struct plan *p, struct err *e)
 {
 	struct sandbox *sb = step_sandbox(p);
-	uint64_t now = loop_now(sb->engine->loop);
-	const struct policy_verdict *v = &sb->verdict;
 	struct store_sandbox row;
 	int r;
 
-	sb->idle_at_ns = v->idle_timeout_ms ? now + v->idle_timeout_ms * NS_PER_MS : 0;
-	sb->end_at_ns = v->lifetime_ms ? now + v->lifetime_ms * NS_PER_MS : 0;
-	row = (struct store_sandbox){
-		.id = sb->id,
-		.name = sb->name,
-		.tenant = sb->tenant,
-		.owner = sb->owner,
-		.request_id = sb->request_id,
-		.template = sb->template,
-		.image = sb->image_digest,
-		.driver = sb->driver->name,
-		.vcpus = v->vcpus,
-		.memory_mb = v->memory_mb,
-		.disk_mb = v->disk_mb,
-		.pids_max = v->pids_max,
-		.ephemeral = sb->ephemeral,
-		.metadata = sb->metadata,
-		.unenforced = sb->unenforced,
-		.state = sandbox_state_name(sb->state),
-		.reason = "",
-		.created_ms = sb->created_ms,
-		.idle_timeout_ms = v->idle_timeout_ms,
-		.idle_deadline_ms = sandbox_deadline_ms(sb, sb->idle_at_ns),
-		.deadline_ms = sandbox_deadline_ms(sb, sb->end_at_ns),
-		.generation = sb->generation,
-		.layers = sb->set ? sb->set->m.layers + 1 : 1,
-		.path = sb->path,
-		.parent = sb->parent,
-	};
+	sandbox_start_clocks(sb);
+	sb->layers = sb->set ? (unsigned)sb->set->m.layers + 1 : 1;
+	sandbox_row(sb, &row);
 	r = store_sandbox_add(sb->engine->store, &row, e);
 	if (r < 0)
 		return r;

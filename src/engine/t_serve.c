@@ -667,7 +667,8 @@ static void events_tell_the_story(void **state)
 			    "sandbox_creating sandbox_step:image sandbox_step:promise sandbox_step:record "
 			    "sandbox_step:load sandbox_step:disk sandbox_step:turn sandbox_step:machine "
 			    "sandbox_step:state sandbox_step:go sandbox_step:link "
-			    "sandbox_step:hello sandbox_step:setup sandbox_step:ready sandbox_ready sandbox_removed ");
+			    "sandbox_step:hello sandbox_step:setup sandbox_step:pool "
+			    "sandbox_step:ready sandbox_ready sandbox_removed ");
 	stream_reset(w->stream);
 	rig_crash(r);
 	rig_up(r); /* numbers go on growing */

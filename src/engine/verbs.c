@@ -5,6 +5,7 @@
 #include "base/mem.h"
 #include "engine/engine_int.h"
 #include "engine/forks.h"
+#include "engine/pool.h"
 #include "engine/sandbox.h"
 #include "engine/serve.h"
 #include "engine/waiter.h"
@@ -45,7 +46,8 @@ static void run_create(struct client *c, struct stream *s, const void *rec)
 	struct sandbox *sb;
 	struct err e = ERR_INIT;
 
-	if (sandbox_create(c->engine, &c->who, rec, &sb, &e) == 0) {
+	sb = pool_take(c->engine, &c->who, rec);
+	if (sb || sandbox_create(c->engine, &c->who, rec, &sb, &e) == 0) {
 		sandbox_wait(sb, s, WAIT_READY);
 		return;
 	}
@@ -141,54 +143,28 @@ static void run_info(struct client *c, struct stream *s, const void *rec)
 	reply_info(s, sb, &none);
 }
 
-/* ---- sandbox.list: in pieces, as the reader has room ---- */
+/* ---- sandbox.list ---- */
 
-struct list_call {
-	struct call call;
-	uint64_t serial; /* of the last one sent */
-};
-
-static void list_pump(struct list_call *l)
+static bool send_sandboxes(struct client *c, struct stream *s, uint64_t *after)
 {
-	struct client *c = l->call.client;
-
 	LIST_FOR_EACH(pos, &c->engine->sandboxes) {
 		const struct sandbox *sb = LIST_ENTRY(pos, struct sandbox, all);
 		struct rec_sandbox_info info;
 
-		if (sb->serial <= l->serial || !policy_may_use(&c->who, sb->tenant))
+		if (sb->serial <= *after || sb->is_spare || !policy_may_use(&c->who, sb->tenant))
 			continue;
 		sandbox_info(sb, &info);
-		if (!stream_send_item(l->call.stream, &rec_sandbox_info_type, &info))
-			return;
-		l->serial = sb->serial;
+		if (!stream_send_item(s, &rec_sandbox_info_type, &info))
+			return false;
+		*after = sb->serial;
 	}
-	stream_end(l->call.stream);
-}
-
-static void list_writable(struct stream *s)
-{
-	list_pump(stream_arg(s));
-}
-
-static void list_closed(struct stream *s, const struct err *why)
-{
-	struct list_call *l = stream_arg(s);
-
-	(void)why;
-	call_free(&l->call);
+	return true;
 }
 
 static void run_list(struct client *c, struct stream *s, const void *rec)
 {
-	static const struct stream_ops ops = {.writable = list_writable, .closed = list_closed};
-	struct list_call *l = mem_new(sizeof(*l));
-
 	(void)rec;
-	call_init(&l->call, c, s);
-	stream_accept(s, &ops, l);
-	(void)stream_reply(s, &rec_empty_type, &(struct rec_empty){0}, true, NULL, 0, NULL);
-	list_pump(l);
+	serve_items(c, s, send_sandboxes);
 }
 
 /* ---- daemon.info, daemon.stop ---- */
@@ -266,6 +242,8 @@ const struct verb serve_verbs[] = {
 	{METHOD_SNAPSHOT_INFO, run_snapshot_info},
 	{METHOD_SNAPSHOT_REMOVE, run_snapshot_remove},
 	{METHOD_TEMPLATE_BUILD, run_template_build},
+	{METHOD_POOL_LIST, run_pool_list},
+	{METHOD_POOL_SET, run_pool_set},
 	{METHOD_DAEMON_INFO, run_daemon_info},
 	{METHOD_DAEMON_STOP, run_daemon_stop},
 	{METHOD_EVENT_WATCH, run_event_watch},

@@ -143,6 +143,17 @@ void waiters_over(struct sandbox *sb, const struct err *why)
 	}
 }
 
+void waiters_move(struct sandbox *from, struct sandbox *to)
+{
+	while (!list_empty(&from->waiters)) {
+		struct waiter *w = LIST_ENTRY(from->waiters.next, struct waiter, link);
+
+		list_del(&w->link);
+		list_add_tail(&to->waiters, &w->link);
+		w->sandbox = to;
+	}
+}
+
 void waiters_fail(struct sandbox *sb, const struct err *why)
 {
 	while (!list_empty(&sb->waiters))

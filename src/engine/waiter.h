@@ -30,4 +30,5 @@ void sandbox_wait(struct sandbox *sb, struct stream *s, enum waiter_kind kind);
 
 void waiters_ready(struct sandbox *sb); /* it runs */
 void waiters_over(struct sandbox *sb, const struct err *why); /* it is gone or has failed */
+void waiters_move(struct sandbox *from, struct sandbox *to); /* @to is being made */
 void waiters_fail(struct sandbox *sb, const struct err *why); /* all, whatever they wait for */

@@ -39,6 +39,7 @@ static const char *const run_migrations[] = {
 
 enum run_statement {
 	SANDBOX_ADD,
+	SANDBOX_REWRITE,
 	SANDBOX_UPDATE,
 	SANDBOX_REMOVE,
 	SANDBOX_EACH,
@@ -55,6 +56,13 @@ static const char *const run_statements[] = {
 			" unenforced, stages, state, reason, created_ms, idle_timeout_ms,"
 			" idle_deadline_ms, deadline_ms, generation, layers, path, parent)"
 			" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+	[SANDBOX_REWRITE] = "UPDATE sandbox SET name = ?2, tenant = ?3, owner = ?4, request_id = ?5,"
+			    " template = ?6, image = ?7, driver = ?8, vcpus = ?9, memory_mb = ?10,"
+			    " disk_mb = ?11, pids_max = ?12, ephemeral = ?13, metadata = ?14,"
+			    " unenforced = ?15, stages = ?16, state = ?17, reason = ?18,"
+			    " created_ms = ?19, idle_timeout_ms = ?20, idle_deadline_ms = ?21,"
+			    " deadline_ms = ?22, generation = ?23, layers = ?24, path = ?25,"
+			    " parent = ?26 WHERE id = ?1 RETURNING serial",
 	[SANDBOX_UPDATE] = "UPDATE sandbox SET state = ?2, reason = ?3, idle_deadline_ms = ?4,"
 			   " generation = ?5, stages = ?6, layers = ?7 WHERE id = ?1",
 	[SANDBOX_REMOVE] = "DELETE FROM sandbox WHERE id = ?1",
@@ -75,13 +83,25 @@ static const struct db_schema run_schema = {DB_RUN, run_migrations, run_statemen
 static const char *const keep_migrations[] = {
 	"CREATE TABLE counter (name TEXT PRIMARY KEY, value INTEGER NOT NULL) STRICT;"
 	"INSERT INTO counter (name, value) VALUES ('epoch', 0);",
+	"CREATE TABLE pool ("
+	" tenant TEXT NOT NULL, template TEXT NOT NULL, isolation TEXT NOT NULL,"
+	" vcpus INTEGER NOT NULL, memory_mb INTEGER NOT NULL, disk_mb INTEGER NOT NULL,"
+	" size INTEGER NOT NULL, prestarted INTEGER NOT NULL, unenforced BLOB NOT NULL,"
+	" PRIMARY KEY (tenant, template, isolation, vcpus, memory_mb, disk_mb)) STRICT;",
 	NULL,
 };
 
-enum keep_statement { EPOCH_NEXT, KEEP_STATEMENT_N };
+enum keep_statement { EPOCH_NEXT, POOL_SET, POOL_REMOVE, POOL_EACH, KEEP_STATEMENT_N };
 
 static const char *const keep_statements[] = {
 	[EPOCH_NEXT] = "UPDATE counter SET value = value + 1 WHERE name = 'epoch' RETURNING value",
+	[POOL_SET] = "INSERT INTO pool (tenant, template, isolation, vcpus, memory_mb, disk_mb, size,"
+		     " prestarted, unenforced) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)"
+		     " ON CONFLICT DO UPDATE SET size = ?7, prestarted = ?8, unenforced = ?9",
+	[POOL_REMOVE] = "DELETE FROM pool WHERE tenant = ?1 AND template = ?2 AND isolation = ?3"
+			" AND vcpus = ?4 AND memory_mb = ?5 AND disk_mb = ?6",
+	[POOL_EACH] = "SELECT tenant, template, isolation, vcpus, memory_mb, disk_mb, size, prestarted,"
+		      " unenforced FROM pool ORDER BY rowid",
 	[KEEP_STATEMENT_N] = NULL,
 };
 
@@ -195,6 +215,19 @@ int store_sandbox_add(struct store *s, const struct store_sandbox *row, struct e
 	return db_run(s->run, st, e);
 }
 
+/* Bound as for an insert; a row that comes back says that there was one. */
+int store_sandbox_rewrite(struct store *s, const struct store_sandbox *row, struct err *e)
+{
+	struct sqlite3_stmt *st = db_take(s->run, SANDBOX_REWRITE);
+	int r;
+
+	bind_row(st, row);
+	r = db_row(s->run, st, e);
+	if (r == 0)
+		return err_set(e, ERR_NOT_FOUND, "the sandbox has no row");
+	return r < 0 ? r : db_run(s->run, st, e); /* to the end: the statement commits there */
+}
+
 int store_sandbox_update(struct store *s, const struct id *id, const struct store_life *life,
 			 struct err *e)
 {
@@ -292,6 +325,42 @@ int store_epoch_next(struct store *s, uint64_t *ret, struct err *e)
 	if (r > 0) {
 		*ret = db_column_u64(st, 0);
 		r = db_run(s->keep, st, e); /* to the end: the statement commits there */
+	}
+	return r;
+}
+
+int store_pool_set(struct store *s, const struct store_pool *p, struct err *e)
+{
+	const char *texts[] = {p->tenant, p->template, p->isolation};
+	const uint64_t shape[] = {p->vcpus, p->memory_mb, p->disk_mb};
+	bool is_wanted = p->size || p->prestarted;
+	struct sqlite3_stmt *st = db_take(s->keep, is_wanted ? POOL_SET : POOL_REMOVE);
+	int at = 1;
+
+	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
+		db_bind_text(st, at++, texts[i]);
+	for (size_t i = 0; i < ARRAY_LEN(shape); i++)
+		db_bind_u64(st, at++, shape[i]);
+	if (is_wanted) {
+		db_bind_u64(st, at++, p->size);
+		db_bind_u64(st, at++, p->prestarted);
+		db_bind_blob(st, at, p->unenforced.p, p->unenforced.n);
+	}
+	return db_run(s->keep, st, e);
+}
+
+int store_pool_each(struct store *s, void (*each)(void *arg, const struct store_pool *p), void *arg, struct err *e)
+{
+	struct sqlite3_stmt *st = db_take(s->keep, POOL_EACH);
+	int r;
+
+	while ((r = db_row(s->keep, st, e)) > 0) {
+		const struct store_pool p = {
+			db_column_text(st, 0), db_column_text(st, 1), db_column_text(st, 2),
+			db_column_u64(st, 3),  db_column_u64(st, 4),  db_column_u64(st, 5),
+			db_column_u64(st, 6),  db_column_u64(st, 7),  column_list(st, 8)};
+
+		each(arg, &p);
 	}
 	return r;
 }

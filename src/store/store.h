@@ -1,16 +1,17 @@
 /*
- * store/store.h - what must outlive the daemon: sandboxes, intents, and the epoch
+ * store/store.h - what must outlive the daemon: sandboxes, intents, pools, and the epoch
  *
  *	{dir}/run.db	sandboxes and their intents: class DB_RUN. After a power cut no
  *			machine lives, so losing the last rows then loses nothing.
- *	{dir}/keep.db	what must survive a power cut: class DB_KEEP.
+ *	{dir}/keep.db	what must survive a power cut (the epoch, pools): class DB_KEEP.
  *
  * STORE-1 Every call is one transaction: on an error nothing of it was written.
  * STORE-2 A sandbox's row is there before the first side effect of its creation,
  *	   and goes after the last trace of it is gone.
  * STORE-3 An intent is there before its step's side effect.
  *
- * Thread: one at a time; the engine's loop for everything but store_epoch_next().
+ * Thread: one at a time per file: the engine's loop for run.db; before the loop runs, or one
+ * worker, for keep.db (epoch, pools).
  */
 #pragma once
 #include <stdbool.h>
@@ -33,7 +34,7 @@ struct store_sandbox {
 	uint64_t created_ms, idle_timeout_ms, idle_deadline_ms, deadline_ms; /* unix; 0: none */
 	uint64_t generation; /* of the link */
 	uint64_t layers;     /* of its disk */
-	const char *path;    /* how it was made: boot, fork, pool */
+	const char *path;    /* how it was made: boot, fork, prestarted, pool */
 	struct id parent;    /* the snapshot it was started from; zero: none */
 };
 
@@ -44,12 +45,22 @@ struct store_life {
 	struct strv stages;
 };
 
+/* A pool that somebody wants; its first six fields name it. Texts are lent. */
+struct store_pool {
+	const char *tenant, *template, *isolation;
+	uint64_t vcpus, memory_mb, disk_mb;
+	uint64_t size, prestarted; /* both 0: none */
+	struct strv unenforced;
+};
+
 /* Open or create both files in @dir. Errors: db_open(). */
 int store_open(const char *dir, struct store **ret, struct err *e);
 struct store *store_close(struct store *s); /* NULL fine */
 
 /* Add a row. -ERR_CONFLICT when its id, or its name or request id in this tenant, exists. */
 int store_sandbox_add(struct store *s, const struct store_sandbox *row, struct err *e);
+/* Everything in the row of this id, as it was given to somebody. Errors: as add; -ERR_NOT_FOUND. */
+int store_sandbox_rewrite(struct store *s, const struct store_sandbox *row, struct err *e);
 int store_sandbox_update(struct store *s, const struct id *id, const struct store_life *life,
 			 struct err *e);
 /* Remove the row and its intents. No such row: fine. */
@@ -74,3 +85,8 @@ int store_intent_each(struct store *s, const struct id *id,
  * Blocks; call it before the loop runs or on a worker.
  */
 int store_epoch_next(struct store *s, uint64_t *ret, struct err *e);
+
+/* Blocks until it is on disk. Both numbers 0: forget the pool. */
+int store_pool_set(struct store *s, const struct store_pool *p, struct err *e);
+/* @each must not call the store. Blocks. */
+int store_pool_each(struct store *s, void (*each)(void *arg, const struct store_pool *p), void *arg, struct err *e);
