@@ -14,6 +14,7 @@ import time
 import link
 
 OPENS = 10_000
+CLIENTS_MAX = 512  # ENGINE_CLIENTS_MAX
 GROWTH_KIB = 8192
 
 
@@ -161,6 +162,17 @@ def many_opens():
         client.close()
 
 
+def full_house():
+    """When all places are taken the next client hears the limit; it is served as soon as somebody leaves."""
+    held = [link.Link().shake() for _ in range(CLIENTS_MAX)]
+    done = subprocess.run(["hotcell", "list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30, check=False)
+    words = done.stderr.decode(errors="replace")
+    if done.returncode != 7 or str(CLIENTS_MAX) not in words or words.count("\n") != 1:
+        sys.exit(f"failed: client {CLIENTS_MAX + 1} ends with {done.returncode}: {words!r}")
+    for client in held:
+        client.close()
+
+
 def many_streams():
     client = link.Link().shake()
     for n in range(3000):  # more than LIMIT link_streams
@@ -194,7 +206,7 @@ def main():
     before = info()
     pid = before["pid"]
     fds, kib = descriptors(pid), memory_kib(pid)
-    for kind in (records, garbage, torn_frames, lengths, frames, versions, many_opens, many_streams, silent_readers):
+    for kind in (records, garbage, torn_frames, lengths, frames, versions, many_opens, full_house, many_streams, silent_readers):
         begin = time.monotonic()
         try:
             kind()

@@ -96,6 +96,7 @@ enum {
 	ENGINE_RESERVE_MB = 512,	/* left to the host by the derived budget */
 	ENGINE_PIDS_MAX = 1024,		/* processes when the request names none */
 	ENGINE_CLIENTS_MAX = 512,
+	ENGINE_CLIENTS_SPARE = 64,	/* connections beyond it that are told so; further ones are closed */
 	ENGINE_EVENTS = 4096,		/* kept */
 	ENGINE_WORKERS = 4,
 };
@@ -125,7 +126,7 @@ int engine_start(struct engine *g, struct err *e);
  * engine_serve() - talk to a client on @fd, which is given
  * @uid:	its user, from the kernel
  *
- * Users who are not served are told so.
+ * Users who are not served are told so, and so is who comes when ENGINE_CLIENTS_MAX are connected.
  */
 int engine_serve(struct engine *g, int fd, unsigned uid, struct err *e);
 

@@ -159,6 +159,14 @@ static bool is_ours(const struct method_info *m)
 	return m && m->to & METHOD_TO_DAEMON && (find_verb(m->number) || m->to & METHOD_TO_GUEST);
 }
 
+/* One that came when all places were taken has one as soon as others leave. */
+static bool is_too_many(struct client *c)
+{
+	if (c->engine->n_clients <= ENGINE_CLIENTS_MAX)
+		c->is_spare = false;
+	return c->is_spare;
+}
+
 static void on_request(struct link *k, struct stream *s, unsigned method, struct span payload,
 		       const int *fds, unsigned n_fds)
 {
@@ -168,8 +176,11 @@ static void on_request(struct link *k, struct stream *s, unsigned method, struct
 
 	(void)fds; /* clients' links carry no descriptors */
 	(void)n_fds;
-	if (c->is_refused)
+	if (c->is_stranger)
 		err_set(&e, ERR_DENIED, "this daemon does not serve user %u", c->uid);
+	else if (is_too_many(c))
+		err_set(&e, ERR_LIMIT, "the daemon has %d connections, its limit (ENGINE_CLIENTS_MAX); end one and try "
+			"again", ENGINE_CLIENTS_MAX);
 	else if (c->engine->state != ENGINE_SERVING)
 		err_set(&e, ERR_UNAVAILABLE, "the daemon is %s",
 			c->engine->state == ENGINE_OVER ? "ending" : "starting");
@@ -219,12 +230,13 @@ int engine_serve(struct engine *g, int fd, unsigned uid, struct err *e)
 	struct client *c;
 	int r;
 
-	if (g->n_clients >= ENGINE_CLIENTS_MAX) {
+	if (g->n_clients >= ENGINE_CLIENTS_MAX + ENGINE_CLIENTS_SPARE) {
 		g->host->close_fd(g->host->arg, fd);
 		return err_set(e, ERR_LIMIT, "more than %d connections", ENGINE_CLIENTS_MAX);
 	}
 	c = mem_new(sizeof(*c));
-	*c = (struct client){.engine = g, .uid = uid, .is_refused = !is_served(g, uid)};
+	*c = (struct client){.engine = g, .uid = uid, .is_stranger = !is_served(g, uid)};
+	c->is_spare = g->n_clients >= ENGINE_CLIENTS_MAX;
 	(void)snprintf(c->owner, sizeof(c->owner), "uid:%u", uid);
 	c->who = (struct policy_principal){tenant_default, c->owner};
 	list_init(&c->calls);

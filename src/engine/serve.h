@@ -20,7 +20,7 @@ struct client {
 	struct list link;
 	struct engine *engine;
 	struct link *conn;
-	bool is_refused;
+	bool is_stranger, is_spare; /* every call is refused; a spare one is served when others left */
 	unsigned uid;
 	char owner[32];
 	struct policy_principal who;

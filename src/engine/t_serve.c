@@ -1,4 +1,5 @@
 /* engine/t_serve.c - the clients' side: names, requests, deadlines, holds, relays, events, adoption */
+#include <sys/resource.h>
 #include "engine/engine.h"
 #include "engine/event.h"
 #include "engine/t_rig.h"
@@ -174,6 +175,40 @@ static void strangers_are_told_so(void **state)
 	assert_non_null(strstr(a->why.text, "1001"));
 	link_free(r->client);
 	r->client = mine;
+	free(a);
+	rig_free(r);
+}
+
+/* Who comes when all places are taken hears the limit, and is served when somebody left. */
+static void one_too_many_is_told_so(void **state)
+{
+	struct link *others[ENGINE_CLIENTS_MAX], *last;
+	struct rlimit files;
+	struct rig *r;
+	struct ask *a;
+
+	T_UNUSED(state);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+	files.rlim_cur = files.rlim_max;
+	if (files.rlim_max < 3 * ENGINE_CLIENTS_MAX || setrlimit(RLIMIT_NOFILE, &files) < 0)
+		skip();
+	r = rig_new();
+	a = ask_new();
+	for (int i = 0; i < ENGINE_CLIENTS_MAX; i++) {
+		others[i] = r->client;
+		rig_connect(r);
+	}
+	assert_int_equal(ask(r, a, METHOD_DAEMON_INFO, &(struct rec_empty){0}), -ERR_LIMIT);
+	assert_non_null(strstr(a->why.text, "512"));
+	last = r->client;
+	r->client = others[0];
+	assert_int_equal(ask(r, a, METHOD_DAEMON_INFO, &(struct rec_empty){0}), 0);
+	link_free(others[0]);
+	rig_turns(r, 10);
+	r->client = last;
+	assert_int_equal(ask(r, a, METHOD_DAEMON_INFO, &(struct rec_empty){0}), 0);
+	for (int i = 1; i < ENGINE_CLIENTS_MAX; i++)
+		link_free(others[i]);
 	free(a);
 	rig_free(r);
 }
@@ -817,7 +852,7 @@ static void stop_leaves_machines_running(void **state)
 
 T_MAIN(T(names_are_unique), T(a_failed_name_is_free_again), T(a_repeated_request_gets_the_first_answer),
        T(memory_beyond_the_budget_is_refused), T(bad_requests_name_field_and_limit),
-       T(strangers_are_told_so), T(idle_ones_expire_and_used_ones_do_not),
+       T(strangers_are_told_so), T(one_too_many_is_told_so), T(idle_ones_expire_and_used_ones_do_not),
        T(lifetimes_end_whatever_goes_on), T(failures_are_forgotten_after_a_while),
        T(ephemeral_ones_go_with_their_holder), T(a_create_stream_left_open_holds),
        T(one_that_nobody_holds_goes_after_a_grace), T(a_dying_machine_tells_everybody_why),
