@@ -140,7 +140,9 @@ def records():
         key = next(iter(values)).removesuffix("_mb").removesuffix("_ms").removesuffix("_max")
         if key != "template" and key.split("_")[0] not in words:
             sys.exit(f"failed: the sentence doesn't name {key}: {words!r}")
-    refused("sandbox.create", link.record("sandbox_create", isolation="wish"), "invalid")
+    words = refused("sandbox.create", link.record("sandbox_create", isolation="wish"), "invalid")
+    if "isolation" not in words or "vm, process" not in words:
+        sys.exit(f"failed: the sentence doesn't say what may be asked for: {words!r}")
     refused("sandbox.create", create() + link.field(11, b"A=1\0" * 600), "invalid", "limit")
     refused("sandbox.create", create() + link.field(11, b"no end"), "invalid", "limit")
     refused("sandbox.create", create() + link.field(4, b"short"), "invalid", "limit")

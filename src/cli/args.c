@@ -170,19 +170,13 @@ static int number(const struct option *o, const char *value, uint64_t *ret, stru
 	return 0;
 }
 
-/* Nobody is to choose these: the default, and the driver of our own tests, which makes nothing. */
-static bool is_offered(const char *choice)
-{
-	return *choice && strcmp(choice, "null") != 0;
-}
-
 static int choice(const struct option *o, const char *value, struct err *e)
 {
 	struct str all = STR_INIT(512);
 	int r = -1;
 
 	for (const char *const *c = o->field->choices; *c; c++) {
-		if (is_offered(*c))
+		if (**c) /* "", the default, is nobody's to choose */
 			str_addf(&all, "%s%s", all.len ? ", " : "", *c);
 		if (**c && strcmp(*c, value) == 0)
 			r = 0;
@@ -436,7 +430,7 @@ static void help_line(const struct rec_field *f, struct str *out)
 		const char *comma = " One of: ";
 
 		for (const char *const *c = f->choices; *c; c++) {
-			if (!is_offered(*c))
+			if (!**c)
 				continue;
 			str_addf(out, "%s%s", comma, *c);
 			comma = ", ";

@@ -107,6 +107,7 @@ static void t_mistakes_get_one_clear_sentence(void **state)
 		{"create", {"--env", "NOVALUE", NULL}, ERR_INVALID, {"--env", "NAME=VALUE"}},
 		{"create", {"--env", "=x", NULL}, ERR_INVALID, {"--env", "NAME=VALUE"}},
 		{"create", {"--isolation", "vmm", NULL}, ERR_INVALID, {"--isolation", "vmm", "process"}},
+		{"create", {"--isolation", "null", NULL}, ERR_INVALID, {"\"null\" is none of: vm, process"}},
 		{"create", {"--lifetime", "31d", NULL}, ERR_LIMIT, {"--lifetime", "2592000000 ms"}},
 		{"create", {"--lifetime", "soon", NULL}, ERR_INVALID, {"--lifetime", "30s"}},
 		{"create", {"--name", "", NULL}, ERR_INVALID, {"--name", "empty"}},

@@ -64,7 +64,7 @@ struct engine_host {
 /* A way to run sandboxes, and the word by which requests ask for it. */
 struct engine_wall {
 	const struct driver *driver;
-	const char *isolation; /* "vm", "process", "null" */
+	const char *isolation; /* "vm", "process" */
 };
 
 struct engine_config {

@@ -22,7 +22,7 @@ struct policy_principal {
 /* A way to run a sandbox, as the policy sees it. */
 struct policy_wall {
 	const char *driver;
-	const char *isolation; /* what a request says: "vm", "process", "null" */
+	const char *isolation; /* what a request says: "vm", "process" */
 	bool own_kernel;
 	bool layer_in_memory; /* what it writes to its root counts as its memory */
 	unsigned enforced; /* enum policy_limit: limits that hold on this host */

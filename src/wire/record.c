@@ -42,6 +42,18 @@ static int check_number(const struct rec_type *t, const struct rec_field *f, uin
 	return 0;
 }
 
+static int no_choice(const struct rec_type *t, const struct rec_field *f, struct err *e)
+{
+	struct str words = STR_INIT(LIMIT_TEXT_MEDIUM);
+
+	for (const char *const *c = f->choices; *c; c++)
+		if (**c)
+			str_addf(&words, "%s%s", words.len ? ", " : "", *c);
+	(void)err_set(e, ERR_INVALID, "%s.%s: is none of: %s", t->name, f->name, str_text(&words));
+	str_deinit(&words);
+	return -ERR_INVALID;
+}
+
 static int check_text(const struct rec_type *t, const struct rec_field *f, struct span s,
 		      struct err *e)
 {
@@ -56,7 +68,7 @@ static int check_text(const struct rec_type *t, const struct rec_field *f, struc
 	for (const char *const *c = f->choices; *c; c++)
 		if (span_is(s, *c))
 			return 0;
-	return bad(t, f, e, ERR_INVALID, "is not one of the allowed words");
+	return no_choice(t, f, e);
 }
 
 static int check_list(const struct rec_type *t, const struct rec_field *f, struct strv v,
