@@ -134,6 +134,7 @@ static int not_a(const struct option *o, const char *value, const char *what, st
 
 static int number(const struct option *o, const char *value, uint64_t *ret, struct err *e)
 {
+	uint64_t max = o->field->max ? o->field->max : UINT64_MAX;
 	const char *unit = "";
 	int r = 0;
 
@@ -146,7 +147,7 @@ static int number(const struct option *o, const char *value, uint64_t *ret, stru
 		if (r == 0 && *ret && *ret < MIB)
 			return err_set(e, ERR_INVALID, "--%s: %s is less than one MiB; write %sM for %s MiB",
 				       o->field->flag, value, value, value);
-		*ret = (*ret + MIB - 1) / MIB;
+		*ret = *ret / MIB + (*ret % MIB != 0);
 		break;
 	case REC_MS:
 		unit = " ms";
@@ -163,10 +164,10 @@ static int number(const struct option *o, const char *value, uint64_t *ret, stru
 			return not_a(o, value, "a number", e);
 		break;
 	}
-	if (r == -ERANGE || (o->field->max && *ret > o->field->max) || *ret < o->field->min)
+	if (r == -ERANGE || *ret > max || *ret < o->field->min)
 		return err_set(e, ERR_LIMIT, "--%s: %s is out of range; allowed is %llu to %llu%s",
 			       o->field->flag, value, (unsigned long long)o->field->min,
-			       (unsigned long long)o->field->max, unit);
+			       (unsigned long long)max, unit);
 	return 0;
 }
 
