@@ -131,11 +131,20 @@ static bool are_creates_under_way(const struct engine *g)
 	return false;
 }
 
-static int check_budget(const struct engine *g, struct err *e)
+/* With all that are on their way. What one needs is known when the first one was made. */
+static int check_budget(const struct pool *p, struct err *e)
 {
+	const struct engine *g = p->engine;
 	uint64_t most = g->limits.memory_budget_mb * POOL_BUDGET_PERCENT / 100;
+	uint64_t coming = 1, each = p->memory_mb;
 
-	if (!most || g->usage.memory_promised_mb < most)
+	LIST_FOR_EACH(pos, &p->spares) {
+		const struct sandbox *sb = LIST_ENTRY(pos, struct sandbox, spare);
+
+		coming += !sb->promised_mb;
+		each = MAX(each, sb->promised_mb);
+	}
+	if (!most || g->usage.memory_promised_mb + coming * each <= most)
 		return 0;
 	return err_set(e, ERR_LIMIT, "%llu of %llu MiB of memory are promised: pools leave the rest to creates",
 		       (unsigned long long)g->usage.memory_promised_mb,
@@ -168,7 +177,7 @@ static int make_spare(struct pool *p, bool is_shell, struct err *e)
 		.unenforced = p->unenforced,
 	};
 	struct sandbox *sb;
-	int r = check_budget(p->engine, e);
+	int r = check_budget(p, e);
 
 	if (r == 0)
 		r = sandbox_spare(p->engine, &who, &rec, p, is_shell, &sb, e);

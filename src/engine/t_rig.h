@@ -53,6 +53,7 @@ struct agent_double {
 	struct stream *call; /* the last exec.start or exec.attach, open */
 	uint64_t got;	     /* bytes of input */
 	bool call_over, is_frozen, was_forked;
+	unsigned setups;
 	unsigned generation;
 };
 
@@ -77,6 +78,7 @@ struct rig {
 	/* what the host was asked for; counted on worker threads */
 	_Atomic int disks, layers, sets, images_fail, disks_fail, sets_fail;
 	_Atomic bool image_blocks;
+	_Atomic int image_builds; /* a new one has another digest */
 	bool is_busy; /* agents can't freeze */
 	unsigned log_lines;
 };
@@ -92,7 +94,7 @@ static inline int rig_image_open(void *arg, const char *ref, struct image *ret, 
 	if (r->images_fail || strcmp(ref, "missing") == 0)
 		return err_set(e, ERR_NOT_FOUND, "there is no template %s", ref);
 	*ret = (struct image)IMAGE_INIT;
-	(void)snprintf(ret->digest, sizeof(ret->digest), "%064d", 7);
+	(void)snprintf(ret->digest, sizeof(ret->digest), "%064d", 7 + r->image_builds);
 	ret->defaults.memory_mb = 256;
 	ret->root_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
 	ret->tree_fd = open("/dev", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -293,6 +295,7 @@ static inline void agent_answer_setup(struct agent_double *a, struct stream *s, 
 	struct rec_guest_ready out = {.agent = span_of("double"), .seeded = true, .boot_us = 5};
 	struct err e = ERR_INIT;
 
+	a->setups++;
 	assert_int_equal(rec_decode(&rec_guest_setup_type, payload.p, payload.n, &in, &e), 0);
 	assert_int_equal(in.seed.n, 32);
 	assert_false(id_is_zero(&in.machine_id));
