@@ -35,11 +35,14 @@ struct process_host {
 	bool by_user; /* shells mount their root themselves; see process_root.h */
 };
 
-/* To the child, with the shifted tree (one descriptor) or a struct process_root (three). */
+/* To the child, with the shifted tree and perhaps files for it, or with a struct process_root. */
 struct go_message {
 	uint64_t disk_bytes;
-	bool probe; /* stop before exec */
+	bool by_user; /* it has a tree, or two descriptors */
+	bool probe;   /* stop before exec */
 };
+
+enum { TREE_FD, FILES_FD, BY_USER_FDS }; /* no more than PROCESS_ROOT_FDS: struct go has room for those */
 
 struct go {
 	struct go_message m;
@@ -164,17 +167,33 @@ static int receive_go(int fd, struct go *ret, struct err *e)
 	} while (r == -EAGAIN && sys_await_readable(fd) == 0);
 	if (r == 0)
 		_exit(0); /* a shell nobody needed */
-	if (r != sizeof(ret->m) || (ret->n_fds != 1 && ret->n_fds != PROCESS_ROOT_FDS))
+	if (r != sizeof(ret->m) || (ret->m.by_user ? ret->n_fds < 1 || ret->n_fds > BY_USER_FDS
+						   : ret->n_fds != PROCESS_ROOT_FDS))
 		return err_set(e, ERR_INTERNAL, "a shell got a torn message");
 	return 0;
 }
 
-static int take_root(const struct go *go, struct process_root *ret, struct err *e)
+/* The keeper finds the folder in the socket when somebody wants to copy the files. */
+static int offer_layer(int go_fd, struct err *e)
 {
-	if (go->n_fds == 1)
-		return process_root_build(STAGE, go->fds[0], go->m.disk_bytes, 0, true, ret, e);
-	*ret = (struct process_root){go->fds[0], go->fds[1], go->fds[2]};
-	return 0;
+	AUTO_CLOSE int layer = process_root_layer(STAGE);
+	char byte = 0;
+	struct iovec iov = {&byte, 1};
+	ssize_t r = layer < 0 ? layer : sys_send(go_fd, &iov, 1, &layer, 1);
+
+	return r < 0 ? err_sys(e, (int)r, "tell the keeper where the sandbox's files are") : 0;
+}
+
+static int take_root(int go_fd, const struct go *go, struct process_root *ret, struct err *e)
+{
+	int files = go->n_fds > FILES_FD ? go->fds[FILES_FD] : -1, r;
+
+	if (!go->m.by_user) {
+		*ret = (struct process_root){go->fds[0], go->fds[1], go->fds[2]};
+		return 0;
+	}
+	r = process_root_build(STAGE, go->fds[TREE_FD], files, go->m.disk_bytes, 0, true, ret, e);
+	return r < 0 ? r : offer_layer(go_fd, e);
 }
 
 /* A folder of the new root to mount on, made if the template lacks it; never through a link. */
@@ -245,7 +264,7 @@ static int setup(void *arg, struct err *e)
 	if (r == 0)
 		r = receive_go(*go_fd, &go, e);
 	if (r == 0)
-		r = take_root(&go, &root, e);
+		r = take_root(*go_fd, &go, &root, e);
 	if (r == 0)
 		r = furnish(&root, e);
 	if (r == 0) {
@@ -432,21 +451,29 @@ static int shift_tree(int tree_fd, int userns_fd, int *ret, struct err *e)
 	return 0;
 }
 
+static int old_kernel(struct err *e)
+{
+	return err_set(e, ERR_UNSUPPORTED, "the files of a process sandbox can be copied where a tmpfs keeps user.* "
+		       "attributes: Linux 6.6 or newer; hotcell cp copies single files anywhere");
+}
+
 static int send_go(struct process_shell *s, const struct process_go *go, bool probe, struct err *e)
 {
-	struct go_message m = {.disk_bytes = go->disk_bytes, .probe = probe};
+	struct go_message m = {.disk_bytes = go->disk_bytes, .by_user = s->by_user, .probe = probe};
 	struct iovec iov = {&m, sizeof(m)};
 	struct process_root t = PROCESS_ROOT_INIT;
 	AUTO_CLOSE int tree = -1;
 	ssize_t n;
-	int r = shift_tree(go->tree_fd, s->child.userns_fd, &tree, e);
+	int r = go->files_fd >= 0 && !s->by_user ? old_kernel(e) : 0;
 
+	if (r == 0)
+		r = shift_tree(go->tree_fd, s->child.userns_fd, &tree, e);
 	if (r == 0 && !s->by_user)
 		r = process_root_lend(tree, go->disk_bytes, s->uid_base, &t, e);
 	if (r < 0)
 		return r;
 	if (s->by_user)
-		n = sys_send(s->go_fd, &iov, 1, &tree, 1);
+		n = sys_send(s->go_fd, &iov, 1, (const int[]){tree, go->files_fd}, go->files_fd >= 0 ? 2 : 1);
 	else
 		n = sys_send(s->go_fd, &iov, 1, (const int[]){t.root, t.tmp, t.shm}, PROCESS_ROOT_FDS);
 	process_root_close(&t);
@@ -456,23 +483,31 @@ static int send_go(struct process_shell *s, const struct process_go *go, bool pr
 	return r < 0 ? r : err_sys(e, n < 0 ? (int)n : -EPIPE, "a shell is gone");
 }
 
-int process_shell_go(struct process_shell *s, const struct process_go *go, struct jail_child *ret,
-		     int *ret_link, int *ret_console, struct err *e)
+int process_shell_go(struct process_shell *s, const struct process_go *go, struct process_ends *ret, struct err *e)
 {
 	int r = send_go(s, go, false, e);
 
 	if (r < 0)
 		return r;
-	*ret = s->child;
+	*ret = (struct process_ends){s->child, take_fd(&s->link_fd), take_fd(&s->console_fd), take_fd(&s->go_fd)};
 	s->child = (struct jail_child)JAIL_CHILD_INIT;
-	*ret_link = take_fd(&s->link_fd);
-	*ret_console = take_fd(&s->console_fd);
+	return 0;
+}
+
+int process_layer(int layer_fd, int *ret, struct err *e)
+{
+	unsigned n = 1;
+	char byte;
+
+	/* What was sent before it ran, by a program of ours; nobody has the other end any more. */
+	if (layer_fd < 0 || sys_recv(layer_fd, &byte, sizeof(byte), ret, &n) != sizeof(byte) || n != 1)
+		return old_kernel(e);
 	return 0;
 }
 
 int process_probe(struct process_host *h, int folder_fd, uid_t uid_base, struct err *e)
 {
-	struct process_go go = {.tree_fd = folder_fd, .disk_bytes = MIB};
+	struct process_go go = {.tree_fd = folder_fd, .files_fd = -1, .disk_bytes = MIB};
 	struct process_shell *s = NULL;
 	struct err said = ERR_INIT;
 	int r = process_shell_new(h, uid_base, NULL, &s, e);

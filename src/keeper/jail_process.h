@@ -8,7 +8,9 @@
  *
  * Disk: the writable layer, /tmp and /dev/shm are one tmpfs of `disk_bytes`. It
  * lives in memory and is charged to the sandbox's memory limit; that is the
- * price of a bound that holds on every file system.
+ * price of a bound that holds on every file system. Where the sandbox mounts it itself
+ * (keeper/process_root.h), the keeper gets the folder, so that it can be written down, and a
+ * new one can start with what was (keeper/files.h).
  *
  * Thread: the keeper's.
  */
@@ -44,14 +46,20 @@ int process_shell_pidfd(const struct process_shell *s);		   /* lent */
 
 struct process_go {
 	int tree_fd;	     /* the template's tree; lent */
+	int files_fd;	     /* what its writable layer starts with; lent; -1: nothing */
 	uint64_t disk_bytes;
 };
 
-/*
- * process_shell_go() - give it the tree; it sets out to become hotcell-init
- * @ret:	the child; given. Its status says when it runs.
- * @ret_link:	host end of the agent's link; given
- * @ret_console: what it writes to its standard error; given, non-blocking
- */
-int process_shell_go(struct process_shell *s, const struct process_go *go, struct jail_child *ret,
-		     int *ret_link, int *ret_console, struct err *e);
+/* The running sandbox. All given. */
+struct process_ends {
+	struct jail_child child; /* its status says when it runs */
+	int link_fd;		 /* host end of the agent's link */
+	int console_fd;		 /* what it writes to its standard error; non-blocking */
+	int layer_fd;		 /* when it runs, process_layer() takes the folder of its files from it */
+};
+
+/* process_shell_go() - give it the tree; it sets out to become hotcell-init */
+int process_shell_go(struct process_shell *s, const struct process_go *go, struct process_ends *ret, struct err *e);
+
+/* The writable layer of a sandbox that runs; given, for packer_new(). -ERR_UNSUPPORTED on older kernels. */
+int process_layer(int layer_fd, int *ret, struct err *e);

@@ -81,7 +81,7 @@ struct keeper_call {
 	bool is_malformed;
 };
 
-/* @fds: root, then disk, kernel, initrd for qemu; lent. */
+/* @fds: root, then disk, kernel, initrd for qemu, or the files of a forked process sandbox; lent. */
 int keeper_start(struct keeper *k, const struct rec_machine_start *rec, const int *fds,
 		 unsigned n_fds, struct keeper_call *c, struct err *e);
 int keeper_adopt(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
@@ -96,6 +96,10 @@ int keeper_stats(struct keeper *k, const struct id *id, struct keeper_call *c, s
  * keeper_save() allocates and copies what will not change, while the machine runs; a second one
  * replaces the first. keeper_copy() adds what is the machine's own; the caller has stopped its
  * vCPUs. fds[KEEPER_LINK] of the call: the sealed memory file, given.
+ *
+ * Of a process sandbox, keeper_copy() alone copies the files, as a stream of keeper/files.h in a
+ * sealed memory file; the caller has frozen the workload. A machine starts with them when the
+ * record says forked and the file is the second descriptor.
  */
 int keeper_save(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
 int keeper_copy(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);

@@ -21,6 +21,7 @@
 #include "keeper/jail_qemu.h"
 #include "keeper/keeper.h"
 #include "keeper/klog.h"
+#include "keeper/packer.h"
 #include "keeper/qemu_host.h"
 #include "loop/loop.h"
 #include "sys/cgroup.h"
@@ -80,6 +81,9 @@ struct slot {
 	struct jail_child child;     /* STARTING and RUNNING */
 	int link_fd, monitor_fd, console_fd;
 	int memory_fd; /* qemu: what its memory was at its start */
+	int layer_fd;  /* process: where process_layer() finds its files; then files_fd has them */
+	int files_fd;
+	uint64_t disk_bytes; /* process */
 
 	struct loop_io exit_io, status_io, console_io, group_io;
 	struct loop_timer lease, kill, clean, listen;
@@ -90,6 +94,7 @@ struct slot {
 	size_t tail_len;
 
 	struct copier *copier;	    /* NULL: no copy under way or done */
+	struct packer *packer;	    /* the same of a process sandbox */
 	struct machine_call *copy;  /* waits for it */
 	struct slot_copied copied;
 	struct machine_call *start; /* STARTING */
@@ -143,15 +148,18 @@ static void drop_copy(struct slot *s)
 {
 	s->copied = (struct slot_copied){.fd = -1};
 	s->copier = copier_free(s->copier);
+	s->packer = packer_free(s->packer);
 }
 
-/* Before its process is reaped: the one that copies reads it by number. */
+/* Before its process is reaped: the one that copies reads it by number. Its files are free from here on. */
 static void end_copy(struct slot *s)
 {
 	struct err why = ERR_INIT;
 
 	drop_copy(s);
-	(void)err_set(&why, ERR_GONE, "the machine ended while its memory was copied");
+	s->layer_fd = sys_close(s->layer_fd);
+	s->files_fd = sys_close(s->files_fd);
+	(void)err_set(&why, ERR_GONE, "the machine ended while it was copied");
 	answer_copy(s, &why);
 }
 
@@ -173,6 +181,7 @@ static void copy_failed(void *arg, const struct err *why)
 	struct slot *s = arg;
 
 	s->copier = copier_free(s->copier);
+	s->packer = packer_free(s->packer);
 	answer_copy(s, why);
 }
 
@@ -196,10 +205,29 @@ int slot_save(struct slot *s, struct machine_call *c, struct err *e)
 	return r;
 }
 
+static int copy_files(struct slot *s, struct machine_call *c, struct err *e)
+{
+	const struct packer_events ev = {copy_made, copy_failed, s};
+	int r = 0;
+
+	if (s->packer && s->copy)
+		return err_set(e, ERR_CONFLICT, "the sandbox's files are being copied");
+	drop_copy(s);
+	if (s->files_fd < 0)
+		r = process_layer(s->layer_fd, &s->files_fd, e);
+	if (r == 0)
+		r = packer_new(s->ms->loop, s->files_fd, s->child.userns_fd, s->disk_bytes, &ev, &s->packer, e);
+	if (r == 0)
+		s->copy = c;
+	return r;
+}
+
 int slot_copy(struct slot *s, struct machine_call *c, struct err *e)
 {
 	int r;
 
+	if (s->kind == MACHINE_PROCESS)
+		return copy_files(s, c, e);
 	if (!s->copier || s->copy)
 		return err_set(e, ERR_CONFLICT, "no copy of the machine's memory is prepared");
 	r = copier_copy(s->copier, e);
@@ -499,7 +527,8 @@ static void on_status(struct loop_io *io, unsigned events)
 		return;
 	}
 	s->child.status_fd = sys_close(s->child.status_fd);
-	s->child.userns_fd = sys_close(s->child.userns_fd);
+	if (s->kind != MACHINE_PROCESS) /* whose files are copied by who joins it */
+		s->child.userns_fd = sys_close(s->child.userns_fd);
 	set_state(s, SLOT_RUNNING);
 	s->start = NULL;
 	if (c)
@@ -709,20 +738,27 @@ static int check_tree(struct machines *ms, int fd, struct err *e)
 static int start_process(struct slot *s, const struct rec_machine_start *rec, const int *fds,
 			 unsigned n_fds, struct err *e)
 {
-	struct process_go go = {.tree_fd = n_fds ? fds[0] : -1, .disk_bytes = rec->disk_mb * MIB};
+	struct process_go go = {n_fds ? fds[0] : -1, n_fds > 1 ? fds[1] : -1, rec->disk_mb * MIB};
+	struct process_ends ends;
 	int r;
 
-	if (n_fds != 1)
-		return err_set(e, ERR_INVALID, "a process sandbox takes one descriptor, its tree; got %u", n_fds);
+	if (n_fds != (rec->forked ? 2 : 1))
+		return err_set(e, ERR_INVALID, "a process sandbox takes its tree, and the files of a fork; got %u "
+			       "descriptors", n_fds);
 	r = check_tree(s->ms, go.tree_fd, e);
 	if (r == 0 && !s->shell)
 		r = make_shell(s, e);
 	if (r == 0)
 		r = set_limits(s, rec, e);
 	if (r == 0)
-		r = process_shell_go(s->shell, &go, &s->child, &s->link_fd, &s->console_fd, e);
+		r = process_shell_go(s->shell, &go, &ends, e);
 	if (r < 0)
 		return r;
+	s->child = ends.child;
+	s->link_fd = ends.link_fd;
+	s->console_fd = ends.console_fd;
+	s->layer_fd = ends.layer_fd;
+	s->disk_bytes = go.disk_bytes;
 	loop_io_del(s->ms->loop, &s->exit_io);
 	s->shell = process_shell_free(s->shell);
 	return 0;
@@ -1088,7 +1124,7 @@ int machines_new(struct loop *l, const struct machines_config *c, struct machine
 	for (unsigned i = 0; i < c->slots; i++) {
 		ms->slots[i] = (struct slot){
 			.ms = ms, .n = i, .child = JAIL_CHILD_INIT, .link_fd = -1, .monitor_fd = -1, .console_fd = -1,
-			.memory_fd = -1, .copied = {.fd = -1}};
+			.memory_fd = -1, .layer_fd = -1, .files_fd = -1, .copied = {.fd = -1}};
 		list_init(&ms->slots[i].releases);
 	}
 	refill_soon(ms);

@@ -80,6 +80,7 @@ void slot_stats(struct slot *s, struct rec_machine_stats *ret);
 /*
  * The memory of a running qemu machine, in two steps (keeper/copier.h). @c completes when the
  * copy is prepared, or made: then slot_copied() has it until the next slot_save().
+ * Of a process sandbox, its files (keeper/packer.h), by slot_copy() alone.
  */
 int slot_save(struct slot *s, struct machine_call *c, struct err *e);
 int slot_copy(struct slot *s, struct machine_call *c, struct err *e);

@@ -2,6 +2,7 @@
 #include "keeper/process_root.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/capability.h>
 #include <linux/mount.h>
 #include <sched.h>
 #include <stdio.h>
@@ -12,6 +13,8 @@
 #include <unistd.h>
 #include "base/err.h"
 #include "base/macro.h"
+#include "keeper/files.h"
+#include "sys/caps.h"
 #include "sys/fd.h"
 #include "sys/ns.h"
 #include "sys/process.h"
@@ -111,12 +114,89 @@ static int clone_folder(const char *stage, const char *name, int *ret, struct er
 	return r < 0 ? err_sys(e, r, "lend the sandbox's %s", name) : 0;
 }
 
-int process_root_build(const char *stage, int tree_fd, uint64_t disk_bytes, uid_t owner, bool by_user,
+/* ---- a layer that does not start empty ---- */
+
+static int enter_layer(const char *stage, const int keep[2], struct err *e)
+{
+	char path[STAGE_PATH];
+	int r = sys_die_with_parent();
+
+	(void)snprintf(path, sizeof(path), "%s/write", stage);
+	(void)sys_close_all_but(keep, 2);
+	if (r == 0 && (chroot(path) < 0 || chdir("/") < 0))
+		r = -errno;
+	if (r == 0)
+		r = caps_limit(CAP_BIT(CAP_CHOWN) | CAP_BIT(CAP_DAC_OVERRIDE) | CAP_BIT(CAP_DAC_READ_SEARCH) |
+			       CAP_BIT(CAP_FOWNER) | CAP_BIT(CAP_FSETID) | CAP_BIT(CAP_SETFCAP));
+	if (r == 0)
+		r = sys_no_new_privs();
+	return r < 0 ? err_sys(e, r, "enter the new writable layer") : 0;
+}
+
+static _Noreturn void filler_main(const char *stage, int sock, int files_fd)
+{
+	const int keep[] = {sock, files_fd};
+	struct err e = ERR_INIT;
+	AUTO_CLOSE int root = -1;
+
+	if (enter_layer(stage, keep, &e) == 0) {
+		root = sys_open("/", O_RDONLY | O_DIRECTORY);
+		if (root < 0)
+			(void)err_sys(&e, root, "open the new writable layer");
+		else
+			(void)files_unpack(files_fd, root, &e);
+	}
+	(void)sys_write_full(sock, &e, sizeof(e));
+	_exit(0);
+}
+
+/* By a process that has nothing but the layer: the stream was made of a guest's files. */
+static int fill_layer(const char *stage, int files_fd, struct err *e)
+{
+	AUTO_CLOSE int ours = -1, theirs = -1, pidfd = -1;
+	struct err said = ERR_INIT;
+	struct sys_exit how;
+	int pair[2], r = sys_socketpair(pair);
+	pid_t pid;
+
+	if (r < 0)
+		return err_sys(e, r, "make a socket pair");
+	ours = pair[0];
+	theirs = pair[1];
+	pid = sys_clone(0, -1, &pidfd);
+	if (pid == 0)
+		filler_main(stage, theirs, files_fd);
+	if (pid < 0)
+		return err_sys(e, (int)pid, "start a process that fills the writable layer");
+	theirs = sys_close(theirs);
+	r = sys_await_readable(ours);
+	if (r == 0)
+		r = sys_read_full(ours, &said, sizeof(said));
+	while (sys_pidfd_wait(pidfd, &how) == -EIO) /* only ever injected */
+		;
+	if (r < 0)
+		return err_set(e, ERR_LIMIT, "the process that fills the writable layer was killed: the snapshot's "
+			       "files don't fit into the sandbox's memory");
+	said.text[sizeof(said.text) - 1] = '\0';
+	return said.code ? err_copy(e, &said) : 0;
+}
+
+int process_root_layer(const char *stage)
+{
+	char path[STAGE_PATH];
+
+	(void)snprintf(path, sizeof(path), "%s/write", stage);
+	return sys_open(path, O_RDONLY | O_DIRECTORY);
+}
+
+int process_root_build(const char *stage, int tree_fd, int files_fd, uint64_t disk_bytes, uid_t owner, bool by_user,
 		       struct process_root *ret, struct err *e)
 {
 	struct process_root t = PROCESS_ROOT_INIT;
 	int r = mount_disk(stage, disk_bytes, owner, e);
 
+	if (r == 0 && files_fd >= 0)
+		r = fill_layer(stage, files_fd, e);
 	if (r == 0)
 		r = mount_overlay(stage, tree_fd, by_user, &t.root, e);
 	if (r == 0)
@@ -158,7 +238,7 @@ static _Noreturn void helper_main(int sock, int tree_fd, uint64_t disk_bytes, ui
 	int r = prepare_stage(&e);
 
 	if (r == 0)
-		r = process_root_build(HELPERS_STAGE, tree_fd, disk_bytes, owner, false, &t, &e);
+		r = process_root_build(HELPERS_STAGE, tree_fd, -1, disk_bytes, owner, false, &t, &e);
 	if (r == 0)
 		(void)sys_send(sock, &iov, 1, (const int[]){t.root, t.tmp, t.shm}, PROCESS_ROOT_FDS);
 	else

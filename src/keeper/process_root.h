@@ -32,11 +32,15 @@ bool process_root_by_user(void);
  * process_root_build() - in a mount namespace of the caller's own
  * @stage:	a mounted folder with the empty folders "lower" and "write"
  * @tree_fd:	the shifted tree, a detached mount; lent
+ * @files_fd:	what its writable layer starts with (keeper/files.h); -1: nothing. Only @by_user; lent
  * @owner:	of the root folder, as the caller sees ids
  * @by_user:	the caller is root of a user namespace, not the host's
  */
-int process_root_build(const char *stage, int tree_fd, uint64_t disk_bytes, uid_t owner, bool by_user,
+int process_root_build(const char *stage, int tree_fd, int files_fd, uint64_t disk_bytes, uid_t owner, bool by_user,
 		       struct process_root *ret, struct err *e);
+
+/* What process_root_build() mounted: the folder of "upper" and "tmp"; given. -errno. */
+int process_root_layer(const char *stage);
 
 /* The same by a helper process of the host's root. Blocks for about a millisecond. */
 int process_root_lend(int tree_fd, uint64_t disk_bytes, uid_t owner, struct process_root *ret, struct err *e);

@@ -9,6 +9,7 @@
 #include <sys/stat.h>
 #include "base/err.h"
 #include "base/testing.h"
+#include "keeper/files.h"
 #include "keeper/host.h"
 #include "keeper/jail_process.h"
 #include "keeper/process_root.h"
@@ -23,6 +24,7 @@ enum { PATH_ROOM = 512, PATIENCE_MS = 20000, CHILD_CALLS = 200, UID = (int)(HOST
 struct rig {
 	char init[PATH_ROOM], tree[PATH_ROOM];
 	int tree_fd;
+	int files_fd; /* what its writable layer starts with; -1: this kernel can't */
 	char group[64];
 };
 
@@ -32,8 +34,7 @@ struct try {
 	struct cgroup_root *root;
 	struct cgroup *group;
 	struct process_shell *shell;
-	struct jail_child child;
-	int link, console;
+	struct process_ends ends;
 };
 
 /* In the host's mount namespace, where nothing of ours belongs. */
@@ -50,6 +51,24 @@ static bool is_mounted(const char *what)
 	return found;
 }
 
+/* What a sandbox has written: a file and a folder. */
+static int make_files(void)
+{
+	char dir[] = "/var/tmp/t_jail.XXXXXX";
+	AUTO_CLOSE int root = -1;
+	int fd = sys_memfd("files", 0);
+
+	assert_non_null(mkdtemp(dir));
+	root = sys_open(dir, O_RDONLY | O_DIRECTORY);
+	assert_int_equal(sys_mkdir(root, "upper", 0755), 0);
+	assert_int_equal(sys_mkdir(root, "upper/folder", 0755), 0);
+	assert_int_equal(sys_mkdir(root, "tmp", 01777), 0);
+	assert_int_equal(sys_write_file(root, "upper/folder/file", "text"), 0);
+	assert_int_equal(files_pack(root, fd, MIB, NULL), 0);
+	assert_int_equal(sys_remove_tree(AT_FDCWD, dir), 0);
+	return fd;
+}
+
 static void rig_init(struct rig *g)
 {
 	if (geteuid() != 0 || !getenv("HOTCELL_BUILD"))
@@ -60,10 +79,12 @@ static void rig_init(struct rig *g)
 	assert_non_null(mkdtemp(g->tree));
 	g->tree_fd = sys_open(g->tree, O_PATH | O_DIRECTORY);
 	assert_true(g->tree_fd >= 0);
+	g->files_fd = process_root_by_user() ? make_files() : -1;
 }
 
 static void rig_deinit(struct rig *g)
 {
+	g->files_fd = sys_close(g->files_fd);
 	g->tree_fd = sys_close(g->tree_fd);
 	assert_int_equal(sys_remove_tree(AT_FDCWD, g->tree), 0);
 }
@@ -82,7 +103,7 @@ static int await_program(int status_fd, struct err *e)
 static int run(struct rig *g, struct try *t, struct err *e)
 {
 	const struct cgroup_limits limits = {.memory_bytes = 64 * MIB, .cpu_milli = 1000, .pids = 20};
-	const struct process_go go = {.tree_fd = g->tree_fd, .disk_bytes = MIB};
+	const struct process_go go = {g->tree_fd, g->files_fd, MIB};
 	unsigned failed = 0;
 	int r = process_host_open(g->init, &t->host, e);
 
@@ -95,16 +116,17 @@ static int run(struct rig *g, struct try *t, struct err *e)
 	if (r == 0)
 		r = cgroup_set(t->group, &limits, &failed) < 0 ? -ERR_INTERNAL : 0;
 	if (r == 0)
-		r = process_shell_go(t->shell, &go, &t->child, &t->link, &t->console, e);
-	return r < 0 ? r : await_program(t->child.status_fd, e);
+		r = process_shell_go(t->shell, &go, &t->ends, e);
+	return r < 0 ? r : await_program(t->ends.child.status_fd, e);
 }
 
 static void give_back(struct try *t)
 {
 	(void)process_shell_free(t->shell);
-	jail_end(&t->child);
-	(void)sys_close(t->link);
-	(void)sys_close(t->console);
+	jail_end(&t->ends.child);
+	(void)sys_close(t->ends.link_fd);
+	(void)sys_close(t->ends.console_fd);
+	(void)sys_close(t->ends.layer_fd);
 	(void)cgroup_free(t->group);
 	if (t->root)
 		assert_int_equal(cgroup_root_sweep(t->root, PATIENCE_MS), 0);
@@ -124,7 +146,7 @@ static bool group_is_left(const struct rig *g)
 /* Returns whether a call failed at all, that is, whether there is a next one to try. */
 static bool try_nth(struct rig *g, unsigned nth)
 {
-	struct try t = {.child = JAIL_CHILD_INIT, .link = -1, .console = -1};
+	struct try t = {.ends = {JAIL_CHILD_INIT, -1, -1, -1}};
 	struct err e = ERR_INIT;
 	struct t_fds then;
 	unsigned seen;

@@ -553,10 +553,114 @@ static void only_machines_have_memory_to_copy(void **state)
 	T_UNUSED(state);
 	assert_int_equal(start(w, &rec, w->tree, &x), 0);
 	assert_int_equal(copy_code(w, 1, keeper_save), ERR_UNSUPPORTED);
-	assert_int_equal(copy_code(w, 1, keeper_copy), ERR_CONFLICT);
 	assert_int_equal(copy_code(w, 2, keeper_save), ERR_NOT_FOUND);
+	assert_int_equal(copy_code(w, 2, keeper_copy), ERR_NOT_FOUND);
 	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'P'), 1);
 	release(w, 1);
+	close_fds(&x);
+	world_free(w);
+}
+
+/* With what another one has written; the error's code, 0 on success. */
+static int start_with(struct world *w, const struct rec_machine_start *rec, int files, struct waiter *x)
+{
+	struct err e = ERR_INIT;
+
+	*x = (struct waiter){.call.done = on_done};
+	assert_int_equal(keeper_start(w->keeper, rec, (const int[]){w->tree, files}, 2, &x->call, &e), 0);
+	turn_until(w, &x->done);
+	return x->why.code;
+}
+
+static int copy_files(struct world *w, unsigned char n)
+{
+	struct waiter x = {.call.done = on_done};
+	struct id id = id_of(n);
+
+	assert_int_equal(keeper_copy(w->keeper, &id, &x.call, NULL), 0);
+	turn_until(w, &x.done);
+	if (x.why.code == ERR_UNSUPPORTED)
+		return -1; /* Linux before 6.6 */
+	if (x.why.code)
+		fail_msg("%s", x.why.text);
+	assert_true(x.call.copied_bytes > 0);
+	return x.call.fds[KEEPER_LINK];
+}
+
+static void files_are_copied(void **state)
+{
+	struct world *w = world_new();
+	struct rec_machine_start rec = request(1), clone = request(2), third = request(3);
+	struct waiter x, y, z;
+	AUTO_CLOSE int files = -1, again = -1;
+
+	T_UNUSED(state);
+	clone.forked = third.forked = true;
+	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'W'), 0);
+	files = copy_files(w, 1);
+	if (files >= 0) {
+		assert_true(fcntl(files, F_GET_SEALS) & F_SEAL_WRITE);
+		assert_int_equal(start_with(w, &clone, files, &y), 0);
+		assert_int_equal(ask(y.call.fds[KEEPER_LINK], 'V'), 0);
+		assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'V'), 0); /* the first has them as well */
+		release(w, 1);
+		again = copy_files(w, 2);
+		assert_int_equal(start_with(w, &third, again, &z), 0);
+		assert_int_equal(ask(z.call.fds[KEEPER_LINK], 'V'), 0);
+		release(w, 2);
+		release(w, 3);
+		close_fds(&y);
+		close_fds(&z);
+	} else {
+		release(w, 1);
+	}
+	close_fds(&x);
+	world_free(w);
+}
+
+/* What is no such file, or does not fit, ends that start and nothing else. */
+static void files_of_nobody(void **state)
+{
+	struct world *w = world_new();
+	struct rec_machine_start rec = request(1), clone = request(2), small = request(3), plain = request(4);
+	struct waiter x, y;
+	AUTO_CLOSE int nonsense = sys_memfd("nonsense", 0), files = -1;
+
+	T_UNUSED(state);
+	clone.forked = small.forked = true;
+	small.disk_mb = 1;
+	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'E'), 0);
+	files = copy_files(w, 1);
+	if (files >= 0) {
+		assert_int_equal(start_with(w, &clone, nonsense, &y), ERR_INVALID);
+		assert_non_null(strstr(y.why.text, "cut off"));
+		assert_int_equal(start_with(w, &small, files, &y), ERR_LIMIT);
+		assert_non_null(strstr(y.why.text, "don't fit"));
+	}
+	assert_int_equal(start_with(w, &plain, nonsense, &y), ERR_INVALID);
+	assert_int_equal(count_machines(w), 1);
+	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'P'), 1);
+	release(w, 1);
+	close_fds(&x);
+	world_free(w);
+}
+
+static void a_copy_that_is_not_waited_for(void **state)
+{
+	struct world *w = world_new();
+	struct rec_machine_start rec = request(1);
+	struct waiter x, copy = {.call.done = on_done};
+
+	T_UNUSED(state);
+	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'E'), 0);
+	assert_int_equal(keeper_copy(w->keeper, &rec.id, &copy.call, NULL), 0);
+	release(w, 1);
+	turn_until(w, &copy.done); /* made, or told that it was not */
+	copy.call.fds[KEEPER_LINK] = sys_close(copy.call.fds[KEEPER_LINK]);
+	assert_int_equal(count_machines(w), 0);
 	close_fds(&x);
 	world_free(w);
 }
@@ -615,4 +719,4 @@ static void all_slots_and_again(void **state)
 T_MAIN(T(a_machine_lives_and_leaves_nothing), T(nobody_gets_out), T(bombs_stay_inside),
        T(another_daemon_takes_over), T(ends_are_told_with_their_reason), T(a_lease_ends),
        T(machines_die_with_the_keeper), T(nonsense_is_refused), T(only_machines_have_memory_to_copy),
-       T(all_slots_and_again))
+       T(files_are_copied), T(files_of_nobody), T(a_copy_that_is_not_waited_for), T(all_slots_and_again))

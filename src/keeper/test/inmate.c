@@ -29,7 +29,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { LINK = 3, FILTER = 4, MIB_BYTES = 1 << 20, BOMB_MIB = 4096, FORKS_MAX = 10000, FILTER_MAX = 4096 };
+enum { LINK = 3, FILTER = 4, MIB_BYTES = 1 << 20, BOMB_MIB = 4096, FORKS_MAX = 10000, FILTER_MAX = 4096, MUCH_MIB = 8 };
 
 static int64_t code(int64_t r)
 {
@@ -151,6 +151,59 @@ static int64_t replace_folder(void)
 	return access("/old/file", F_OK) == 0 ? -EEXIST : 0;
 }
 
+static int make_file(const char *path, const char *text, mode_t mode)
+{
+	int fd = open(path, O_WRONLY | O_CREAT | O_EXCL, mode);
+
+	if (fd < 0)
+		return -1;
+	if (write(fd, text, strlen(text)) != (ssize_t)strlen(text)) {
+		close(fd);
+		return -1;
+	}
+	return close(fd);
+}
+
+/* Files of every kind, links that lead out of the sandbox among them. */
+static int64_t leave_files(void)
+{
+	if (make_file("/var/mine", "mine", 0600) < 0 || make_file("/tmp/too", "too", 0640) < 0 ||
+	    chown("/var/mine", 1000, 1001) < 0 || unlink("/hello") < 0 || unlink("/old/file") < 0 ||
+	    rmdir("/old") < 0 || mkdir("/old", 0700) < 0 || symlink("/etc/shadow", "/var/shadow") < 0 ||
+	    symlink("/proc/1/root", "/var/root") < 0 || link("/var/mine", "/var/again") < 0 ||
+	    mkfifo("/var/fifo", 0600) < 0)
+		return -errno;
+	return 0;
+}
+
+/* Is all of that here, and nothing else? Which one is not. */
+static int64_t find_files(void)
+{
+	char text[16] = "";
+	struct stat st, again;
+	int fd = open("/var/mine", O_RDONLY);
+
+	if (fd < 0 || read(fd, text, sizeof(text) - 1) != 4 || strcmp(text, "mine") != 0)
+		return 1;
+	if (fstat(fd, &st) < 0 || st.st_uid != 1000 || st.st_gid != 1001 || (st.st_mode & 07777) != 0600)
+		return 2;
+	if (stat("/var/again", &again) < 0 || again.st_ino != st.st_ino || again.st_nlink != 2)
+		return 3;
+	if (stat("/tmp/too", &st) < 0 || st.st_uid != 0 || (st.st_mode & 0777) != (0640 & ~022))
+		return 4;
+	if (access("/hello", F_OK) == 0 || access("/old/file", F_OK) == 0)
+		return 5;
+	if (stat("/old", &st) < 0 || (st.st_mode & 0777) != 0700)
+		return 6;
+	if (lstat("/var/shadow", &st) < 0 || !S_ISLNK(st.st_mode) || access("/var/shadow", F_OK) == 0)
+		return 7;
+	if (lstat("/var/root", &st) < 0 || !S_ISLNK(st.st_mode))
+		return 8;
+	if (lstat("/var/fifo", &st) < 0 || !S_ISFIFO(st.st_mode))
+		return 9;
+	return close(fd);
+}
+
 static int64_t fork_bomb(void)
 {
 	static pid_t kids[FORKS_MAX];
@@ -184,6 +237,19 @@ static int64_t disk_bomb(void)
 		n++;
 	unlink("/var/bomb");
 	return n;
+}
+
+/* Some MiB that are worth copying. */
+static int64_t leave_much(void)
+{
+	static char block[MIB_BYTES];
+	int fd = open("/var/much", O_WRONLY | O_CREAT, 0600);
+
+	memset(block, 'x', sizeof(block));
+	for (int i = 0; fd >= 0 && i < MUCH_MIB; i++)
+		if (write(fd, block, sizeof(block)) != (ssize_t)sizeof(block))
+			return -errno;
+	return fd < 0 ? -errno : close(fd);
 }
 
 static int64_t memory_bomb(void)
@@ -254,7 +320,8 @@ static const struct {
 	{'r', 0, try_init_root}, {'d', 0, try_device}, {'l', 0, try_host_port}, {'o', 0, try_outside},
 	{'w', 0, try_lower}, {'R', 0, replace_folder}, {'F', 0, fork_bomb}, {'D', 0, disk_bomb},
 	{'M', 0, memory_bomb}, {'f', 1, count_fds}, {'P', 1, own_pid}, {'g', 1, make_group},
-	{'L', 1, raise_limit}, {'q', 1, leave_quietly}, {'t', 1, ignore_term},
+	{'L', 1, raise_limit}, {'W', 1, leave_files}, {'V', 1, find_files}, {'E', 1, leave_much},
+	{'q', 1, leave_quietly}, {'t', 1, ignore_term},
 };
 
 static void confine(void)
