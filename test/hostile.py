@@ -147,6 +147,12 @@ def records():
     refused("sandbox.create", create() + link.field(11, b"no end"), "invalid", "limit")
     refused("sandbox.create", create() + link.field(4, b"short"), "invalid", "limit")
     refused("exec.start", link.record("exec_start", sandbox="nobody", argv=["x"]), "not_found")
+    for method, name in (("file.read", "file_read"), ("file.stat", "file_ref"), ("file.list", "file_ref"), ("file.remove", "file_ref"),
+                         ("file.mkdir", "file_ref"), ("file.write", "file_write")):
+        for path, code in (("a\0b", "invalid"), ("\0", "invalid"), ("", "invalid"), ("x" * 4097, "limit")):
+            words = refused(method, link.record(name, sandbox="box", path=path), code)
+            if f"{name}.path" not in words:
+                sys.exit(f"failed: {method}: the sentence doesn't name the path: {words!r}")
     for method in (0, 7, 80, 84, 140, 160, 163, 9999, 0xffffffff):  # unknown, the guest's and the keeper's own
         refused(method, ref("x"), "invalid", "not_found", "unsupported", "denied")
 

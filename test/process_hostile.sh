@@ -13,6 +13,17 @@ test_mistakes() {
 	box
 	refuses 2 "did you mean 'list'" lisst
 	refuses 2 frobnicate frobnicate
+	refuses 2 "did you mean 'image'" help imag
+	refuses 2 "did you mean 'build'" template buld base
+	refuses 2 "did you mean 'create'" snapshot creat box
+	refuses 2 "did you mean 'set'" pool st base
+	refuses 125 "did you mean 'run'" code rn box 1
+	refuses 2 'build, list, info, verify, rm' image bild
+	refuses 2 'did you mean --json' doctor --jsn
+	refuses 2 '"x"' doctor x
+	refuses 4 'no template nosuch' template build nosuch
+	refuses 4 'no hot template nosuch' template rm nosuch
+	refuses 4 'no hot template nosuch' template info nosuch
 	refuses 2 'did you mean --memory' create --memroy 1G
 	refuses 2 '--colour' create --colour red
 	refuses 2 '--memory' create --memory lots
@@ -62,6 +73,61 @@ test_mistakes() {
 	status 0 hotcell exec box -- true
 	# nothing was made
 	same 1 "$(hotcell list --json | wc -l)" "sandboxes"
+	done_with
+}
+
+# absurd VERB... - each number, size and time it takes refuses what is none, or too much, by the flag's name
+absurd() {
+	operand=$1
+	shift
+	for flag in $(hotcell help "$1" | sed -nE 's/^.* (--[a-z-]+) (N|SIZE|TIME|SEQ) .*/\1/p'); do
+		flags=$((flags + 1))
+		for value in -1 1x 1e3 +5 0x10 '' ' 5' 99999999999999999999 18446744073709551615; do
+			case $flag$value in # every number of 64 bits may name one of these
+			--context1844* | --after1844*) continue ;;
+			esac
+			got=0
+			timeout 20 hotcell "$@" "$flag" "$value" "$operand" >"$SCRATCH/out" 2>"$SCRATCH/err" || got=$?
+			case $got in
+			2 | 7 | 125) ;;
+			*) fail "$* $flag '$value' ends with $got: $(cat "$SCRATCH/out" "$SCRATCH/err")" ;;
+			esac
+			same 1 "$(grep -c . "$SCRATCH/err")" "lines of $* $flag '$value'"
+			contains "$(cat "$SCRATCH/err")" "$flag"
+		done
+	done
+}
+
+test_absurd_numbers() {
+	mkdir -p "$SCRATCH/state" "$SCRATCH/run"
+	export HOTCELL_STATE="$SCRATCH/state" HOTCELL_RUN="$SCRATCH/run"
+	flags=0
+	for verb in run create exec shell attach fork restore events; do
+		absurd x "$verb"
+	done
+	absurd x code run
+	absurd x snapshot create
+	absurd x template build
+	absurd x pool set
+	[ $flags -ge 30 ] || fail "only $flags flags take numbers?"
+	[ ! -e "$HOTCELL_RUN/hotcelld.sock" ] || fail "a daemon was started for nonsense"
+}
+
+# No room at either end of a copy: the sentence says where, nothing half is left, and there is room again.
+test_full_copies() {
+	box --disk 64M
+	head -c 100M /dev/zero >"$SCRATCH/big"
+	mkdir "$SCRATCH/tree" "$SCRATCH/small"
+	ln "$SCRATCH/big" "$SCRATCH/tree/a"
+	refuses 7 "the sandbox's disk for '/home/user/big'" cp "$SCRATCH/big" box:big
+	refuses 7 "the sandbox's disk for '/home/user/tree/a'" cp "$SCRATCH/tree" box:tree
+	says 0 '' -- find . -name 'big*' -o -path './tree/*'
+	says 0 '' -- sh -c 'head -c 32M /dev/zero >fits'
+	mount -t tmpfs -o size=1m tmpfs "$SCRATCH/small"
+	refuses 7 'fits: write: No space left' cp box:fits "$SCRATCH/small/"
+	same '' "$(ls -A "$SCRATCH/small")" "what is left of a file that did not fit"
+	status 0 hotcell cp box:.profile "$SCRATCH/small/"
+	umount "$SCRATCH/small"
 	done_with
 }
 

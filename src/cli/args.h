@@ -30,7 +30,7 @@ struct verb {
 	int (*run)(struct cli *c, const struct args *a, struct err *e);
 	/* Exit status of hotcell's own errors; 0: by code (schema/errors.toml). */
 	int error_status;
-	/* Its words after the verb are given to a hook of bin/ instead (see cli.h). */
+	/* Its words after the verb are given to cli_hooks.image instead. */
 	bool foreign;
 };
 

@@ -21,10 +21,10 @@ struct table;
 
 enum { CLI_FAILED = 125, CLI_NO_EXEC = 126, CLI_NO_PROGRAM = 127, CLI_TIMED_OUT = 124, CLI_SIGNAL = 128 };
 
-/* Verbs that are not clients; bin/ wires them. @argv[0] is the verb. Returns an exit status. */
+/* What is done without the daemon; bin/ wires it. Each returns 0 or -ERR_x. */
 struct cli_hooks {
-	int (*image)(int argc, char **argv);
-	int (*doctor)(int argc, char **argv);
+	int (*image)(int argc, char **argv, struct err *e); /* argv[0] is "image" */
+	int (*doctor)(bool json, struct err *e); /* becomes another program, so it returns only when that fails */
 };
 
 struct cli {
@@ -40,9 +40,6 @@ struct cli {
 /* The whole program. Returns its exit status. */
 int cli_main(int argc, char **argv, const struct cli_hooks *hooks);
 
-/* For hooks: print @e as every verb does; returns the exit status. */
-int cli_fail(const struct err *e, bool json);
-
 /* Options of every verb. */
 struct common_options {
 	bool json, quiet, help;
@@ -52,6 +49,8 @@ extern const struct rec_type common_type;
 /* The verbs, ends with a NULL name; cli_verb(): NULL when there is none. */
 extern const struct verb cli_verbs[];
 const struct verb *cli_verb(const char *name);
+/* "\"lisst\" is no command; did you mean 'list'?" */
+int cli_no_verb(const char *word, struct err *e);
 
 int cli_connect(struct cli *c, struct err *e); /* connected already: fine */
 /* From now on INT, TERM and HUP end the blocking call in progress instead of the program. */
@@ -98,6 +97,7 @@ int run_sessions(struct cli *c, const struct args *a, struct err *e);
 int run_signal(struct cli *c, const struct args *a, struct err *e);
 int run_port(struct cli *c, const struct args *a, struct err *e);
 int run_events(struct cli *c, const struct args *a, struct err *e);
+int run_doctor(struct cli *c, const struct args *a, struct err *e);
 int run_version(struct cli *c, const struct args *a, struct err *e);
 int run_help(struct cli *c, const struct args *a, struct err *e);
 

@@ -1,4 +1,4 @@
-/* cli/help.c - hotcell help, version */
+/* cli/help.c - hotcell help, version, doctor */
 #include <string.h>
 #include "base/err.h"
 #include "base/str.h"
@@ -36,10 +36,13 @@ int run_help(struct cli *c, const struct args *a, struct err *e)
 	const struct verb *v = a->n_operands ? cli_verb(a->operand[0]) : NULL;
 	int r;
 
-	(void)c;
 	if (a->n_operands && !v)
-		return err_set(e, ERR_INVALID, "\"%.60s\" is no command; 'hotcell help' lists them",
-			       a->operand[0]);
+		return cli_no_verb(a->operand[0], e);
+	if (v && v->foreign && c->hooks->image) {
+		char *words[] = {(char *)v->name, (char *)"--help", NULL};
+
+		return c->hooks->image(2, words, e);
+	}
 	if (v)
 		page(v, &out);
 	else
@@ -74,4 +77,12 @@ int run_version(struct cli *c, const struct args *a, struct err *e)
 	str_deinit(&bytes);
 	str_deinit(&out);
 	return r;
+}
+
+int run_doctor(struct cli *c, const struct args *a, struct err *e)
+{
+	(void)a;
+	if (!c->hooks->doctor)
+		return err_set(e, ERR_UNSUPPORTED, "'doctor' is not part of this build");
+	return c->hooks->doctor(c->json, e);
 }

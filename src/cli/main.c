@@ -130,12 +130,6 @@ static void print_error(const struct err *e, bool json)
 	str_deinit(&line);
 }
 
-int cli_fail(const struct err *e, bool json)
-{
-	print_error(e, json);
-	return exit_of(NULL, NULL, e->code);
-}
-
 /* ---- the program ---- */
 
 const struct verb *cli_verb(const char *name)
@@ -146,7 +140,7 @@ const struct verb *cli_verb(const char *name)
 	return NULL;
 }
 
-static int unknown_verb(const char *word, struct err *e)
+int cli_no_verb(const char *word, struct err *e)
 {
 	const char *names[VERBS_MAX + 1] = {NULL}, *near;
 	size_t n = 0;
@@ -207,24 +201,22 @@ static int global_words(struct cli *c, int argc, char **argv, const char **ret_v
 }
 
 /* @argv[0] is the verb. A --json in front of it goes behind it, where the hook looks. */
-static int hooked(const struct cli *c, int argc, char **argv, int *ret_status)
+static int run_foreign(struct cli *c, int argc, char **argv, struct err *e)
 {
-	int (*hook)(int argc, char **argv) = NULL;
 	char **words;
+	int r;
 
-	if (strcmp(c->verb->name, "image") == 0)
-		hook = c->hooks->image;
-	else if (strcmp(c->verb->name, "doctor") == 0)
-		hook = c->hooks->doctor;
-	if (!hook)
-		return -1;
+	if (!c->hooks->image)
+		return err_set(e, ERR_UNSUPPORTED, "'%s' is not part of this build", c->verb->name);
 	words = mem_new(((size_t)argc + 2) * sizeof(*words));
 	memcpy(words, argv, (size_t)argc * sizeof(*words));
 	if (c->json)
 		words[argc++] = (char *)"--json";
-	*ret_status = hook(argc, words);
+	for (int i = 1; i < argc; i++)
+		c->json |= strcmp(words[i], "--json") == 0;
+	r = c->hooks->image(argc, words, e);
 	free(words);
-	return 0;
+	return r;
 }
 
 static int dispatch(struct cli *c, int argc, char **argv, int *ret_status, struct err *e)
@@ -240,15 +232,13 @@ static int dispatch(struct cli *c, int argc, char **argv, int *ret_status, struc
 		return show_help(c, NULL, e);
 	c->verb = cli_verb(name);
 	if (!c->verb)
-		return unknown_verb(name, e);
-	if (!c->verb->foreign) {
+		return cli_no_verb(name, e);
+	if (c->verb->foreign)
+		r = run_foreign(c, argc - at + 1, argv + at - 1, e);
+	else
 		r = run_verb(c, argc - at, (const char *const *)argv + at, e);
-		*ret_status = r;
-		return r < 0 ? r : 0;
-	}
-	if (hooked(c, argc - at + 1, argv + at - 1, ret_status) < 0)
-		return err_set(e, ERR_UNSUPPORTED, "'%s' is not part of this build", name);
-	return 0;
+	*ret_status = r;
+	return r < 0 ? r : 0;
 }
 
 /* A program started without one of the first three descriptors would find our sockets there. */

@@ -190,9 +190,8 @@ static int snapshot_rm(struct cli *c, const struct args *a, struct err *e)
 /* The answer of the verb goes to standard output; what the build says is for people. */
 static int build_image(const struct cli *c, const char *name, struct err *e)
 {
-	static const int exits[] = ERR_CODE_EXITS;
 	const char *words[] = {"image", "build", name, NULL};
-	int mine, status, code = ERR_INTERNAL;
+	int mine, r;
 
 	(void)fflush(stdout);
 	mine = dup(STDOUT_FILENO);
@@ -200,16 +199,11 @@ static int build_image(const struct cli *c, const char *name, struct err *e)
 		(void)sys_close(mine);
 		return err_set(e, ERR_INTERNAL, "standard output can't be redirected");
 	}
-	status = c->hooks->image(3, (char **)words);
+	r = c->hooks->image(3, (char **)words, e);
 	(void)fflush(stdout);
 	(void)dup2(mine, STDOUT_FILENO);
 	(void)sys_close(mine);
-	if (status == 0 || status == exits[ERR_CONFLICT]) /* somebody else is building: what is there will do */
-		return 0;
-	for (int i = 1; i < (int)ARRAY_LEN(exits); i++)
-		if (exits[i] == status)
-			code = i;
-	return err_set(e, code, "the image of template %.64s could not be built", name);
+	return r == -ERR_CONFLICT ? 0 : r; /* somebody else is building: what is there will do */
 }
 
 static int template_build(struct cli *c, const struct args *a, struct err *e)
@@ -249,6 +243,12 @@ static int put_set(struct sets *l, const struct rec_snapshot_info *s, struct err
 	return r < 0 ? r : cli_describe(&rec_snapshot_info_type, s, e);
 }
 
+/* The daemon, asked for an id, knows sets only. */
+static int no_template(int r, const char *name, struct err *e)
+{
+	return r == -ERR_NOT_FOUND ? err_set(e, ERR_NOT_FOUND, "there is no hot template %.64s", name) : r;
+}
+
 /* All shapes of a name, or one id. */
 static int template_info(struct cli *c, const struct args *a, struct err *e)
 {
@@ -256,7 +256,9 @@ static int template_info(struct cli *c, const struct args *a, struct err *e)
 	struct sets l = {.kind = "template", .template = a->operand[1], .each = put_set};
 	int r = read_sets(c, &l, e);
 
-	return r < 0 || l.n ? r : ask_set(c, METHOD_SNAPSHOT_INFO, &rq, true, e);
+	if (r < 0 || l.n)
+		return r;
+	return no_template(ask_set(c, METHOD_SNAPSHOT_INFO, &rq, true, e), a->operand[1], e);
 }
 
 static int keep_id(struct sets *l, const struct rec_snapshot_info *s, struct err *e)
@@ -276,7 +278,7 @@ static int template_rm(struct cli *c, const struct args *a, struct err *e)
 	struct strv ids = strv_of(&l.ids);
 
 	if (r == 0 && l.n == 0)
-		r = remove_set(c, a->operand[1], e);
+		r = no_template(remove_set(c, a->operand[1], e), a->operand[1], e);
 	for (const char *id = strv_first(ids); id && r == 0; id = strv_next(ids, id))
 		r = remove_set(c, id, e);
 	str_deinit(&l.ids);
