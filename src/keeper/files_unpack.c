@@ -258,7 +258,7 @@ static int make_link(struct unpack *u, const struct files_record *rec)
 {
 	int parent = parent_of(u, u->name), r;
 	AUTO_CLOSE int from = -1;
-	char *name;
+	char *name = NULL;
 
 	if (parent < 0)
 		return parent;
