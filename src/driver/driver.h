@@ -40,7 +40,10 @@ struct machine_spec {
 	int kernel_fd, initrd_fd; /* -1: none */
 	int layers[LIMIT_DISK_LAYERS]; /* writable disk, oldest first: raw, then qcow2; only the last is written */
 	unsigned n_layers;
-	/* A fork: goes on from these. memory_fd: a sealed memory file; state_fd: read from its start. -1: it boots. */
+	/*
+	 * A fork: goes on from these. memory_fd: a sealed memory file; state_fd: read from its start. -1: it boots.
+	 * With DRIVER_CAN_COPY_FILES: memory_fd has the files it starts with, and it boots in any case.
+	 */
 	int memory_fd, state_fd;
 	const char *closure;	  /* of the monitor that made them; "": the current one */
 	struct strv unenforced;	  /* limits the caller agreed to lose */
@@ -56,6 +59,7 @@ enum driver_cap {
 	DRIVER_OWN_KERNEL = 1 << 0,
 	DRIVER_NEEDS_IMAGE = 1 << 1, /* root is an image with kernel and initrd; otherwise a tree */
 	DRIVER_CAN_CAPTURE = 1 << 2, /* memory and all: snapshot, fork, pause, rollback */
+	DRIVER_CAN_COPY_FILES = 1 << 3, /* capture() copies the files alone: snapshot, and create from one */
 };
 
 struct machine_usage {
@@ -76,7 +80,7 @@ struct driver_capture {
 	int overlay_fd;	   /* lent: an empty qcow2 layer it goes on with; -1: it writes no more */
 	unsigned layers;   /* it has now */
 	bool stay_stopped; /* until resume() or destroy() */
-	/* Set on success, given: */
+	/* Set on success, given. Of files alone: memory_fd has them; the caller has frozen who writes to them. */
 	int memory_fd, state_fd;
 	uint64_t pause_us, copied_bytes;
 	/* Set in any case: it writes to the overlay now. */

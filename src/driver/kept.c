@@ -396,6 +396,36 @@ int kept_stop(struct machine *m, unsigned grace_ms, struct driver_req *r, struct
 	return op_issued(op, keeper_stop(m->keeper, &m->id, grace_ms, &op->call, e));
 }
 
+/* ---- the files of a process sandbox ---- */
+
+static void told_files(struct keeper_call *c, const struct err *why)
+{
+	uint64_t bytes = c->copied_bytes, us = c->copy_us;
+	int fd = c->fds[KEEPER_LINK];
+	struct driver_req *req = op_finish(CONTAINER_OF(c, struct op, call));
+	struct driver_capture *rq = req ? CONTAINER_OF(req, struct driver_capture, req) : NULL;
+
+	if (rq && !why) {
+		rq->memory_fd = fd;
+		rq->copied_bytes = bytes;
+		rq->pause_us = us;
+	} else if (!why) {
+		(void)sys_close(fd);
+	}
+	complete(req, why);
+}
+
+int kept_copy_files(struct machine *m, struct driver_capture *c, struct err *e)
+{
+	struct op *op;
+
+	if (m->state != KEPT_UP)
+		return err_set(e, ERR_GONE, "the machine does not run");
+	c->memory_fd = c->state_fd = -1;
+	op = op_new(m, &c->req, told_files);
+	return op_issued(op, keeper_copy(m->keeper, &m->id, &op->call, e));
+}
+
 /* ---- load and resume ---- */
 
 /* A failure; success is an event, later. */

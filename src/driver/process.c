@@ -45,13 +45,16 @@ static int start(struct machine *m, const struct machine_spec *s, struct driver_
 		.pids_max = s->pids_max,
 		.lease_ms = s->lease_ms,
 		.unenforced = s->unenforced,
+		.forked = s->memory_fd >= 0,
 	};
+	const int fds[] = {s->root_fd, s->memory_fd};
 
-	return kept_start(m, &rec, &s->root_fd, 1, r, e);
+	return kept_start(m, &rec, fds, rec.forked ? 2 : 1, r, e);
 }
 
 const struct driver driver_process = {
 	.name = "process",
+	.caps = DRIVER_CAN_COPY_FILES,
 	.wall = wall,
 	.probe = probe,
 	.create = create,
@@ -60,6 +63,7 @@ const struct driver driver_process = {
 	.take_link = kept_take_link,
 	.pid = kept_pid,
 	.usage = kept_usage,
+	.capture = kept_copy_files,
 	.stop = kept_stop,
 	.destroy = kept_destroy,
 	.forget = kept_forget,

@@ -73,6 +73,14 @@ static void reply_started(struct stage *t, struct stream *s)
 	close_all(fds, 3);
 }
 
+static void reply_copied(struct stream *s)
+{
+	const struct rec_machine_copied rec = {.bytes = 4096, .copy_us = 12};
+	AUTO_CLOSE int fd = eventfd(0, EFD_CLOEXEC);
+
+	assert_int_equal(stream_reply(s, &rec_machine_copied_type, &rec, false, &fd, 1, NULL), 0);
+}
+
 static void reply(struct stage *t, struct stream *s, unsigned method)
 {
 	const struct rec_keeper_info host = {.version = span_of("t"), .qemu = span_of("7.2.22"), .root = true};
@@ -80,6 +88,8 @@ static void reply(struct stage *t, struct stream *s, unsigned method)
 
 	if (method == METHOD_KEEPER_HELLO)
 		assert_int_equal(stream_reply(s, &rec_keeper_info_type, &host, false, NULL, 0, NULL), 0);
+	else if (method == METHOD_MACHINE_COPY)
+		reply_copied(s);
 	else if (method == METHOD_MACHINE_START || method == METHOD_MACHINE_ADOPT)
 		reply_started(t, s);
 	else if (method == METHOD_MACHINE_STATS)
@@ -97,6 +107,7 @@ static enum answer answer_to(const struct stage *t, unsigned method)
 		return t->start;
 	case METHOD_MACHINE_STATS:
 	case METHOD_MACHINE_STOP:
+	case METHOD_MACHINE_COPY:
 		return t->others;
 	default:
 		return ANSWERS;
@@ -592,7 +603,63 @@ static void process_needs_no_monitor(void **state)
 	end(&t);
 }
 
+struct copied {
+	struct driver_capture rq;
+	unsigned done;
+	int code;
+};
+
+static void on_copied(struct driver_req *r, const struct err *why)
+{
+	struct copied *c = CONTAINER_OF(CONTAINER_OF(r, struct driver_capture, req), struct copied, rq);
+
+	c->done++;
+	c->code = why ? why->code : 0;
+}
+
+static void process_files_are_copied(void **state)
+{
+	struct asked a = ASKED;
+	struct copied good = {.rq.req.done = on_copied}, bad = good, held = good, late = good;
+	struct machine *m = NULL;
+	struct stage t;
+
+	T_UNUSED(state);
+	begin(&t);
+	t.has_monitor = false;
+	t.spec.n_layers = 0;
+	t.spec.memory_fd = t.spec.root_fd; /* it starts with files itself */
+	assert_int_equal(driver_process.create(t.loop, t.keeper, &t.spec, &t.ev, &m, NULL), 0);
+	assert_int_equal(driver_process.capture(m, &late.rq, NULL), -ERR_GONE);
+	assert_int_equal(driver_process.start(m, &t.spec, &a.usage.req, NULL), 0);
+	turn(&t);
+	assert_int_equal(a.code, 0);
+	assert_int_equal(driver_process.capture(m, &good.rq, NULL), 0);
+	turn(&t);
+	assert_int_equal(good.done, 1);
+	assert_int_equal(good.code, 0);
+	assert_true(good.rq.memory_fd >= 0);
+	assert_int_equal(good.rq.state_fd, -1);
+	assert_int_equal(good.rq.copied_bytes, 4096);
+	assert_int_equal(good.rq.pause_us, 12);
+	assert_false(good.rq.is_layered);
+	(void)sys_close(good.rq.memory_fd);
+	t.others = FAILS;
+	assert_int_equal(driver_process.capture(m, &bad.rq, NULL), 0);
+	turn(&t);
+	assert_int_equal(bad.code, ERR_LIMIT);
+	assert_int_equal(bad.rq.memory_fd, -1);
+	t.others = HOLDS;
+	assert_int_equal(driver_process.capture(m, &held.rq, NULL), 0);
+	turn(&t);
+	assert_int_equal(held.done, 0);
+	destroy(&t, m); /* DRIVER-3 */
+	assert_int_equal(held.done, 1);
+	assert_int_equal(held.code, ERR_CANCELED);
+	end(&t);
+}
+
 T_MAIN(T(lives), T(tells_the_end_once), T(cuts_long_last_words), T(a_start_can_fail),
        T(dies_while_starting), T(a_silent_monitor_fails_the_start), T(a_broken_monitor_ends_alone),
        T(destroy_cancels_first), T(forgets), T(adopts), T(a_lost_keeper_ends_calls), T(checks_the_spec),
-       T(process_needs_no_monitor))
+       T(process_needs_no_monitor), T(process_files_are_copied))

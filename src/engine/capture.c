@@ -171,15 +171,16 @@ static struct snap_manifest manifest_of(const struct capture *c)
 	const struct sandbox *sb = c->sb;
 	const struct engine *g = sb->engine;
 	const struct keeper_host *h = g->keeper ? keeper_host(g->keeper) : NULL;
+	bool is_machine = sb->driver->caps & DRIVER_CAN_CAPTURE; /* files need no particular host */
 	struct snap_manifest m = {
 		.sandbox = sb->id,
 		.parent = sb->parent,
-		.tsc_khz = h ? h->tsc_khz : 0,
+		.tsc_khz = h && is_machine ? h->tsc_khz : 0,
 		.vcpus = sb->verdict.vcpus,
 		.memory_mb = sb->verdict.memory_mb,
 		.disk_mb = sb->verdict.disk_mb,
 		.pids_max = sb->verdict.pids_max,
-		.layers = c->layer ? c->layer : sb->layers,
+		.layers = !is_machine ? 0 : c->layer ? c->layer : sb->layers,
 		.created_ms = loop_unix_ms(g->loop),
 		.generation = sb->generation,
 	};
@@ -194,8 +195,8 @@ static struct snap_manifest manifest_of(const struct capture *c)
 		{m.template, sizeof(m.template), sb->template},
 		{m.image, sizeof(m.image), sb->image_digest},
 		{m.driver, sizeof(m.driver), sb->driver->name},
-		{m.closure, sizeof(m.closure), h ? h->closure : ""},
-		{m.cpu, sizeof(m.cpu), h && h->kvm ? "host, kvm" : "qemu64+arat, tcg"},
+		{m.closure, sizeof(m.closure), h && is_machine ? h->closure : ""},
+		{m.cpu, sizeof(m.cpu), !is_machine ? "" : h && h->kvm ? "host, kvm" : "qemu64+arat, tcg"},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(texts); i++)
@@ -350,15 +351,28 @@ static void sync_disk(struct capture *c)
 		fail(c, &e);
 }
 
-static int check(const struct sandbox *sb, struct err *e)
+int capture_check_memory(const struct sandbox *sb, struct err *e)
 {
-	int r = sandbox_check_running(sb, e);
+	if (!sb->driver || sb->driver->caps & DRIVER_CAN_CAPTURE)
+		return 0;
+	return err_set(e, ERR_UNSUPPORTED, "a %s sandbox has no memory of its own to copy: hotcell snapshot create and "
+		       "hotcell create --snapshot clone its files; isolation vm has all", sb->driver->name);
+}
 
+/* Of a driver that can't copy memory, a snapshot has the files. */
+static bool is_of_files(const struct sandbox *sb, const struct capture_call *call)
+{
+	return sb->driver->caps & DRIVER_CAN_COPY_FILES && strcmp(call->kind, "snapshot") == 0;
+}
+
+static int check(const struct sandbox *sb, const struct capture_call *call, struct err *e)
+{
+	int r = is_of_files(sb, call) ? 0 : capture_check_memory(sb, e);
+
+	if (r == 0)
+		r = sandbox_check_running(sb, e);
 	if (r < 0)
 		return r;
-	if (!(sb->driver->caps & DRIVER_CAN_CAPTURE))
-		return err_set(e, ERR_UNSUPPORTED, "a %s sandbox has no memory of its own to copy: use isolation vm",
-			       sb->driver->name);
 	if (sb->capture)
 		return err_set(e, ERR_CONFLICT, "sandbox %s is being copied", sb->id_text);
 	return 0;
@@ -377,7 +391,7 @@ static struct capture *capture_new(struct sandbox *sb, struct capture_call *call
 int capture_start(struct sandbox *sb, struct capture_call *call, struct err *e)
 {
 	struct capture *c;
-	int r = check(sb, e);
+	int r = check(sb, call, e);
 
 	if (r < 0)
 		return r;
@@ -385,7 +399,7 @@ int capture_start(struct sandbox *sb, struct capture_call *call, struct err *e)
 		return err_set(e, ERR_LIMIT, "the disk of sandbox %s has %d layers, no more can be added; copy what "
 			       "you need into a new sandbox", sb->id_text, LIMIT_DISK_LAYERS);
 	c = capture_new(sb, call);
-	if (call->stay) {
+	if (call->stay || is_of_files(sb, call)) { /* no disk to go on with */
 		freeze(c);
 		return 0;
 	}

@@ -7,6 +7,9 @@
  *	copy	the driver: device state, memory, disk; the machine stands still for that only
  *	thaw	the agent lets the workload go on
  *
+ * A process sandbox has no memory of its own: of it there are snapshots only, and they have its
+ * files. Nothing is synced and no layer added.
+ *
  * CAPTURE-1 One at a time per sandbox. A failure leaves it running as it was.
  * CAPTURE-2 When the sandbox ends meanwhile, the capture ends first, with its reason.
  *
@@ -30,6 +33,9 @@ struct capture_call {
 
 /* @sb runs. -ERR_UNSUPPORTED for its driver, -ERR_CONFLICT when it is being copied, -ERR_LIMIT. */
 int capture_start(struct sandbox *sb, struct capture_call *c, struct err *e);
+
+/* Fork, pause and rollback need it. -ERR_UNSUPPORTED for its driver, with the way out. */
+int capture_check_memory(const struct sandbox *sb, struct err *e);
 
 /* After `stay`: let it go on. `done`, perhaps from inside, with neither set nor why when it does. */
 void capture_go_on(struct sandbox *sb, struct capture_call *c);

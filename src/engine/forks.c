@@ -606,10 +606,10 @@ void run_resume(struct client *c, struct stream *s, const void *rec)
 	if (!sb)
 		return;
 	set = set_of_pause(c->engine, &sb->id);
-	if (sb->state != SANDBOX_PAUSED)
+	if (capture_check_memory(sb, &e) == 0 && sb->state != SANDBOX_PAUSED)
 		err_set(&e, ERR_CONFLICT, "sandbox %s is %s, not paused", sb->id_text,
 			sandbox_state_name(sb->state));
-	else if (!set)
+	else if (!e.code && !set)
 		err_set(&e, ERR_NOT_FOUND, "sandbox %s was stopped in the middle of a rollback: roll it back again",
 			sb->id_text);
 	if (e.code)
@@ -688,6 +688,8 @@ static void rollback_loaded(struct set_wait *w, const struct err *why)
 
 static int check_rollback(const struct sandbox *sb, const struct set *set, struct err *e)
 {
+	if (capture_check_memory(sb, e) < 0)
+		return -e->code;
 	if (sb->state != SANDBOX_RUNNING && sb->state != SANDBOX_PAUSED)
 		return err_set(e, ERR_CONFLICT, "sandbox %s is %s", sb->id_text, sandbox_state_name(sb->state));
 	if (!id_eq(&set->m.sandbox, &sb->id))

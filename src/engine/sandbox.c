@@ -473,11 +473,21 @@ static int find_set(struct engine *g, const struct policy_principal *who,
 			       rec->snapshot.p);
 	if (rec->template.n && !span_is(rec->template, s->m.template))
 		return err_set(e, ERR_INVALID, "template: the snapshot's is %s", s->m.template);
-	if (span_is(rec->isolation, "process"))
+	if (!set_is_files(s) && span_is(rec->isolation, "process"))
 		return err_set(e, ERR_UNSUPPORTED,
 			       "isolation: a snapshot of a machine needs one, with a kernel of its own");
+	if (set_is_files(s) && rec->isolation.n && !span_is(rec->isolation, "process"))
+		return err_set(e, ERR_UNSUPPORTED, "isolation: this snapshot has the files of a process sandbox and no "
+			       "machine to go on with: leave isolation out, or copy files with hotcell cp");
 	*ret = s;
 	return 0;
+}
+
+/* Files go behind the wall they come from, which somebody asked for then. */
+static void follow_set(struct rec_sandbox_create *rec, const struct set *set)
+{
+	if (set && set_is_files(set))
+		rec->isolation = span_of("process");
 }
 
 static void take_set(struct sandbox *sb, struct set *set)
@@ -519,6 +529,7 @@ int sandbox_create(struct engine *g, const struct policy_principal *who,
 		   const struct rec_sandbox_create *rec, struct sandbox **ret, struct err *e)
 {
 	struct sandbox *sb = find_request(g, who->tenant, rec->request_id);
+	struct rec_sandbox_create want = *rec;
 	struct policy_verdict v;
 	struct set *set = NULL;
 	struct id id;
@@ -529,11 +540,12 @@ int sandbox_create(struct engine *g, const struct policy_principal *who,
 		return replay(sb, rec, e);
 	}
 	r = find_set(g, who, rec, &set, e);
+	follow_set(&want, set);
 	if (r == 0)
-		r = admit(g, who, rec, &v, &id, e);
+		r = admit(g, who, &want, &v, &id, e);
 	if (r < 0)
 		return r;
-	sb = give_birth(g, who, rec, &v, engine_driver(g, v.wall->driver), &id);
+	sb = give_birth(g, who, &want, &v, engine_driver(g, v.wall->driver), &id);
 	if (set)
 		take_set(sb, set);
 	engine_emit(g, "info", EVENT_SANDBOX_CREATING, sb, NULL, "%s, template %s", v.wall->isolation,

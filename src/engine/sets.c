@@ -94,6 +94,11 @@ bool set_is_hot(const struct set *s)
 	return s->memory_fd >= 0;
 }
 
+bool set_is_files(const struct set *s)
+{
+	return strcmp(s->m.driver, "process") == 0;
+}
+
 /* ---- the budget of memory ---- */
 
 static struct set *coldest(struct engine *g, uint64_t *ret_bytes)

@@ -61,6 +61,7 @@ struct set *set_ref(struct set *s);
 struct set *set_unref(struct set *s); /* NULL: fine; returns NULL */
 
 bool set_is_hot(const struct set *s);
+bool set_is_files(const struct set *s); /* of a process sandbox: no machine, its files */
 struct set *set_find(struct engine *g, const char *tenant, struct span ref); /* stored, not a pause; NULL: none */
 struct set *set_of_pause(struct engine *g, const struct id *sandbox);
 bool set_name_is_taken(struct engine *g, const char *tenant, struct span name);

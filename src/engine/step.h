@@ -54,6 +54,7 @@ int step_run_ready(struct plan *p, struct err *e);
 
 struct sandbox *step_sandbox(struct plan *p);
 bool step_is_fork(const struct sandbox *sb); /* goes on from memory and state */
+bool step_brings_files(const struct sandbox *sb); /* boots, with the files of a set */
 bool step_needs_image(const struct sandbox *sb);	  /* a kernel of its own: image and disk */
 uint64_t step_deadline_ms(const struct sandbox *sb);	  /* of its create plan */
 void step_close_files(struct sandbox *sb);		  /* of image and disk; the machine has its own */

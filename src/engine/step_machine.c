@@ -123,6 +123,8 @@ static void fill_spec(struct sandbox *sb, struct machine_spec *s)
 	};
 	for (unsigned i = 0; i < sb->disk.n; i++)
 		s->layers[s->n_layers++] = sb->disk.fds[i];
+	if (step_brings_files(sb))
+		s->memory_fd = sb->set->memory_fd;
 	if (step_is_fork(sb)) {
 		s->memory_fd = sb->set->memory_fd;
 		s->state_fd = sb->set->state_fd;
@@ -137,6 +139,8 @@ static void started(struct driver_req *r, const struct err *why)
 	if (!sb || !plan_is_forward(&sb->plan)) /* destroy() withdrew it */
 		return;
 	step_close_files(sb);
+	if (step_brings_files(sb)) /* it has its own */
+		sb->set = set_unref(sb->set);
 	if (why)
 		plan_fail(&sb->plan, why);
 	else

@@ -14,7 +14,12 @@ struct sandbox *step_sandbox(struct plan *p)
 
 bool step_is_fork(const struct sandbox *sb)
 {
-	return sb->set && !sb->is_disk_only;
+	return sb->set && !sb->is_disk_only && sb->driver->caps & DRIVER_CAN_CAPTURE;
+}
+
+bool step_brings_files(const struct sandbox *sb)
+{
+	return sb->set && sb->driver->caps & DRIVER_CAN_COPY_FILES;
 }
 
 bool step_needs_image(const struct sandbox *sb)
@@ -110,7 +115,7 @@ void step_close_files(struct sandbox *sb)
 
 /* ---- promise: memory against the budget ---- */
 
-/* A fork has the shape of what it is a fork of. */
+/* A fork has the shape of what it is a fork of; for a disk or files, only what has to hold them counts. */
 static int check_shape(const struct sandbox *sb, struct err *e)
 {
 	const struct policy_verdict *v = &sb->verdict;
@@ -124,7 +129,7 @@ static int check_shape(const struct sandbox *sb, struct err *e)
 		{"disk_mb", v->disk_mb, m->disk_mb},
 	};
 
-	for (size_t i = sb->is_disk_only ? 2 : 0; i < ARRAY_LEN(sizes); i++)
+	for (size_t i = step_is_fork(sb) ? 0 : 2; i < ARRAY_LEN(sizes); i++)
 		if (sizes[i].want != sizes[i].have)
 			return err_set(e, ERR_INVALID, "%s: the snapshot has %llu, and that can't be changed",
 				       sizes[i].field, (unsigned long long)sizes[i].have);
@@ -161,9 +166,10 @@ int step_run_promise(struct plan *p, struct err *e)
 	sb->promised_mb = sb->verdict.memory_mb;
 	g->usage.memory_promised_mb += sb->promised_mb;
 	choose_set(sb);
-	if (sb->set && !sb->is_disk_only) {
-		sb->path = "fork";
+	if (step_is_fork(sb) || step_brings_files(sb))
 		sb->parent = sb->set->m.id;
+	if (step_is_fork(sb)) {
+		sb->path = "fork";
 		sb->generation = sb->set->m.generation + 1;
 	}
 	plan_next(p);
@@ -284,7 +290,7 @@ int step_run_load(struct plan *p, struct err *e)
 {
 	struct sandbox *sb = step_sandbox(p);
 
-	if (!step_is_fork(sb)) {
+	if (!step_is_fork(sb) && !step_brings_files(sb)) {
 		plan_next(p);
 		return 0;
 	}

@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <openssl/crypto.h>
 #include <openssl/evp.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,9 +29,21 @@
 #include "sys/fd.h"
 
 #define MEMORY	 "memory"
+#define FILES	 "files"
 #define STATE	 "state"
 #define MANIFEST "manifest"
 #define PURPOSE	 "hotcell memory 1"
+
+/* A process sandbox has no memory of its own; what its set has is the files. */
+static bool is_files(const struct snap_manifest *m)
+{
+	return strcmp(m->driver, "process") == 0;
+}
+
+static const char *memory_name(const struct snap_manifest *m)
+{
+	return is_files(m) ? FILES : MEMORY;
+}
 
 static int sum_of(const void *p, size_t n, unsigned char ret[SNAP_SUM], struct err *e)
 {
@@ -83,11 +96,11 @@ static int save_memory(struct save *s, int memory_fd, struct err *e)
 	if (r < 0)
 		return r;
 	if (!s->m.memory_size || s->m.memory_size % MEMORY_PAGE)
-		return err_set(e, ERR_INVALID, "a machine's memory is not whole pages");
+		return err_set(e, ERR_INVALID, "the %s of a snapshot is not whole pages", memory_name(&s->m));
 	r = sys_random(s->m.memory_salt, SNAP_SALT);
 	if (r < 0)
 		return err_sys(e, r, "get random bytes");
-	r = fd = new_file(s, MEMORY, e);
+	r = fd = new_file(s, memory_name(&s->m), e);
 	if (r >= 0)
 		r = key_derive(&s->key, PURPOSE, s->m.memory_salt, SNAP_SALT, &k, e);
 	if (r < 0)
@@ -98,7 +111,7 @@ static int save_memory(struct save *s, int memory_fd, struct err *e)
 		return r;
 	s->m.memory_bytes = sum.bytes;
 	memcpy(s->m.memory_tag, sum.tag, SNAP_TAG);
-	return sync_file(fd, MEMORY, e);
+	return sync_file(fd, memory_name(&s->m), e);
 }
 
 /* All @n bytes from the start; *ret is to be freed. @what: in messages. */
@@ -188,7 +201,7 @@ static int save_files(struct save *s, int memory_fd, int device_state_fd, const 
 
 	if (memory_fd >= 0)
 		r = save_memory(s, memory_fd, e);
-	if (r == 0 && memory_fd >= 0)
+	if (r == 0 && memory_fd >= 0 && !is_files(&s->m))
 		r = save_state(s, device_state_fd, e);
 	if (r == 0)
 		r = save_layers(s, layers_from, e);
@@ -392,7 +405,7 @@ static int load_memory(int folder, const struct key *k, const struct snap_manife
 	AUTO_CLOSE int from = -1, to = -1;
 	struct memory_sum sum;
 	struct key mine;
-	int r = open_part(folder, MEMORY, m->memory_size, &from, e);
+	int r = open_part(folder, memory_name(m), m->memory_size, &from, e);
 
 	if (r == 0)
 		r = to = new_memfd("hotcell-memory", e);
@@ -405,7 +418,7 @@ static int load_memory(int folder, const struct key *k, const struct snap_manife
 	if (r < 0)
 		return r;
 	if (sum.bytes != m->memory_bytes || CRYPTO_memcmp(sum.tag, m->memory_tag, SNAP_TAG) != 0)
-		return err_set(e, ERR_INVALID, "its memory is damaged");
+		return err_set(e, ERR_INVALID, "its %s is damaged", is_files(m) ? "archive of files" : MEMORY);
 	r = seal(to, e);
 	if (r == 0)
 		*ret = take_fd(&to);
@@ -452,7 +465,7 @@ int snap_load(int state_fd, const struct id *id, struct snap_set *ret, struct er
 
 	if (r == 0 && s.manifest.memory_size) {
 		r = load_memory(folder, &k, &s.manifest, &s.memory_fd, e);
-		if (r == 0)
+		if (r == 0 && !is_files(&s.manifest))
 			r = load_state(folder, &s.manifest, &s.state_fd, e);
 		if (r < 0)
 			r = unusable(id, &s.manifest, r, e);

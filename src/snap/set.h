@@ -3,12 +3,15 @@
  *
  *	{state}/snapshots/<id>/memory		sparse: pages that are not all zero, at their addresses
  *	{state}/snapshots/<id>/state		what the monitor says of its devices
+ *	{state}/snapshots/<id>/files		instead of both, of a process sandbox: a stream of its files
  *	{state}/snapshots/<id>/layer-N		the disk: hard links, see snap/layers.h
  *	{state}/snapshots/<id>/manifest		what it is, sums of the above, and a MAC over all that
  *	{state}/db/node.key			32 random bytes, made at first use; keys the MAC
  *
  * A snapshot, a template and the memory of a paused sandbox are the same thing. A
  * pause set has the sandbox's id and no layers of its own: the sandbox still has them.
+ * A set whose driver is "process" has files where others have memory; they are kept, sealed
+ * and verified alike, and below "memory" means them. It has no state and no layers.
  *
  * SET-1 A set is there only when everything in it was synced: it is made in
  *	 "<id>.new" and renamed. What a death leaves goes with snap_sweep().
@@ -68,7 +71,7 @@ struct snap_manifest {
  * snap_save() - write a set
  * @m:			what it is; sizes and sums are set on success
  * @memory_fd:		memory file of the machine, sealed or at rest; -1: no memory (and no state): a disk alone
- * @device_state_fd:	device state, from its start to its end
+ * @device_state_fd:	device state, from its start to its end; -1 with files
  * @layers_from:	"sandboxes/<id>" or "snapshots/<id>": its layers 0 to m->layers - 1 are linked
  *			in; NULL: none, those of the sandbox m->id are synced where they are (a pause)
  *

@@ -278,6 +278,32 @@ static void refused(int s, int code, const char *word)
 	assert_int_equal(set.memory_fd, -1);
 }
 
+/* Of a process sandbox: one part more than the manifest, as well sealed and verified as memory. */
+static void files_are_a_set_too(void **state)
+{
+	struct snap_manifest m = manifest(&A, "snapshot");
+	AUTO_CLOSE int files = memory_new();
+	struct snap_set set = SNAP_SET_INIT;
+	struct err e = ERR_INIT;
+	int s = state_new();
+
+	T_UNUSED(state);
+	strcpy(m.driver, "process");
+	assert_int_equal(snap_save(s, &m, files, -1, NULL, &e), 0);
+	assert_int_equal(entries(s, SET_A), 2);
+	assert_int_equal(snap_load(s, &A, &set, &e), 0);
+	same_bytes(files, set.memory_fd, MEMORY);
+	is_sealed(set.memory_fd);
+	assert_int_equal(set.state_fd, -1);
+	snap_set_close(&set);
+	flip(s, SET_A "/files", 17, 0x40);
+	assert_int_equal(snap_load(s, &A, &set, &e), -ERR_INVALID);
+	assert_non_null(strstr(e.text, "its archive of files is damaged"));
+	assert_non_null(strstr(e.text, "hotcell snapshot rm"));
+	assert_null(strstr(e.text, "--disk-only"));
+	state_free(s);
+}
+
 static void damaged_memory_is_refused(void **state)
 {
 	static const uint64_t at[] = {0, 17, PAGE - 1, /* a hole: */ 2 * MEMORY_CHUNK + 5, 5 * MEMORY_CHUNK,
@@ -680,10 +706,9 @@ static void a_full_disk_leaves_nothing(void **state)
 }
 
 T_MAIN(T(comes_back), T(a_disk_comes_out_of_a_set), T(a_pause_leaves_the_disk_where_it_is),
-       T(a_disk_alone_is_a_set_too), T(odd_values_are_refused), T(damaged_memory_is_refused),
-       T(moved_memory_is_refused), T(damaged_state_is_refused), T(a_damaged_manifest_is_refused),
-       T(cut_and_missing_parts_are_refused), T(a_foreign_set_is_refused), T(a_renamed_set_is_refused),
-       T(a_newer_format_is_refused), T(lists_good_and_bad), T(is_removed_and_swept),
-       T(a_failed_save_leaves_nothing), T(a_failed_load_gives_nothing),
-       T(a_failed_removal_is_finished_later), T(a_death_at_any_call_leaves_all_or_nothing),
-       T(a_full_disk_leaves_nothing))
+       T(a_disk_alone_is_a_set_too), T(files_are_a_set_too), T(odd_values_are_refused),
+       T(damaged_memory_is_refused), T(moved_memory_is_refused), T(damaged_state_is_refused),
+       T(a_damaged_manifest_is_refused), T(cut_and_missing_parts_are_refused), T(a_foreign_set_is_refused),
+       T(a_renamed_set_is_refused), T(a_newer_format_is_refused), T(lists_good_and_bad), T(is_removed_and_swept),
+       T(a_failed_save_leaves_nothing), T(a_failed_load_gives_nothing), T(a_failed_removal_is_finished_later),
+       T(a_death_at_any_call_leaves_all_or_nothing), T(a_full_disk_leaves_nothing))
