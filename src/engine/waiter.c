@@ -118,8 +118,8 @@ void waiters_ready(struct sandbox *sb)
 		bool holds = w->kind == WAIT_HOLD ||
 			     (w->kind == WAIT_READY && sb->ephemeral && !w->ended);
 
-		if (w->kind == WAIT_GONE)
-			continue;
+		if (w->kind == WAIT_GONE || stream_is_replied(w->stream))
+			continue; /* a holder was told when it was made; now it was paused and goes on */
 		waiter_reply(w, holds);
 		if (holds)
 			w->kind = WAIT_HOLD;
