@@ -25,5 +25,6 @@ test_example() { suite_example; }
 test_code() { suite_code; }
 test_code_results() { suite_code_results; }
 test_code_ends() { suite_code_ends; }
+test_pool() { host; suite_pool boot; }
 
 run_tests

@@ -513,3 +513,68 @@ echo $PWD $n ${m[k]}; (exit 3)'
 	runs 0 5 --language shell 'echo $n'
 	done_with
 }
+
+# ---- pools ----
+
+# pool_is FIELD VALUE - of the only pool
+pool_is() {
+	hotcell pool list --json >"$SCRATCH/pool" && same "$2" "$(json "$SCRATCH/pool" "d['$1']")" "$1"
+}
+
+# pool_is_full N - N spares are ready, none is being made
+pool_is_full() {
+	(pool_is ready "$1" && pool_is filling 0) >/dev/null
+}
+
+# spare_pids - host processes of machines that no sandbox in the list has
+spare_pids() {
+	hotcell list --json | sed 's/^{"id":"\([0-9a-f]*\)".*/\1/' >"$SCRATCH/taken"
+	sed -n 's/.* id=\([0-9a-f]*\) state=running pid=\([0-9]*\)$/\1 \2/p' "$HOTCELL_RUN/keeper.log" |
+		grep -vFf "$SCRATCH/taken" | while read -r _ pid; do
+		is_dead "$pid" || echo "$pid"
+	done
+}
+
+# create_from WHERE NAME OPTION... - hotcell create NAME, which came from there
+create_from() {
+	where=$1 name=$2
+	shift 2
+	status 0 hotcell create --isolation "$ISOLATION" --name "$name" --json "$@"
+	same "$where" "$(json "$OUT" 'd["path"]')" "how $name was made"
+	same "$name" "$(hotcell exec "$name" -- hostname)" "host name of $name"
+}
+
+# suite_pool LONGER - on a host; what a create that finds no spare does instead
+suite_pool() {
+	refuses 4 'there is no image nonesuch' pool set nonesuch --size 1 --isolation "$ISOLATION"
+	refuses 2 '--size or --prestarted' pool set base --isolation "$ISOLATION"
+	status 0 hotcell pool set base --size 2 --isolation "$ISOLATION"
+	eventually 120 pool_is_full 2
+	same "" "$(hotcell list --json)" "spares in the list"
+	create_from pool one --env COLOR=red
+	same red "$(hotcell exec one -- sh -c 'echo $COLOR')" "environment"
+	eventually 120 pool_is_full 2
+	create_from pool two
+	same "" "$(hotcell exec two -- sh -c 'echo $COLOR')" "environment of another one"
+	[ "$(hotcell exec one -- cat /etc/machine-id)" != "$(hotcell exec two -- cat /etc/machine-id)" ] ||
+		fail "two machines have one machine id"
+	eventually 120 pool_is_full 2
+	status 0 hotcell run --isolation "$ISOLATION" -- echo ran
+	same ran "$(cat "$OUT")" "what it printed"
+	pool_is hits 3
+	# spares that don't answer are thrown away, and the create succeeds all the same
+	eventually 120 pool_is_full 2
+	spare_pids >"$SCRATCH/spares"
+	same 2 "$(wc -l <"$SCRATCH/spares")" "processes of spares"
+	xargs kill -STOP <"$SCRATCH/spares"
+	create_from "$1" three
+	eventually 120 pool_is_full 2
+	# the daemon's death: what was taken stays, spares are made again
+	kill -KILL "$(pid_of hotcelld)"
+	eventually 120 pool_is_full 2
+	same one "$(hotcell exec one -- hostname)" "host name after the daemon's death"
+	create_from pool four
+	status 0 hotcell pool rm base --isolation "$ISOLATION"
+	same "" "$(hotcell pool list --json)" "pools"
+	done_with
+}

@@ -223,4 +223,31 @@ test_walls_without() {
 	done_with
 }
 
+test_pool() { hot; suite_pool fork; }
+
+# Ready forks, empty shells, and a template that is built again under them.
+test_pool_of_forks() {
+	hot
+	refuses 9 'has no state to load' pool set base --prestarted 1 --isolation process
+	status 0 hotcell pool set base --size 1 --prestarted 1
+	eventually 120 pool_is_full 1
+	eventually 120 pool_is shells 1
+	status 0 hotcell create --name a
+	status 0 hotcell create --name b
+	same 'pool prestarted' "$(path_of a) $(path_of b)" "how they were made"
+	eventually 120 pool_is_full 1
+	for name in a b; do
+		same "$name" "$(hotcell exec "$name" -- hostname)" "host name"
+		hotcell exec "$name" -- sh -c 'cat /proc/sys/kernel/random/boot_id /etc/machine-id; head -c 16 /dev/urandom | od -An -tx1' >>"$SCRATCH/values"
+		hotcell code run "$name" 'import random; random.random()' >>"$SCRATCH/values"
+	done
+	same "" "$(sort "$SCRATCH/values" | uniq -d)" "values that two of them share"
+	status 0 hotcell template build base
+	eventually 120 pool_is_full 1
+	status 0 hotcell create --name c
+	same pool "$(path_of c)" "how c was made"
+	status 0 hotcell pool rm base
+	done_with
+}
+
 run_tests
