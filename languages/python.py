@@ -299,17 +299,23 @@ def serve():
             if State.cell < 2 or not select.select([link], [], [], 1.0)[0]:
                 State.found = generators()
 
+    def refresh(generator):
+        random.Random.seed(generator, int.from_bytes(os.urandom(32), "little"))  # a number goes in without a hash
+
     def reseed():
         """Everything in this process that makes numbers nobody should guess starts from new ones."""
-        numpy = sys.modules.get("numpy.random")
-        random.seed(os.urandom(32))
+        numpy, shared = sys.modules.get("numpy.random"), getattr(random, "_inst", None)
+        if shared:
+            refresh(shared)
         if numpy:
             numpy.seed(struct.unpack("<8I", os.urandom(32)))
         if "_ssl" in sys.modules:
             sys.modules["_ssl"].RAND_add(os.urandom(32), 32.0)
         for x in State.found if State.found is not None and alone() else generators():
+            if x is shared:
+                continue
             if isinstance(x, random.Random):
-                random.Random.seed(x, os.urandom(32))
+                refresh(x)
             elif isinstance(x, numpy.BitGenerator):
                 x.state = type(x)().state
             else:  # with the bits, it forgets the half of a pair of normal numbers it has kept

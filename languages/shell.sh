@@ -83,13 +83,8 @@ while __hc_read 1; do
 		;;
 	2)
 		RANDOM=$SRANDOM
-		__hc_nonce=
-		for ((__hc_i = 0; __hc_i < 16; __hc_i++)); do
-			__hc_read 1 || break 2
-			printf -v __hc_byte '\\x%02x' "$__hc_number"
-			__hc_nonce+=$__hc_byte
-		done
-		__hc_frame 7 16 "$__hc_nonce"
+		__hc_text "$__hc_number" || break
+		__hc_frame 7 16 "$__hc_source"
 		;;
 	esac
 done

@@ -162,6 +162,7 @@ static void reaper_gone(struct agent *a)
 	(void)umount2("/proc", MNT_DETACH);
 	if (reaper_start(&a->reaper, a->c.proc_fd, false, &e) < 0)
 		log_line(&a->log, "%s: no program can be started", e.text);
+	identity_cover(&a->identity, &a->log);
 }
 
 static void on_child(struct loop_io *io, unsigned events)
@@ -244,6 +245,7 @@ int agent_new(struct loop *l, const struct agent_config *c, struct agent **ret, 
 	a->children_fd = -1;
 	log_init(&a->log, c->log_fd, c->is_machine);
 	sinks_init(&a->sinks, l);
+	identity_init(&a->identity, l, c->proc_fd);
 	make_sessions(a);
 	/* Ending the workload means signals to everybody but process 1. */
 	r = getpid() == 1 ? 0 : err_set(e, ERR_CONFLICT, "the agent must be process 1 of a namespace");
@@ -253,6 +255,8 @@ int agent_new(struct loop *l, const struct agent_config *c, struct agent **ret, 
 		r = reaper_start(&a->reaper, c->proc_fd, !c->is_machine, e);
 	if (r == 0 && !c->is_machine)
 		r = confine(a, e);
+	else if (r == 0)
+		identity_cover(&a->identity, &a->log);
 	if (r < 0) {
 		(void)agent_free(a);
 		return r;
@@ -269,6 +273,7 @@ struct agent *agent_free(struct agent *a)
 	if (a->reaper.pid) /* else nothing was started, and we may not even be process 1 */
 		(void)kill(-1, SIGKILL);
 	freeze_drop(a);
+	identity_deinit(&a->identity);
 	a->link = link_free(a->link);
 	loop_timer_cancel(a->loop, &a->reopen);
 	loop_timer_cancel(a->loop, &a->killing);

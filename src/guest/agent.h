@@ -9,6 +9,7 @@
 #include "guest/cgroup.h"
 #include "guest/env.h"
 #include "guest/freeze.h"
+#include "guest/identity.h"
 #include "guest/log.h"
 #include "guest/passwd.h"
 #include "guest/reaper.h"
@@ -54,12 +55,14 @@ struct agent {
 	int children_fd;
 	uint64_t generation;
 	struct freeze freeze;
+	struct identity identity;
 	unsigned watches; /* open file watches */
 	enum agent_end end;
 	/* from guest.setup */
 	char default_user[PASSWD_NAME_MAX + 1];
 	char *env; /* env_len bytes: entries, each with its NUL */
 	size_t env_len;
+	uint64_t pids_max; /* 0: as the kernel has it */
 	struct stream *setup_call; /* of a copy: waits for the interpreters */
 	/* guest/shutdown.c */
 	struct loop_timer killing;

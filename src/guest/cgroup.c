@@ -167,6 +167,32 @@ int cgroup_kill(struct cgroup *cg)
 	return fd < 0 ? fd : sys_write_full(fd, "1", 1);
 }
 
+int cgroup_freeze(int dir_fd, bool on)
+{
+	AUTO_CLOSE int fd = sys_openat(dir_fd, "cgroup.freeze", O_WRONLY, 0);
+
+	return fd < 0 ? fd : sys_write_full(fd, on ? "1" : "0", 1);
+}
+
+bool cgroup_is_frozen(int dir_fd)
+{
+	return number_in(dir_fd, "cgroup.events", "frozen") == 1;
+}
+
+bool cgroup_is_empty(int dir_fd)
+{
+	return number_in(dir_fd, "cgroup.events", "populated") == 0;
+}
+
+bool cgroup_has_only(const struct cgroup *cg, pid_t pid)
+{
+	char threads[64], wanted[32];
+
+	(void)snprintf(wanted, sizeof(wanted), "%d\n", (int)pid);
+	return sys_read_file(cg->fd, "cgroup.threads", threads, sizeof(threads)) > 0 &&
+	       strcmp(threads, wanted) == 0 && number_in(cg->fd, "cgroup.stat", "nr_descendants") == 0;
+}
+
 uint64_t cgroup_cpu_us(struct cgroup *cg)
 {
 	cg->cpu_seen_us = number_in(cg->fd, "cpu.stat", "usage_usec");

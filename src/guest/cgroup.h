@@ -12,6 +12,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 struct err;
 
@@ -41,6 +42,10 @@ void cgroups_deinit(struct cgroups *all);
 int cgroup_take(struct cgroups *all, struct cgroup **ret, struct err *e); /* NULL: no cgroups here */
 void cgroup_give(struct cgroups *all, struct cgroup *cg); /* back; NULL: fine */
 int cgroup_kill(struct cgroup *cg); /* every process in it, at once; -errno */
+int cgroup_freeze(int dir_fd, bool on); /* what is in it stands still soon; -errno */
+bool cgroup_is_frozen(int dir_fd);
+bool cgroup_is_empty(int dir_fd); /* nothing lives in it or below */
+bool cgroup_has_only(const struct cgroup *cg, pid_t pid); /* one process of one thread, and no cgroup below */
 uint64_t cgroup_cpu_us(struct cgroup *cg); /* since cgroup_take() */
 
 /* Processes the kernel killed for memory in all sessions so far; 0 where nobody counts. */

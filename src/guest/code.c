@@ -6,7 +6,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <sys/wait.h>
 #include <unistd.h>
 #include "base/err.h"
@@ -19,7 +18,7 @@
 #include "sys/fd.h"
 #include "sys/sock.h"
 
-enum { MESSAGE_MAX = LIMIT_TEXT_MEDIUM, HUNT_ROUNDS = 100, RESEED_SIGNAL = SIGUSR2 };
+enum { MESSAGE_MAX = LIMIT_TEXT_MEDIUM, HUNT_ROUNDS = 100 };
 static const uint64_t HUNT_PAUSE_NS = 20 * NS_PER_MS;
 static const uint64_t HUNT_BASE = (uint64_t)1 << 62; /* marks of contexts, far from those of sessions */
 
@@ -54,8 +53,6 @@ struct codes *codes_free(struct codes *all)
 	}
 	while (!list_empty(&all->runs))
 		code_run_free(LIST_ENTRY(all->runs.next, struct code_run, link));
-	loop_timer_cancel(all->agent->loop, &all->deadline);
-	loop_call_cancel(all->agent->loop, &all->tell);
 	free(all);
 	return NULL;
 }
@@ -152,6 +149,7 @@ void code_free(struct code *c)
 		stream_fail(c->opening, &(struct err){ERR_GONE, "the context was closed"});
 	loop_timer_cancel(loop_of(c), &c->starting);
 	loop_timer_cancel(loop_of(c), &c->timeout);
+	loop_timer_cancel(loop_of(c), &c->renewal);
 	loop_timer_cancel(loop_of(c), &c->hunt);
 	code_talk_close(c);
 	cgroup_give(&all->agent->cgroups, c->cgroup);
@@ -200,6 +198,7 @@ void code_kill(struct code *c, const char *word, const char *fmt, ...)
 		return;
 	loop_timer_cancel(loop_of(c), &c->starting);
 	loop_timer_cancel(loop_of(c), &c->timeout);
+	loop_timer_cancel(loop_of(c), &c->renewal);
 	c->state = CODE_DYING;
 	c->end_word = word;
 	str_clear(&c->end_message);
@@ -246,7 +245,7 @@ void code_gone(struct code *c)
 
 	loop_timer_cancel(loop_of(c), &c->starting);
 	c->state = CODE_DYING;
-	if (c->proto.reseeding)
+	if (c->proto.reseeding || c->is_awaited)
 		code_proven(c);
 	tell_end(c);
 	code_talk_close(c);
@@ -441,7 +440,8 @@ int code_launch(struct code *c, struct err *e)
 	}
 	loop_timer_cancel(l, &c->hunt);
 	c->hunts = 0;
-	c->reaped = false;
+	c->reaped = c->is_alone = c->is_stale = c->is_held = false;
+	c->stale_proofs = 0;
 	c->inner_pid = 0;
 	c->end_word = NULL;
 	str_clear(&c->end_message);
@@ -463,85 +463,4 @@ void code_ready(struct code *c)
 	}
 	if (c->run)
 		code_run_begin(c);
-}
-
-/* ---- after a fork ---- */
-
-static void on_told(struct loop_call *call)
-{
-	struct codes *all = CONTAINER_OF(call, struct codes, tell);
-
-	all->done(all->arg, all->proofs);
-}
-
-static void maybe_tell(struct codes *all)
-{
-	if (all->reseeding)
-		return;
-	loop_timer_cancel(all->agent->loop, &all->deadline);
-	loop_defer(all->agent->loop, &all->tell, on_told);
-}
-
-void code_proven(struct code *c)
-{
-	c->proto.reseeding = false;
-	if (c->all->reseeding && --c->all->reseeding == 0)
-		maybe_tell(c->all);
-	if (c->state == CODE_IDLE && c->run) /* it came meanwhile */
-		code_run_begin(c);
-}
-
-static void on_deadline(struct loop_timer *t)
-{
-	struct codes *all = CONTAINER_OF(t, struct codes, deadline);
-
-	for (size_t i = 0; i < LIMIT_CONTEXTS; i++) {
-		struct code *c = all->table[i];
-
-		if (!c || !c->proto.reseeding)
-			continue;
-		code_kill(c, "ended", "the interpreter did not renew its randomness after a fork: it was killed");
-		code_proven(c); /* CODE-5: not counted, and not there any more */
-	}
-}
-
-static void renew(struct code *c)
-{
-	switch (c->state) {
-	case CODE_STARTING: /* between reading old randomness and saying so: nobody could tell */
-		code_kill(c, "ended", "it was starting when the sandbox was forked");
-		break;
-	case CODE_BUSY: (void)kill(c->pid, RESEED_SIGNAL); break;
-	case CODE_IDLE:
-		if (getrandom(c->nonce, sizeof(c->nonce), 0) != sizeof(c->nonce)) {
-			code_kill(c, "ended", "no randomness to renew its own with");
-			break;
-		}
-		c->proto.reseeding = true;
-		c->all->reseeding++;
-		code_order(c, CODE_RESEED, c->nonce, sizeof(c->nonce));
-		break;
-	default: break;
-	}
-}
-
-void code_reseed(struct codes *all, void (*thaw)(void *arg, struct cgroup *cg),
-		 void (*done)(void *arg, unsigned proofs), void *arg)
-{
-	struct loop *l = all->agent->loop;
-
-	all->done = done;
-	all->arg = arg;
-	all->proofs = all->reseeding = 0;
-	for (size_t i = 0; i < LIMIT_CONTEXTS; i++) {
-		struct code *c = all->table[i];
-
-		if (!c || c->state == CODE_ENDED)
-			continue;
-		c->warm = true;
-		renew(c);
-		thaw(arg, c->cgroup);
-	}
-	loop_timer_set(l, &all->deadline, loop_now(l) + CODE_RESEED_NS, on_deadline);
-	maybe_tell(all);
 }

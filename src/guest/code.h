@@ -15,8 +15,11 @@
  *	  read and forgotten.
  * CODE-4 The harness is hostile. A frame that is malformed, too long or out of turn
  *	  kills the interpreter and ends nothing else.
- * CODE-5 After a fork an interpreter proves that it drew new randomness, or it is
- *	  killed. One that ended starts anew when it is used next, with the same number.
+ * CODE-5 After a fork an interpreter proves that it drew new randomness before it runs
+ *	  any source, or it is killed. One that waits for source and has nothing else in
+ *	  its cgroup does not go on before it is used; the others prove before the
+ *	  workload goes on. One that ended starts anew when it is used next, with the
+ *	  same number.
  *
  * CODE_STARTING  the process exists, the harness has not said READY
  * CODE_IDLE      waits for source
@@ -40,7 +43,8 @@ struct rec_code_context;
 
 static const uint64_t CODE_START_NS = 30 * NS_PER_S;  /* from exec to READY */
 static const uint64_t CODE_GRACE_NS = 2 * NS_PER_S;   /* from a timeout's interrupt to the kill */
-static const uint64_t CODE_RESEED_NS = 2 * NS_PER_S;  /* from a fork to the last proof */
+static const uint64_t CODE_RESEED_NS = 2 * NS_PER_S;  /* from a fork to the last proof that it waits for */
+static const uint64_t CODE_RENEW_NS = 30 * NS_PER_S;  /* from a use to the proof of one that was held */
 
 /* One per agent. Sources, timers and cgroups are the agent's. */
 struct codes *codes_new(struct agent *a);
@@ -55,12 +59,20 @@ bool code_next(const struct codes *all, uint64_t after, struct rec_code_context 
 
 /*
  * code_reseed() - after a fork, before anything else of the workload runs
- * @thaw:	lets the processes of one context go on; called for each, @cg NULL where
- *		this host gives no cgroups. Busy ones have their signal pending by then.
- * @done:	once, later, from the loop: every idle interpreter has proven or is killed.
+ * @done:	once, now or later: every interpreter that goes on has proven or is killed.
  *		@proofs: how many proved.
  *
  * Every context that is there now counts as warm from here on. One at a time.
  */
-void code_reseed(struct codes *all, void (*thaw)(void *arg, struct cgroup *cg),
-		 void (*done)(void *arg, unsigned proofs), void *arg);
+void code_reseed(struct codes *all, void (*done)(void *arg, unsigned proofs), void *arg);
+/* The kernel's pool is new: nothing runs on the randomness of before. */
+void codes_stale(struct codes *all);
+
+/*
+ * For guest/freeze.c: every context stands still; is that so by now; all that are not held go on.
+ * Between the first and the last no run's time runs out (FREEZE-3).
+ */
+int codes_freeze(struct codes *all, struct err *e);
+bool codes_stand_still(struct codes *all); /* if so, it is known who is alone */
+void codes_thaw(struct codes *all);
+bool codes_have_group(const struct codes *all, const char *name); /* a cgroup of theirs */

@@ -141,8 +141,8 @@ void code_run_call(struct agent *a, struct stream *s, const void *rec)
 	}
 	c->run = code_run_new(a->codes, s, rq);
 	c->run->code = c;
-	if (c->state == CODE_IDLE && !c->proto.reseeding)
-		code_run_begin(c);
+	if (c->state == CODE_IDLE)
+		code_go(c);
 }
 
 /* ---- code.interrupt, code.close ---- */

@@ -59,10 +59,16 @@ struct code {
 
 	struct code_run *run;	/* NULL: none */
 	struct stream *opening; /* waits for READY */
-	struct loop_timer starting, timeout, hunt;
+	struct loop_timer starting, timeout, renewal, hunt;
+	uint64_t timeout_left_ns, renewal_left_ns; /* while the workload stands still; 0: none */
 	unsigned hunts;
 	uint64_t runs;
 	unsigned char nonce[CODE_NONCE];
+	unsigned stale_proofs; /* still to come, from before a fork: they prove nothing */
+	bool is_alone;	 /* when the workload stood still last: nothing but its one thread, which waited for source */
+	bool is_stale;	 /* must renew its randomness before it runs anything */
+	bool is_held;	 /* stands still until then */
+	bool is_awaited; /* code_reseed() is not over without it */
 	bool warm, was_ready, reaped, closing, restarting;
 	int status;	       /* as waitpid says, once reaped */
 	const char *end_word;  /* code_end.status when it is killed; NULL: by itself */
@@ -75,9 +81,7 @@ struct codes {
 	struct list runs;
 	uint64_t last;
 	/* code_reseed() */
-	unsigned reseeding, proofs;
-	struct loop_timer deadline;
-	struct loop_call tell;
+	unsigned awaited, proofs;
 	void (*done)(void *arg, unsigned proofs);
 	void *arg;
 };
@@ -89,6 +93,7 @@ void code_free(struct code *c);
 void code_info(const struct code *c, struct rec_code_context *ret);
 int code_launch(struct code *c, struct err *e);
 void code_ready(struct code *c); /* the harness says so */
+void code_go(struct code *c);	 /* it is idle and has a run: begin, or renew its randomness first */
 void code_close(struct code *c); /* nobody sees it any more; freed when its processes are gone */
 /* @word: code_end.status of what runs; the text is for people. Not alive: nothing. */
 [[gnu::format(printf, 3, 4)]] void code_kill(struct code *c, const char *word, const char *fmt, ...);

@@ -177,6 +177,11 @@ static void on_end(struct code *c, const struct code_frame *f)
 
 static void on_reseeded(struct code *c, const struct code_frame *f)
 {
+	if (c->stale_proofs) {
+		c->stale_proofs--;
+		c->proto.reseeding = true;
+		return;
+	}
 	if (memcmp(f->body.p, c->nonce, CODE_NONCE) != 0)
 		code_kill(c, "ended", "the interpreter's proof of new randomness was not one");
 	else

@@ -1,86 +1,113 @@
 /* guest/freeze.c - the freezer of every group below the workload's */
 #include "guest/freeze.h"
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
-#include <stdio.h>
-#include <string.h>
-#include <unistd.h>
+#include <stdlib.h>
 #include "base/err.h"
 #include "base/macro.h"
+#include "base/mem.h"
 #include "guest/agent.h"
+#include "guest/code.h"
+#include "guest/session.h"
 #include "loop/link.h"
 #include "sys/fd.h"
+#include "wire/gen/limits.h"
 #include "wire/gen/records.h"
 
-enum { TIMEOUT_MS = 100, POLL_US = 500, EVENTS_MAX = 512 };
+enum { TIMEOUT_MS = 100, POLL_US = 500, GROUPS_MAX = LIMIT_SESSIONS + LIMIT_CONTEXTS + 64 };
 
-/* Call @each with every group of the workload; false from it ends the walk. */
-static bool each_group(const struct agent *a, bool (*each)(int group_fd))
+/* Those with nobody in them are left alone: what is started in one later must run. */
+static int look_at(struct agent *a, const char *name, struct err *e)
+{
+	struct freeze *f = &a->freeze;
+	AUTO_CLOSE int fd = -1;
+	int r;
+
+	if (codes_have_group(a->codes, name))
+		return 0;
+	fd = sys_openat(a->cgroups.root_fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+	if (fd < 0 || cgroup_is_empty(fd)) /* what went away was empty, too */
+		return 0;
+	if (f->n_groups == GROUPS_MAX)
+		return err_set(e, ERR_LIMIT, "more than %d cgroups of the workload to stop", GROUPS_MAX);
+	r = cgroup_freeze(fd, true);
+	f->groups[f->n_groups++] = take_fd(&fd);
+	return r < 0 ? err_sys(e, r, "stop the workload") : 0;
+}
+
+static int freeze_all(struct agent *a, struct err *e)
 {
 	int fd = sys_open_beneath(a->cgroups.root_fd, ".", O_RDONLY | O_DIRECTORY, 0);
 	DIR *d = fd < 0 ? NULL : fdopendir(fd);
-	bool all = d != NULL;
 	struct dirent *entry;
+	int r;
 
-	if (!d)
+	if (!d) {
 		(void)sys_close(fd);
-	while (all && (entry = readdir(d))) {
-		AUTO_CLOSE int group = -1;
-
-		if (entry->d_type != DT_DIR || entry->d_name[0] == '.')
-			continue;
-		group = sys_openat(a->cgroups.root_fd, entry->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
-		all = group < 0 || each(group); /* one that went away has nothing in it */
+		return err_set(e, ERR_INTERNAL, "the workload's cgroups can't be listed");
 	}
-	if (d)
-		(void)closedir(d);
-	return all;
+	a->freeze.groups = mem_new(GROUPS_MAX * sizeof(*a->freeze.groups));
+	r = codes_freeze(a->codes, e);
+	while (r == 0 && (entry = readdir(d)))
+		if (entry->d_type == DT_DIR && entry->d_name[0] != '.')
+			r = look_at(a, entry->d_name, e);
+	(void)closedir(d);
+	return r;
 }
 
-static bool freeze_one(int group)
+static bool all_stand_still(const struct agent *a)
 {
-	return sys_write_file(group, "cgroup.freeze", "1") == 0;
+	const struct freeze *f = &a->freeze;
+
+	for (size_t i = 0; i < f->n_groups; i++)
+		if (!cgroup_is_frozen(f->groups[i]))
+			return false;
+	return codes_stand_still(a->codes);
 }
 
-static bool thaw_one(int group)
+static void drop_groups(struct freeze *f)
 {
-	(void)sys_write_file(group, "cgroup.freeze", "0");
-	return true;
+	while (f->n_groups)
+		(void)sys_close(f->groups[--f->n_groups]);
+	free(take_ptr(&f->groups));
 }
 
-static bool is_frozen(int group)
+uint64_t freeze_timer(struct loop *l, struct loop_timer *t)
 {
-	char text[EVENTS_MAX];
+	uint64_t left_ns = t->place ? MAX(t->at_ns, loop_now(l) + 1) - loop_now(l) : 0;
 
-	return sys_read_file(group, "cgroup.events", text, sizeof(text)) >= 0 && strstr(text, "frozen 1");
+	loop_timer_cancel(l, t);
+	return left_ns;
 }
 
-void freeze_thaw_group(void *agent, struct cgroup *cg)
+void freeze_timer_go_on(struct loop *l, struct loop_timer *t, uint64_t left_ns)
 {
-	(void)agent;
-	if (cg)
-		(void)thaw_one(cg->fd);
+	if (left_ns)
+		loop_timer_set(l, t, loop_now(l) + left_ns, t->cb);
 }
 
 void freeze_thaw_all(struct agent *a)
 {
-	if (!a->freeze.is_frozen)
+	struct freeze *f = &a->freeze;
+
+	if (!f->is_frozen)
 		return;
-	a->freeze.is_frozen = false;
-	loop_timer_cancel(a->loop, &a->freeze.poll);
-	(void)each_group(a, thaw_one);
+	f->is_frozen = false;
+	loop_timer_cancel(a->loop, &f->poll);
+	for (size_t i = 0; i < f->n_groups; i++)
+		(void)cgroup_freeze(f->groups[i], false);
+	drop_groups(f);
+	codes_thaw(a->codes);
+	sessions_go_on(a->sessions);
 }
 
-static void fail(struct agent *a, int code, const char *what)
+static void fail(struct agent *a, const struct err *why)
 {
 	struct stream *s = take_ptr(&a->freeze.call);
-	struct err e = ERR_INIT;
 
 	freeze_thaw_all(a);
-	(void)err_set(&e, code, "%s within %u ms", what, a->freeze.timeout_ms);
 	if (s)
-		stream_fail(s, &e);
+		stream_fail(s, why);
 }
 
 static void on_poll(struct loop_timer *t);
@@ -88,14 +115,16 @@ static void on_poll(struct loop_timer *t);
 static void look(struct agent *a)
 {
 	struct rec_empty none = {0};
+	struct err e = ERR_INIT;
 	struct stream *s;
 
-	if (each_group(a, is_frozen)) {
+	if (all_stand_still(a)) {
 		s = take_ptr(&a->freeze.call);
 		(void)stream_reply(s, &rec_empty_type, &none, false, NULL, 0, NULL);
 		link_hold(a->link); /* FREEZE-1 */
 	} else if (loop_now(a->loop) >= a->freeze.deadline_ns) {
-		fail(a, ERR_BUSY, "the workload did not stand still");
+		(void)err_set(&e, ERR_BUSY, "the workload did not stand still within %u ms", a->freeze.timeout_ms);
+		fail(a, &e);
 	} else {
 		loop_timer_set(a->loop, &a->freeze.poll, loop_now(a->loop) + POLL_US * NS_PER_US, on_poll);
 	}
@@ -132,15 +161,17 @@ void guest_freeze_call(struct agent *a, struct stream *s, const void *rec)
 		stream_fail(s, &e);
 		return;
 	}
+	freeze_thaw_all(a); /* a host before left it frozen, and this one will copy what runs */
 	stream_accept(s, &ops, a);
 	a->freeze.call = s;
 	a->freeze.is_frozen = true;
 	a->freeze.timeout_ms = rq->timeout_ms ? (unsigned)rq->timeout_ms : TIMEOUT_MS;
 	a->freeze.deadline_ns = loop_now(a->loop) + a->freeze.timeout_ms * NS_PER_MS;
-	if (each_group(a, freeze_one))
-		look(a);
+	sessions_pause(a->sessions);
+	if (freeze_all(a, &e) < 0)
+		fail(a, &e);
 	else
-		fail(a, ERR_INTERNAL, "the workload can't be frozen");
+		look(a);
 }
 
 void guest_thaw_call(struct agent *a, struct stream *s, const void *rec)
@@ -157,4 +188,5 @@ void freeze_drop(struct agent *a)
 {
 	a->freeze.call = NULL;
 	loop_timer_cancel(a->loop, &a->freeze.poll);
+	drop_groups(&a->freeze);
 }

@@ -9,6 +9,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "guest/freeze.h"
 #include "guest/hunt.h"
 #include "guest/session_int.h"
 #include "guest/terminal.h"
@@ -328,6 +329,20 @@ void sessions_fork(struct sessions *all)
 				subscriber_free(u);
 		}
 	}
+}
+
+void sessions_pause(struct sessions *all)
+{
+	for (size_t i = 0; i < LIMIT_SESSIONS; i++)
+		if (all->table[i])
+			all->table[i]->timeout_left_ns = freeze_timer(all->c.loop, &all->table[i]->timeout);
+}
+
+void sessions_go_on(struct sessions *all)
+{
+	for (size_t i = 0; i < LIMIT_SESSIONS; i++)
+		if (all->table[i] && all->table[i]->state != SESSION_ENDED)
+			freeze_timer_go_on(all->c.loop, &all->table[i]->timeout, all->table[i]->timeout_left_ns);
 }
 
 void session_attach(struct sessions *all, struct stream *s, const struct rec_exec_attach *rq)

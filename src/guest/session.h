@@ -76,6 +76,10 @@ bool sessions_child_gone(struct sessions *all, pid_t pid, int status, const stru
  */
 void sessions_fork(struct sessions *all);
 
+/* FREEZE-3: between the two no program's time runs out. */
+void sessions_pause(struct sessions *all);
+void sessions_go_on(struct sessions *all);
+
 unsigned sessions_running(const struct sessions *all);
 /* The first session after number @after; false: no more. @ret borrows from it. */
 bool session_next(const struct sessions *all, uint64_t after, struct rec_exec_info *ret);

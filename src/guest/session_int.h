@@ -56,6 +56,7 @@ struct session {
 	struct list subscribers;
 	unsigned n_subscribers;
 	struct loop_timer timeout, held, hunt, expiry;
+	uint64_t timeout_left_ns; /* while the workload stands still; 0: none */
 	struct loop_call tidy;
 	unsigned hunts;
 	int status; /* as waitpid says */
