@@ -31,7 +31,8 @@ static int pool_set(struct cli *c, const struct args *a, struct err *e)
 
 	rq.template = span_of(a->operand[1]);
 	if (!rq.size && !rq.prestarted)
-		return err_set(e, ERR_INVALID, "pool set: --size or --prestarted must say how many; pool rm ends a pool");
+		return err_set(e, ERR_INVALID, "pool set: --size or --prestarted must say how many; pool rm ends a "
+			       "pool");
 	return ask(c, &rq, e);
 }
 

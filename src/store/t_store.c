@@ -180,6 +180,79 @@ static void intents_open_and_close(void **state)
 	rig_end(&r);
 }
 
+static void a_row_is_rewritten_whole(void **state)
+{
+	struct store_sandbox b = row(1, "", ""), other = row(2, "taken", "r2"), now = row(1, "web", "r1");
+	struct err e = ERR_INIT;
+	struct rig r;
+	struct seen s;
+
+	T_UNUSED(state);
+	rig_begin(&r);
+	assert_int_equal(store_sandbox_rewrite(r.store, &b, &e), -ERR_NOT_FOUND);
+	assert_int_equal(store_sandbox_add(r.store, &b, NULL), 0);
+	now.state = "running";
+	now.memory_mb = 99;
+	now.metadata = (struct strv){"c=3", 4};
+	now.ephemeral = false;
+	assert_int_equal(store_sandbox_rewrite(r.store, &now, NULL), 0);
+	reopen(&r);
+	s = look(&r);
+	assert_int_equal(s.n, 1);
+	assert_string_equal(s.name, "web");
+	assert_string_equal(s.state, "running");
+	assert_memory_equal(s.meta, "c=3", 4);
+	assert_int_equal(s.memory_mb, 99);
+	assert_false(s.ephemeral);
+	assert_int_equal(store_sandbox_add(r.store, &other, NULL), 0);
+	now.name = "taken";
+	assert_int_equal(store_sandbox_rewrite(r.store, &now, NULL), -ERR_CONFLICT);
+	rig_end(&r);
+}
+
+/* ---- pools ---- */
+
+static struct store_pool pool(const char *template, uint64_t memory_mb, uint64_t size)
+{
+	return (struct store_pool){"default", template, "vm", 0, memory_mb, 0, size, 1, {"cpu", 4}};
+}
+
+static void add_pool(void *arg, const struct store_pool *p)
+{
+	char *text = arg;
+
+	(void)snprintf(text + strlen(text), 200, "%s/%s/%s/%u:%u+%u,%s ", p->tenant, p->template, p->isolation,
+		       (unsigned)p->memory_mb, (unsigned)p->size, (unsigned)p->prestarted, p->unenforced.p);
+}
+
+static void expect_pools(struct rig *r, const char *want)
+{
+	char text[1000] = "";
+
+	assert_int_equal(store_pool_each(r->store, add_pool, text, NULL), 0);
+	assert_string_equal(text, want);
+}
+
+static void pools_are_kept(void **state)
+{
+	struct store_pool a = pool("base", 0, 3), b = pool("base", 256, 4), none = pool("base", 0, 0);
+	struct rig r;
+
+	T_UNUSED(state);
+	rig_begin(&r);
+	expect_pools(&r, "");
+	assert_int_equal(store_pool_set(r.store, &a, NULL), 0);
+	assert_int_equal(store_pool_set(r.store, &b, NULL), 0);
+	a.size = 5;
+	assert_int_equal(store_pool_set(r.store, &a, NULL), 0);
+	reopen(&r);
+	expect_pools(&r, "default/base/vm/0:5+1,cpu default/base/vm/256:4+1,cpu ");
+	none.prestarted = 0;
+	assert_int_equal(store_pool_set(r.store, &none, NULL), 0);
+	expect_pools(&r, "default/base/vm/256:4+1,cpu ");
+	rig_end(&r);
+}
+
 static void epochs_are_never_repeated(void **state)
 {
 	uint64_t first = 0, second = 0;
@@ -424,7 +497,8 @@ static void a_failing_call_says_so_and_changes_nothing(void **state)
 	rig_end(&r);
 }
 
-T_MAIN(T(rows_come_back_after_reopening), T(names_and_requests_are_unique_per_tenant),
+T_MAIN(T(rows_come_back_after_reopening), T(a_row_is_rewritten_whole), T(pools_are_kept),
+       T(names_and_requests_are_unique_per_tenant),
        T(intents_open_and_close), T(epochs_are_never_repeated), T(a_second_daemon_is_told),
        T(strangers_and_damage_are_named), T(newer_and_foreign_databases_are_left_alone),
        T(a_full_disk_at_any_write_loses_nothing), T(a_failing_call_says_so_and_changes_nothing))
