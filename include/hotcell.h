@@ -15,7 +15,10 @@
  *	hotcell_disconnect(h);
  *
  * Calls return 0, or -code (enum hotcell_code) and a sentence in @e; @e may be NULL. Outputs
- * (`ret`, `ret_x`) are last and untouched on failure. Calls block.
+ * (`ret`, `ret_x`) are last and untouched on failure. Calls block. What every call may return and
+ * its comment does not repeat: HOTCELL_INVALID and _LIMIT (an argument; the message names it),
+ * HOTCELL_NOT_FOUND (the sandbox is gone), HOTCELL_CONFLICT (it is in another state than the call
+ * needs), HOTCELL_DENIED, HOTCELL_UNAVAILABLE and HOTCELL_GONE (the daemon), HOTCELL_INTERNAL.
  *
  * Ownership: objects given by hotcell_x() are freed by their own _free, _close or _destroy,
  * which accept NULL. Texts and bytes returned by accessors are lent until their object is
@@ -57,6 +60,8 @@ enum hotcell_code {
 	HOTCELL_GONE = 9,	 /* the machine, session or connection ended before the call did */
 	HOTCELL_CANCELED = 10,	 /* withdrawn */
 	HOTCELL_INTERNAL = 11,	 /* a defect of hotcell's */
+	HOTCELL_FORKED = 12,	 /* paused, rolled back or copied: the program lives on, this session of it ended */
+	HOTCELL_BUSY = 13,	 /* what runs there could not be stopped in time; it goes on, try again */
 };
 
 struct hotcell_error {
@@ -73,7 +78,7 @@ struct hotcell_code_result; /* of source that has run */
 struct hotcell_session; /* a program that is being followed */
 struct hotcell_dir;
 
-HOTCELL_API const char *hotcell_version(void);
+HOTCELL_API const char *hotcell_version(void); /* of the library: "0.1.0"; static, as the next one's */
 HOTCELL_API const char *hotcell_code_name(int code); /* "not_found"; "unknown" */
 
 /* ---- connection ---- */
@@ -95,7 +100,7 @@ struct hotcell_connect_options {
  */
 HOTCELL_API int hotcell_connect(const struct hotcell_connect_options *o, struct hotcell **ret,
 				struct hotcell_error *e);
-/* Free everything made through @h first. Ephemeral sandboxes held by it are removed. */
+/* Free everything made through @h first. Ephemeral sandboxes held by it are removed. NULL is fine. */
 HOTCELL_API void hotcell_disconnect(struct hotcell *h);
 
 /* ---- sandboxes ---- */
@@ -107,7 +112,7 @@ struct hotcell_config {
 	const char *template_name; /* "base" */
 	const char *isolation;	 /* "vm": a kernel of its own; "process": namespaces, a weaker wall */
 	uint32_t vcpus;		 /* at most 32 */
-	uint32_t memory_mib, disk_mib;
+	uint32_t memory_mib, disk_mib; /* MiB; at most 32768 and 1048576 */
 	uint32_t pids_max;
 	uint64_t idle_timeout_ms; /* remove after this long without use */
 	uint64_t lifetime_ms;	  /* remove this long after creation */
@@ -134,7 +139,7 @@ HOTCELL_API int hotcell_create_default(struct hotcell *h, struct hotcell_sandbox
 /* A handle of a sandbox that exists, by id or name. HOTCELL_NOT_FOUND. */
 HOTCELL_API int hotcell_open(struct hotcell *h, const char *id, struct hotcell_sandbox **ret,
 			     struct hotcell_error *e);
-/* Open, call @fn, close; returns what @fn returns. */
+/* Open, call @fn with the handle, which is lent, close. Return: what @fn returns, or of the opening. */
 HOTCELL_API int hotcell_with_sandbox(struct hotcell *h, const char *id,
 				     int (*fn)(struct hotcell_sandbox *s, void *arg,
 					       struct hotcell_error *e),
@@ -144,11 +149,13 @@ HOTCELL_API int hotcell_destroy(struct hotcell *h, const char *id, struct hotcel
 /* Every sandbox of the caller. Goes on after a failure and returns the first one. */
 HOTCELL_API int hotcell_destroy_all(struct hotcell *h, struct hotcell_error *e);
 
+/* Is there one with this id or name? None is no error. */
 HOTCELL_API int hotcell_exists(struct hotcell *h, const char *id, bool *ret, struct hotcell_error *e);
-HOTCELL_API int hotcell_count(struct hotcell *h, size_t *ret, struct hotcell_error *e);
+HOTCELL_API int hotcell_count(struct hotcell *h, size_t *ret, struct hotcell_error *e); /* of the caller */
+/* Every sandbox of the caller, as it is now; hotcell_list_free(). */
 HOTCELL_API int hotcell_list(struct hotcell *h, struct hotcell_list **ret, struct hotcell_error *e);
 HOTCELL_API size_t hotcell_list_count(const struct hotcell_list *l);
-/* A handle lent from @l; @i below the count. */
+/* A handle lent until @l is freed, not to be closed or destroyed; @i below the count. */
 HOTCELL_API struct hotcell_sandbox *hotcell_list_get(const struct hotcell_list *l, size_t i);
 HOTCELL_API void hotcell_list_free(struct hotcell_list *l);
 
@@ -165,33 +172,49 @@ HOTCELL_API uint32_t hotcell_sandbox_memory_mib(const struct hotcell_sandbox *s)
 HOTCELL_API uint64_t hotcell_sandbox_created_ms(const struct hotcell_sandbox *s); /* Unix time, ms */
 /* All of it as one JSON object; its keys are those of `hotcell info --json`. */
 HOTCELL_API const char *hotcell_sandbox_json(const struct hotcell_sandbox *s);
+/* Ask again; texts lent before are void. HOTCELL_NOT_FOUND: it is gone, and the handle is as it was. */
 HOTCELL_API int hotcell_sandbox_refresh(struct hotcell_sandbox *s, struct hotcell_error *e);
 
 /* Does its agent answer? A busy one counts as healthy. */
 HOTCELL_API bool hotcell_sandbox_is_healthy(struct hotcell_sandbox *s);
-/* Forget the handle; the sandbox stays. */
+/* Forget the handle; the sandbox stays. NULL is fine. */
 HOTCELL_API void hotcell_sandbox_close(struct hotcell_sandbox *s);
 /* End the sandbox. The handle is freed in every case. */
 HOTCELL_API int hotcell_sandbox_destroy(struct hotcell_sandbox *s, struct hotcell_error *e);
 
-/* ---- whole machines: memory, disk and processes ---- */
+/*
+ * ---- whole machines: memory, disk and processes ----
+ *
+ * A copy contains what the machine had in memory: keys and tokens that a program there read, too.
+ * The source stands still for milliseconds. Calls of this section also return HOTCELL_UNSUPPORTED
+ * (a wall without memory of its own, "process"), HOTCELL_CONFLICT (not running, being copied, or the
+ * name is taken), HOTCELL_BUSY (its programs did not stand still within 100 ms; nothing happened) and
+ * HOTCELL_LIMIT (memory budget, full disk, 8 layers of a disk); the source runs on after each.
+ */
 
 /*
  * hotcell_fork() - running copies of a running sandbox
  * @count:	1 to 256
  * @name:	of the copy; of several: NAME-1, NAME-2 and so on; NULL: none
- * @ret:	@count handles
+ * @ret:	@count handles, in order; hotcell_list_free() frees them and leaves the sandboxes, which are
+ *		reached by hotcell_open() from then on
  *
- * They have a new id, clock and randomness; programs run on in them, without whoever followed
- * them. All of them are made, or none.
- * Return: 0; HOTCELL_UNSUPPORTED (this wall); HOTCELL_CONFLICT (not running, name taken); HOTCELL_LIMIT.
+ * They have an id, clock and randomness of their own; programs run on in them, without whoever
+ * followed them. All of them are made, or none.
  */
 HOTCELL_API int hotcell_fork(struct hotcell_sandbox *s, unsigned count, const char *name,
 			     struct hotcell_list **ret, struct hotcell_error *e);
-/* Save it and give its memory back; and go on. The handle is refreshed. */
+/* Save it and give its memory back; sessions end with HOTCELL_FORKED. The handle is refreshed. */
 HOTCELL_API int hotcell_pause(struct hotcell_sandbox *s, struct hotcell_error *e);
+/* Go on where it was paused; when its machine can't be started it is paused still. The handle is refreshed. */
 HOTCELL_API int hotcell_resume(struct hotcell_sandbox *s, struct hotcell_error *e);
-/* Put it back to a snapshot that was taken of it, named by id or name. */
+/*
+ * hotcell_rollback() - put it back to a snapshot that was taken of it
+ * @snapshot:	id or name
+ *
+ * What it did since is lost; sessions end with HOTCELL_FORKED. The handle is refreshed.
+ * Return: 0; HOTCELL_NOT_FOUND (sandbox or snapshot); HOTCELL_INVALID (of another sandbox).
+ */
 HOTCELL_API int hotcell_rollback(struct hotcell_sandbox *s, const char *snapshot,
 				 struct hotcell_error *e);
 
@@ -199,30 +222,44 @@ HOTCELL_API int hotcell_rollback(struct hotcell_sandbox *s, const char *snapshot
  * hotcell_snapshot_create() - keep a running sandbox as it is; it runs on
  * @name:	unique; NULL: none
  * @keep_ms:	delete it after this long; 0: kept until it is removed
+ * @ret:	what is known of it; hotcell_snapshot_free() frees that and leaves the snapshot
+ *
+ * It is on disk when this returns.
  */
 HOTCELL_API int hotcell_snapshot_create(struct hotcell_sandbox *s, const char *name, uint64_t keep_ms,
 					struct hotcell_snapshot **ret, struct hotcell_error *e);
-/* By id or name; hot templates are snapshots too. HOTCELL_NOT_FOUND. */
+/* By id or name; hot templates are snapshots too. hotcell_snapshot_free(). HOTCELL_NOT_FOUND. */
 HOTCELL_API int hotcell_snapshot_open(struct hotcell *h, const char *snapshot,
 				      struct hotcell_snapshot **ret, struct hotcell_error *e);
 /* Delete it; what is running on it runs on. HOTCELL_NOT_FOUND. */
 HOTCELL_API int hotcell_snapshot_remove(struct hotcell *h, const char *snapshot, struct hotcell_error *e);
-/* Each in turn; @s is lent for the call. @fn returns 0 to go on. It must not call hotcell_x(). */
+/*
+ * hotcell_snapshot_list() - call @fn with each snapshot and hot template of the caller
+ * @fn:		@s is lent for the call; of this library it may use the accessors of @s only. 0: go on
+ *
+ * Return: 0; HOTCELL_CANCELED when @fn returned something else.
+ */
 HOTCELL_API int hotcell_snapshot_list(struct hotcell *h,
 				      int (*fn)(void *arg, const struct hotcell_snapshot *s), void *arg,
 				      struct hotcell_error *e);
 HOTCELL_API const char *hotcell_snapshot_id(const struct hotcell_snapshot *s); /* 32 hex digits */
 HOTCELL_API const char *hotcell_snapshot_name(const struct hotcell_snapshot *s); /* "": none */
+/* Made by hotcell_template_build(), not by hotcell_snapshot_create(). */
 HOTCELL_API bool hotcell_snapshot_is_template(const struct hotcell_snapshot *s);
 /* All of it as one JSON object; its keys are those of `hotcell snapshot info --json`. */
 HOTCELL_API const char *hotcell_snapshot_json(const struct hotcell_snapshot *s);
-HOTCELL_API void hotcell_snapshot_free(struct hotcell_snapshot *s);
+HOTCELL_API void hotcell_snapshot_free(struct hotcell_snapshot *s); /* NULL is fine */
 
 /*
  * hotcell_template_build() - boot a template once, warm it and keep it hot
  *
+ * @memory_mib, @disk_mib: MiB
+ * @ret:	hotcell_snapshot_free()
+ *
  * Its image must be there (`hotcell image build`). Sandboxes of this template and shape are
- * forks from then on. 0 as a number: the template's value.
+ * forks from then on. 0 as a number: the template's value. Takes a boot and what the template
+ * warms: seconds.
+ * Return: 0; HOTCELL_NOT_FOUND (no image); HOTCELL_UNSUPPORTED (no QEMU here).
  */
 HOTCELL_API int hotcell_template_build(struct hotcell *h, const char *template_name, uint32_t vcpus,
 				       uint32_t memory_mib, uint32_t disk_mib,
@@ -277,7 +314,7 @@ HOTCELL_API const char *hotcell_result_reason(const struct hotcell_result *r);
 HOTCELL_API const char *hotcell_result_stdout(const struct hotcell_result *r, size_t *ret_n);
 HOTCELL_API const char *hotcell_result_stderr(const struct hotcell_result *r, size_t *ret_n);
 HOTCELL_API bool hotcell_result_truncated(const struct hotcell_result *r); /* beyond max_output */
-HOTCELL_API uint64_t hotcell_result_wall_ms(const struct hotcell_result *r);
+HOTCELL_API uint64_t hotcell_result_wall_ms(const struct hotcell_result *r); /* from its start to its end */
 HOTCELL_API uint64_t hotcell_result_cpu_ms(const struct hotcell_result *r); /* of the whole tree */
 HOTCELL_API void hotcell_result_free(struct hotcell_result *r);
 
@@ -312,17 +349,20 @@ HOTCELL_API int hotcell_code_open(struct hotcell_sandbox *s, const char *languag
 /* End what it runs, and keep its state. One that runs nothing is left alone. */
 HOTCELL_API int hotcell_code_interrupt(struct hotcell_sandbox *s, uint64_t context,
 				       struct hotcell_error *e);
+/* A fresh interpreter under the same number: its state is lost, what it runs ends. */
 HOTCELL_API int hotcell_code_restart(struct hotcell_sandbox *s, uint64_t context,
 				     struct hotcell_error *e);
 HOTCELL_API int hotcell_code_close(struct hotcell_sandbox *s, uint64_t context,
-				   struct hotcell_error *e);
+				   struct hotcell_error *e); /* ends it */
 
 /* "ok", "error" (an exception), "interrupted", "timeout", "ended" (the interpreter is gone) */
 HOTCELL_API const char *hotcell_code_status(const struct hotcell_code_result *r);
 HOTCELL_API const char *hotcell_code_message(const struct hotcell_code_result *r); /* why; "" when ok */
+/* shell: of its last command; status "ended": of the interpreter, -1 when a signal ended it; else 0 */
 HOTCELL_API int hotcell_code_exit_code(const struct hotcell_code_result *r);
-HOTCELL_API uint64_t hotcell_code_context(const struct hotcell_code_result *r);
-HOTCELL_API uint64_t hotcell_code_duration_us(const struct hotcell_code_result *r);
+HOTCELL_API uint64_t hotcell_code_context(const struct hotcell_code_result *r); /* where it ran */
+HOTCELL_API uint64_t hotcell_code_duration_us(const struct hotcell_code_result *r); /* microseconds */
+/* As hotcell_result_stdout(). */
 HOTCELL_API const char *hotcell_code_stdout(const struct hotcell_code_result *r, size_t *ret_n);
 HOTCELL_API const char *hotcell_code_stderr(const struct hotcell_code_result *r, size_t *ret_n);
 /* Beyond max_output, or beyond 1024 results or 64 MiB of them. */
@@ -330,7 +370,8 @@ HOTCELL_API bool hotcell_code_truncated(const struct hotcell_code_result *r);
 
 /* Each value that was shown, in each of its forms: "text/plain", "image/png", "application/json" ... */
 HOTCELL_API size_t hotcell_code_count(const struct hotcell_code_result *r);
-HOTCELL_API const char *hotcell_code_mime(const struct hotcell_code_result *r, size_t i);
+HOTCELL_API const char *hotcell_code_mime(const struct hotcell_code_result *r, size_t i); /* @i below the count */
+/* @ret_n: bytes; a NUL follows them. */
 HOTCELL_API const void *hotcell_code_data(const struct hotcell_code_result *r, size_t i, size_t *ret_n);
 HOTCELL_API bool hotcell_code_is_main(const struct hotcell_code_result *r, size_t i); /* of the last expression */
 /* The main value as text; NULL: none. */
@@ -349,20 +390,27 @@ HOTCELL_API void hotcell_code_result_free(struct hotcell_code_result *r);
 /*
  * hotcell_start() - start a program and follow it; exactly one of @command and @argv
  *
+ * @command:	for /bin/sh -c; at most 60000 bytes
+ * @argv:	ends with NULL
+ * @ret:	end with hotcell_session_close()
+ *
  * Output that is not read makes the program wait. Any number of sessions of one connection
  * may be open; while one call blocks, all are served.
+ * Return: 0 when it has started; HOTCELL_NOT_FOUND (no such program), HOTCELL_DENIED (it can't be run).
  */
 HOTCELL_API int hotcell_start(struct hotcell_sandbox *s, const char *command,
 			      const char *const *argv, const struct hotcell_exec_options *o,
 			      struct hotcell_session **ret, struct hotcell_error *e);
-/* Follow a session that runs, or ended less than 30 s ago, from the oldest output kept. */
+/* Follow a session that runs, or ended less than 30 s ago, from the oldest output kept. HOTCELL_NOT_FOUND. */
 HOTCELL_API int hotcell_attach(struct hotcell_sandbox *s, uint64_t number,
 			       struct hotcell_session **ret, struct hotcell_error *e);
 HOTCELL_API uint64_t hotcell_session_number(const struct hotcell_session *x);
 /*
  * hotcell_session_read() - the next output, in the order the program wrote it
  * @ret_n:	bytes put into @p, at least 1; 0: the program has ended and all was read
- * Return: 0; HOTCELL_TIMEOUT when nothing came for @timeout_ms; HOTCELL_GONE.
+ * @ret_stream:	which of them
+ * @timeout_ms:	milliseconds; HOTCELL_FOREVER
+ * Return: 0; HOTCELL_TIMEOUT when nothing came for so long; HOTCELL_GONE; HOTCELL_FORKED.
  */
 HOTCELL_API int hotcell_session_read(struct hotcell_session *x, void *p, size_t size,
 				     uint64_t timeout_ms, enum hotcell_stream *ret_stream,
@@ -370,21 +418,29 @@ HOTCELL_API int hotcell_session_read(struct hotcell_session *x, void *p, size_t 
 /* Standard input; blocks until all of it was taken. HOTCELL_GONE when the program ended first. */
 HOTCELL_API int hotcell_session_write(struct hotcell_session *x, const void *p, size_t n,
 				      struct hotcell_error *e);
-HOTCELL_API void hotcell_session_end_input(struct hotcell_session *x);
+HOTCELL_API void hotcell_session_end_input(struct hotcell_session *x); /* it reads the end of its input; twice: fine */
 HOTCELL_API int hotcell_session_signal(struct hotcell_session *x, int signal,
 				       struct hotcell_error *e); /* 1 to 64 */
 HOTCELL_API int hotcell_session_resize(struct hotcell_session *x, uint16_t rows, uint16_t cols,
 				       struct hotcell_error *e);
 /*
  * hotcell_session_wait() - read on, forget the output, until the program has ended
+ * @timeout_ms:		milliseconds; HOTCELL_FOREVER
  * @ret_exit_code:	-1 when a signal ended it; NULL: not wanted
+ * Return: 0; HOTCELL_TIMEOUT (it runs on, wait again); HOTCELL_GONE; HOTCELL_FORKED.
  */
 HOTCELL_API int hotcell_session_wait(struct hotcell_session *x, uint64_t timeout_ms,
 				     int *ret_exit_code, struct hotcell_error *e);
-/* Stop following. Without keep_running, and when nobody else follows, the program is killed. */
+/* Stop following. Without keep_running, and when nobody else follows, the program is killed. NULL is fine. */
 HOTCELL_API void hotcell_session_close(struct hotcell_session *x);
 
-/* ---- files ---- */
+/*
+ * ---- files ----
+ *
+ * Paths are the guest's: absolute, or relative to the home of its user; at most 4096 bytes. Calls
+ * return HOTCELL_NOT_FOUND, HOTCELL_DENIED, HOTCELL_CONFLICT (it exists, or is a directory) and
+ * HOTCELL_LIMIT (no room on the sandbox's disk) as the guest says.
+ */
 
 /*
  * hotcell_read_file() - a whole file
@@ -405,18 +461,22 @@ HOTCELL_API int hotcell_get_file(struct hotcell_sandbox *s, const char *path, in
 				 char *ret_sha256, struct hotcell_error *e);
 HOTCELL_API int hotcell_put_file(struct hotcell_sandbox *s, const char *path, int fd, unsigned mode,
 				 char *ret_sha256, struct hotcell_error *e);
+/* @recursive: a directory and everything in it. HOTCELL_NOT_FOUND. */
 HOTCELL_API int hotcell_remove_file(struct hotcell_sandbox *s, const char *path, bool recursive,
 				    struct hotcell_error *e);
 HOTCELL_API int hotcell_make_dir(struct hotcell_sandbox *s, const char *path, unsigned mode,
 				 struct hotcell_error *e); /* parents too; @mode 0: 0755 */
 
-/* The names in a directory, sorted by bytes. They come from the guest: never use one as a path unchecked. */
+/*
+ * The names in a directory, sorted by bytes; hotcell_dir_free(). They come from the guest: never use one as a
+ * path unchecked.
+ */
 HOTCELL_API int hotcell_list_dir(struct hotcell_sandbox *s, const char *path, struct hotcell_dir **ret,
 				 struct hotcell_error *e);
 HOTCELL_API size_t hotcell_dir_count(const struct hotcell_dir *d);
-HOTCELL_API const char *hotcell_dir_name(const struct hotcell_dir *d, size_t i);
+HOTCELL_API const char *hotcell_dir_name(const struct hotcell_dir *d, size_t i); /* @i below the count */
 HOTCELL_API bool hotcell_dir_is_dir(const struct hotcell_dir *d, size_t i);
-HOTCELL_API uint64_t hotcell_dir_size(const struct hotcell_dir *d, size_t i); /* 0 for directories */
+HOTCELL_API uint64_t hotcell_dir_size(const struct hotcell_dir *d, size_t i); /* bytes; 0 for directories */
 HOTCELL_API void hotcell_dir_free(struct hotcell_dir *d);
 
 #ifdef __cplusplus

@@ -12,7 +12,9 @@
 static_assert(sizeof(struct err) == sizeof(struct hotcell_error) &&
 		      offsetof(struct err, text) == offsetof(struct hotcell_error, message),
 	      "an error is handed through without copying");
-static_assert((int)HOTCELL_INTERNAL == (int)ERR_INTERNAL, "codes are those of schema/errors.toml");
+static_assert((int)HOTCELL_INTERNAL == (int)ERR_INTERNAL && (int)HOTCELL_BUSY == (int)ERR_BUSY &&
+		      (int)HOTCELL_BUSY + 1 == (int)ERR_CODE_N,
+	      "codes are those of schema/errors.toml, all of them");
 
 enum { JSON_MAX = 1048576, SANDBOXES_MAX = LIMIT_SANDBOXES };
 
