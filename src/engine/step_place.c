@@ -154,8 +154,11 @@ int step_run_promise(struct plan *p, struct err *e)
 	const struct policy_defaults defaults = {
 		m ? m->vcpus : sb->image.defaults.vcpus, m ? m->memory_mb : sb->image.defaults.memory_mb,
 		m ? m->disk_mb : sb->image.defaults.disk_mb};
-	int r = policy_size(&who, &defaults, &g->limits, &g->usage, &sb->verdict, e);
+	int r;
 
+	if (step_brings_files(sb) && !sb->verdict.disk_mb) /* not the wall's default */
+		sb->verdict.disk_mb = m->disk_mb;
+	r = policy_size(&who, &defaults, &g->limits, &g->usage, &sb->verdict, e);
 	if (r == 0 && sb->set)
 		r = check_shape(sb, e);
 	if (r < 0) {
