@@ -195,7 +195,7 @@ static struct snap_manifest manifest_of(const struct capture *c)
 		{m.template, sizeof(m.template), sb->template},
 		{m.image, sizeof(m.image), sb->image_digest},
 		{m.driver, sizeof(m.driver), sb->driver->name},
-		{m.closure, sizeof(m.closure), h && is_machine ? h->closure : ""},
+		{m.closure, sizeof(m.closure), sb->closure},
 		{m.cpu, sizeof(m.cpu), !is_machine ? "" : h && h->kvm ? "host, kvm" : "qemu64+arat, tcg"},
 	};
 

@@ -236,6 +236,7 @@ void sandbox_row(struct sandbox *sb, struct store_sandbox *ret)
 		.layers = sb->layers,
 		.path = sb->path,
 		.parent = sb->parent,
+		.closure = sb->closure,
 	};
 }
 
@@ -767,6 +768,7 @@ static void take_row(struct sandbox *sb, const struct store_sandbox *row)
 	sb->layers = (unsigned)row->layers;
 	sb->path = path_of(row->path);
 	sb->parent = row->parent;
+	span_copy(span_of(row->closure), sb->closure, sizeof(sb->closure));
 	sb->is_resuming = strcmp(row->state, SANDBOX_RESUMING) == 0;
 	sb->is_recorded = true;
 	if (row->reason[0])

@@ -50,7 +50,7 @@ enum sandbox_state {
 	SANDBOX_STATE_N,
 };
 
-enum { SANDBOX_TEXT = LIMIT_TEXT_SHORT + 1, SANDBOX_KEY = 2 * SANDBOX_TEXT, SANDBOX_STAGES = 1024 };
+enum { SANDBOX_TEXT = LIMIT_TEXT_SHORT + 1, SANDBOX_CLOSURE = 65, SANDBOX_KEY = 2 * SANDBOX_TEXT, SANDBOX_STAGES = 1024 };
 
 struct sandbox {
 	struct engine *engine;
@@ -95,6 +95,7 @@ struct sandbox {
 	bool is_cold, is_disk_only; /* as asked for */
 	const char *path;	/* how it was made: "boot", "fork", "prestarted", "pool" */
 	struct id parent;	/* the set it was started from; zero: none */
+	char closure[SANDBOX_CLOSURE]; /* of the monitor its machine runs in; "": none */
 	struct capture *capture; /* under way; NULL: none */
 	struct list followers;	/* struct sandbox_follow */
 	struct task *task;	/* done to it now (forks.c); NULL: none */

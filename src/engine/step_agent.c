@@ -238,12 +238,14 @@ int step_run_commit(struct plan *p, struct err *e)
 		.generation = sb->generation,
 		.layers = sb->layers,
 		.stages = {sb->stages, sb->stages_n},
+		.closure = sb->set->m.closure,
 	};
 	int r = store_sandbox_update(sb->engine->store, &sb->id, &life, e);
 
 	if (r < 0)
 		return r;
 	sb->is_committed = true;
+	span_copy(span_of(sb->set->m.closure), sb->closure, sizeof(sb->closure));
 	if (strcmp(sb->set->m.kind, "pause") == 0)
 		set_remove(sb->set, NULL); /* its memory stays while we hold it */
 	plan_next(p);

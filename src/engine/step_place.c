@@ -145,6 +145,15 @@ static void choose_set(struct sandbox *sb)
 		(void)set_ref(sb->set);
 }
 
+/* A fork goes on in the monitor that saved it, whatever the current one is. */
+static void note_closure(struct sandbox *sb)
+{
+	const struct keeper_host *h = sb->engine->keeper ? keeper_host(sb->engine->keeper) : NULL;
+	const char *closure = step_is_fork(sb) ? sb->set->m.closure : h && step_needs_image(sb) ? h->closure : "";
+
+	span_copy(span_of(closure), sb->closure, sizeof(sb->closure));
+}
+
 int step_run_promise(struct plan *p, struct err *e)
 {
 	struct sandbox *sb = step_sandbox(p);
@@ -169,6 +178,7 @@ int step_run_promise(struct plan *p, struct err *e)
 	sb->promised_mb = sb->verdict.memory_mb;
 	g->usage.memory_promised_mb += sb->promised_mb;
 	choose_set(sb);
+	note_closure(sb);
 	if (step_is_fork(sb) || step_brings_files(sb))
 		sb->parent = sb->set->m.id;
 	if (step_is_fork(sb)) {

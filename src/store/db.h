@@ -44,7 +44,7 @@ struct db *db_close(struct db *db); /* NULL fine */
 struct sqlite3_stmt *db_take(struct db *db, unsigned number);
 
 void db_bind_u64(struct sqlite3_stmt *s, int at, uint64_t v); /* at: from 1 */
-void db_bind_text(struct sqlite3_stmt *s, int at, const char *text); /* lent until the step */
+void db_bind_text(struct sqlite3_stmt *s, int at, const char *text); /* lent until the step; NULL: NULL */
 void db_bind_blob(struct sqlite3_stmt *s, int at, const void *p, size_t n);
 void db_bind_id(struct sqlite3_stmt *s, int at, const struct id *id);
 

@@ -36,6 +36,7 @@ struct store_sandbox {
 	uint64_t layers;     /* of its disk */
 	const char *path;    /* how it was made: boot, fork, prestarted, pool */
 	struct id parent;    /* the snapshot it was started from; zero: none */
+	const char *closure; /* of the monitor it runs in; NULL: none */
 };
 
 /* What changes in a sandbox's life. */
@@ -43,6 +44,7 @@ struct store_life {
 	const char *state, *reason;
 	uint64_t idle_deadline_ms, generation, layers;
 	struct strv stages;
+	const char *closure; /* NULL: as it was */
 };
 
 /* A pool that somebody wants; its first six fields name it. Texts are lent. */

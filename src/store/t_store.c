@@ -57,6 +57,7 @@ static struct store_sandbox row(unsigned char n, const char *name, const char *r
 		.generation = 8,
 		.layers = 1,
 		.path = "boot",
+		.closure = "qemu 1",
 	};
 }
 
@@ -65,6 +66,7 @@ struct seen {
 	struct id last;
 	char name[64], state[32], reason[64], stages[64], meta[64];
 	uint64_t memory_mb, created_ms, idle_deadline_ms, generation;
+	char closure[64];
 	bool ephemeral;
 };
 
@@ -86,6 +88,7 @@ static void see(void *arg, const struct store_sandbox *b)
 	s->idle_deadline_ms = b->idle_deadline_ms;
 	s->generation = b->generation;
 	s->ephemeral = b->ephemeral;
+	(void)snprintf(s->closure, sizeof(s->closure), "%s", b->closure);
 }
 
 static struct seen look(struct rig *r)
@@ -121,6 +124,10 @@ static void rows_come_back_after_reopening(void **state)
 	assert_int_equal(s.idle_deadline_ms, 60);
 	assert_int_equal(s.generation, 80);
 	assert_true(s.ephemeral);
+	assert_string_equal(s.closure, "qemu 1"); /* nobody said another one */
+	life.closure = "qemu 2";
+	assert_int_equal(store_sandbox_update(r.store, &b.id, &life, NULL), 0);
+	assert_string_equal(look(&r).closure, "qemu 2");
 	assert_int_equal(store_sandbox_remove(r.store, &b.id, NULL), 0);
 	assert_int_equal(store_sandbox_remove(r.store, &b.id, NULL), 0);
 	assert_int_equal(look(&r).n, 0);
@@ -351,7 +358,7 @@ static void newer_and_foreign_databases_are_left_alone(void **state)
 	r.store = store_close(r.store);
 	sql(&r, "PRAGMA user_version = 99");
 	open_fails(&r, ERR_UNSUPPORTED, "newer hotcell");
-	sql(&r, "PRAGMA user_version = 2; PRAGMA application_id = 5");
+	sql(&r, "PRAGMA user_version = 3; PRAGMA application_id = 5");
 	open_fails(&r, ERR_INVALID, "not written by hotcell");
 	sql(&r, "PRAGMA application_id = 1752134755"); /* ours again */
 	assert_int_equal(store_open(r.dir, &r.store, NULL), 0);
