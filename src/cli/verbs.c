@@ -165,7 +165,9 @@ const struct verb cli_verbs[] = {
 	{.name = "snapshot",
 	 .operands = "[create] SANDBOX | list | info SNAPSHOT | rm SNAPSHOT",
 	 .summary = "Keep a running sandbox as it is: memory, disk and processes.",
-	 .details = EXAMPLES
+	 .details = "Of a process sandbox, which has no memory of its own, it has the files; 'hotcell restore'\n"
+		    "makes a process sandbox that begins with them.\n"
+		    EXAMPLES
 		    "  hotcell snapshot lab --name before\n"
 		    "  hotcell rollback lab before\n"
 		    "  hotcell restore before --name again\n",
