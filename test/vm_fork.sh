@@ -196,6 +196,26 @@ test_template_stays_what_it_was() {
 	done_with
 }
 
+# Memory and state that machines start from are sealed as long as they are kept, whoever made them and runs on.
+test_sets_are_sealed() {
+	hot
+	status 0 hotcell create --name source
+	status 0 hotcell snapshot create source --name kept
+	status 0 hotcell fork source --name copy
+	python3 - "$(pid_of hotcelld)" <<'END'
+import fcntl, os, sys
+F_GET_SEALS, SHRINK_GROW_WRITE = 1034, 14
+folder = f"/proc/{sys.argv[1]}/fd"
+files = [n for n in os.listdir(folder) if os.readlink(f"{folder}/{n}").startswith("/memfd:")]
+assert len(files) >= 4, files
+for name in files:
+    fd = os.open(f"{folder}/{name}", os.O_RDONLY)
+    seals = fcntl.fcntl(fd, F_GET_SEALS)
+    assert seals & SHRINK_GROW_WRITE == SHRINK_GROW_WRITE, (os.readlink(f"{folder}/{name}"), hex(seals))
+END
+	done_with
+}
+
 # A set that was changed or cut is refused with the reason and the way out.
 test_damage() {
 	hot

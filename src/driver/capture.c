@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include "base/macro.h"
 #include "base/mem.h"
 #include "driver/kept.h"
@@ -88,7 +89,7 @@ static int lend_state(struct capture *c, struct err *e)
 {
 	char text[64];
 
-	c->state_fd = sys_memfd("state", 0);
+	c->state_fd = sys_memfd("state", MFD_ALLOW_SEALING);
 	if (c->state_fd < 0)
 		return err_sys(e, c->state_fd, "make a file for the machine's state");
 	(void)snprintf(text, sizeof(text), "/proc/self/fd/%d", c->state_fd);
@@ -164,11 +165,22 @@ static int move_to_layer(struct capture *c, struct err *e)
 	return say(c, "blockdev-snapshot", text, -1, e);
 }
 
+/* QEMU has said all of it. A machine that is taken over later must not change what its copies start from. */
+static int seal_state(const struct capture *c, struct err *e)
+{
+	int r = sys_seal(c->state_fd, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK | F_SEAL_SEAL);
+
+	return r < 0 ? err_sys(e, r, "seal the machine's state") : 0;
+}
+
 static int copy_memory(struct capture *c, struct err *e)
 {
+	int r;
+
 	if (c->rq->overlay_fd >= 0)
 		c->rq->is_layered = true; /* the step before this one succeeded */
-	return ask_keeper(c, keeper_copy, e);
+	r = seal_state(c, e);
+	return r < 0 ? r : ask_keeper(c, keeper_copy, e);
 }
 
 static int go_on(struct capture *c, struct err *e)

@@ -283,6 +283,16 @@ static int check_files(const struct jail_qemu_parts *p, struct jail_qemu *q, str
 	return r;
 }
 
+enum { SEALS = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK };
+
+/* Machines share it, and who has taken one over must not change it for the others. */
+static bool is_sealed(int fd)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	return seals >= 0 && (seals & SEALS) == SEALS;
+}
+
 static int open_state(struct jail_qemu *q, int fd, struct err *e)
 {
 	char path[32];
@@ -290,6 +300,9 @@ static int open_state(struct jail_qemu *q, int fd, struct err *e)
 
 	if (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode) || st.st_size == 0)
 		return err_set(e, ERR_INVALID, "the machine's saved state must be a file with something in it");
+	if (!is_sealed(fd))
+		return err_set(e, ERR_INVALID, "the machine's saved state must be sealed against writing, growing and "
+			       "shrinking");
 	(void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
 	q->state_fd = sys_open(path, O_RDONLY);
 	return q->state_fd < 0 ? err_sys(e, q->state_fd, "open the machine's saved state") : 0;
@@ -597,16 +610,13 @@ struct jail_qemu *jail_qemu_free(struct jail_qemu *q)
 
 /* ---- memory ---- */
 
-enum { SEALS = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK };
-
 int jail_qemu_memory_check(int fd, uint64_t mb, struct err *e)
 {
-	int seals = fcntl(fd, F_GET_SEALS);
 	struct stat st;
 
-	if (seals < 0 || fstat(fd, &st) < 0)
+	if (fcntl(fd, F_GET_SEALS) < 0 || fstat(fd, &st) < 0)
 		return err_set(e, ERR_INVALID, "the memory must be a memory file");
-	if ((seals & SEALS) != SEALS)
+	if (!is_sealed(fd))
 		return err_set(e, ERR_INVALID, "the memory must be sealed against writing, growing and shrinking");
 	if ((uint64_t)st.st_size != mb * MIB)
 		return err_set(e, ERR_INVALID, "the memory is %llu bytes long, memory_mb says %llu MiB",

@@ -162,7 +162,7 @@ static void composes_a_fork(void **state)
 	fds[2] = g.fds[INITRD];
 	fds[3] = g.fds[DISK];
 	fds[4] = g.memory;
-	fds[5] = g.fds[KERNEL];
+	fds[5] = memory_of(1, true);
 	g.rec.forked = true;
 	g.rec.layers = 3;
 	g.parts.fds = fds;
@@ -184,6 +184,13 @@ static void composes_a_fork(void **state)
 	fds[1] = g.fds[DISK]; /* a lower layer that could be written */
 	assert_int_equal(jail_qemu_new(&g.parts, &q, NULL), -ERR_INVALID);
 	fds[1] = g.fds[KERNEL];
+	(void)sys_close(fds[5]);
+	for (int i = 0; i < 2; i++) { /* state that somebody could change */
+		fds[5] = i ? g.fds[KERNEL] : memory_of(1, false);
+		assert_int_equal(jail_qemu_new(&g.parts, &q, NULL), -ERR_INVALID);
+		if (!i)
+			(void)sys_close(fds[5]);
+	}
 	g.rec.closure = span_of("0123");
 	assert_int_equal(jail_qemu_new(&g.parts, &q, NULL), -ERR_UNSUPPORTED);
 	end(&g);
@@ -203,7 +210,7 @@ static void composes_all_layers(void **state)
 	for (unsigned i = 0; i < ARRAY_LEN(fds); i++)
 		fds[i] = g.fds[ROOT];
 	fds[LIMIT_DISK_LAYERS] = g.fds[DISK];
-	fds[LIMIT_DISK_LAYERS + 2] = g.fds[KERNEL];
+	fds[LIMIT_DISK_LAYERS + 2] = g.memory; /* any that is sealed */
 	g.rec.forked = true;
 	g.rec.layers = LIMIT_DISK_LAYERS;
 	g.parts.fds = fds;
