@@ -261,55 +261,6 @@ static void rig_close(struct rig *g)
 	free(g);
 }
 
-/* What a run said, taken apart. */
-struct heard {
-	struct str out, err, body; /* body: of the last result or error */
-	struct rec_code_part part;
-	struct rec_code_end end;
-	char order[64]; /* the kinds, as digits */
-	bool has_end, torn;
-};
-
-static void hear(struct heard *h, const struct str *bytes)
-{
-	const char *p = bytes->p;
-	size_t left = bytes->len, n_order = 0;
-
-	*h = (struct heard){.out.max = KEEP_MAX, .err.max = KEEP_MAX, .body.max = KEEP_MAX};
-	while (left >= CODE_HEAD && !h->has_end) {
-		unsigned kind = (unsigned char)p[0];
-		size_t n = get_u32(p) >> 8;
-
-		if (n > left - CODE_HEAD)
-			break;
-		p += CODE_HEAD;
-		if (n_order < sizeof(h->order) - 1)
-			h->order[n_order++] = (char)('0' + kind);
-		if (kind == CHUNK_STDOUT)
-			str_add_mem(&h->out, p, n);
-		else if (kind == CHUNK_STDERR)
-			str_add_mem(&h->err, p, n);
-		else if (kind == CHUNK_BODY)
-			str_add_mem(&h->body, p, n);
-		else if (kind == CHUNK_END)
-			h->has_end = rec_decode(&rec_code_end_type, p, n, &h->end, NULL) == 0;
-		else
-			assert_int_equal(rec_decode(&rec_code_part_type, p, n, &h->part, NULL), 0);
-		if (kind == CHUNK_PART || kind == CHUNK_ERROR)
-			str_clear(&h->body);
-		p += n;
-		left -= CODE_HEAD + n;
-	}
-	h->torn = left != 0;
-}
-
-static void heard_free(struct heard *h)
-{
-	str_deinit(&h->out);
-	str_deinit(&h->err);
-	str_deinit(&h->body);
-}
-
 /* Run to the end. */
 static struct call *run_in(struct rig *g, uint64_t context, const char *source, struct heard *h)
 {
