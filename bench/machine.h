@@ -14,13 +14,17 @@ struct hotcell_error;
 struct hotcell_sandbox;
 
 enum {
-	MACHINE_CROWD_MAX = 64,
+	MACHINE_CROWD_MAX = 128,
 	MACHINE_FILE_MAX = 256 << 20,
 	MACHINE_HASH_TEXT = 65,
 };
 
-/* @wall: vm or process; @memory_mib 0: the template's. Ten minutes later it removes itself. */
-int machine_create(struct hotcell *h, const char *wall, uint32_t memory_mib, struct hotcell_sandbox **ret,
+/*
+ * @kind: process, vm, or vm-cold: a machine that is booted even if its template is hot
+ * @memory_mib 0: the template's
+ * Twenty minutes later it removes itself.
+ */
+int machine_create(struct hotcell *h, const char *kind, uint32_t memory_mib, struct hotcell_sandbox **ret,
 		   struct hotcell_error *e);
 
 /*
@@ -45,10 +49,11 @@ struct machine_member {
 };
 
 /*
- * machine_crowd() - @n threads with a connection each make a sandbox at the same time and run @argv in it
+ * machine_crowd() - @n threads with a connection each make a sandbox at the same time
  * @run_dir:	of the daemon
+ * @argv:	run in each as soon as it is ready; its first may be NULL: nothing is run, first_ns is ready_ns
  * @n:		at most MACHINE_CROWD_MAX
- * All are removed again. Return: 0; the first failure.
+ * All are removed again, when the last is done. Return: 0; the first failure.
  */
-int machine_crowd(const char *run_dir, const char *wall, char *const argv[], struct machine_member *ret, size_t n,
+int machine_crowd(const char *run_dir, const char *kind, char *const argv[], struct machine_member *ret, size_t n,
 		  struct hotcell_error *e);

@@ -130,17 +130,19 @@ static int do_connect(struct probe *p, int n, char *field[])
 	return 0;
 }
 
-/* create WALL MEMORY_MIB */
+/* create KIND MEMORY_MIB */
 static int do_create(struct probe *p, int n, char *field[])
 {
+	uint64_t start_ns = sys_now_ns();
 	struct hotcell_sandbox *s;
 	struct hotcell_error e;
 
 	if (n != 2)
-		return fail("create needs a wall and a size");
+		return fail("create needs a kind and a size");
 	if (machine_create(p->conn, field[0], (uint32_t)number(field[1]), &s, &e) < 0)
 		return fail(e.message);
-	printf("ok\tid=%s\tinfo=%s\n", hotcell_sandbox_id(s), hotcell_sandbox_json(s));
+	printf("ok\tus=%.1f\tid=%s\tinfo=%s\n", us_of(sys_now_ns() - start_ns), hotcell_sandbox_id(s),
+	       hotcell_sandbox_json(s));
 	hotcell_sandbox_close(s);
 	return 0;
 }
@@ -159,7 +161,7 @@ static int do_remove(struct probe *p, int n, char *field[])
 	return 0;
 }
 
-/* fresh WALL MEMORY_MIB ARGV...: a new sandbox, to the first output of a program in it; removed again */
+/* fresh KIND MEMORY_MIB ARGV...: a new sandbox, to the first output of a program in it; removed again */
 static int do_fresh(struct probe *p, int n, char *field[])
 {
 	uint64_t start_ns = sys_now_ns(), ready_ns, first_ns, end_ns;
@@ -167,7 +169,7 @@ static int do_fresh(struct probe *p, int n, char *field[])
 	struct hotcell_error e, ignored;
 
 	if (n < 3)
-		return fail("fresh needs a wall, a size and a program");
+		return fail("fresh needs a kind, a size and a program");
 	if (machine_create(p->conn, field[0], (uint32_t)number(field[1]), &s, &e) < 0)
 		return fail(e.message);
 	ready_ns = sys_now_ns();
@@ -184,7 +186,7 @@ static int do_fresh(struct probe *p, int n, char *field[])
 	return 0;
 }
 
-/* use ID: the sandbox that exec, ping, put and get are about */
+/* use ID: the sandbox that what follows is about */
 static int do_use(struct probe *p, int n, char *field[])
 {
 	struct hotcell_sandbox *s;
@@ -234,6 +236,138 @@ static int do_ping(struct probe *p, int n, char *field[])
 	return 0;
 }
 
+/* build TEMPLATE: boot it and keep it hot */
+static int do_build(struct probe *p, int n, char *field[])
+{
+	uint64_t start_ns = sys_now_ns();
+	struct hotcell_snapshot *s;
+	struct hotcell_error e;
+
+	if (n != 1)
+		return fail("build needs a template");
+	if (hotcell_template_build(p->conn, field[0], 0, 0, 0, &s, &e) < 0)
+		return fail(e.message);
+	printf("ok\tus=%.1f\tinfo=%s\n", us_of(sys_now_ns() - start_ns), hotcell_snapshot_json(s));
+	hotcell_snapshot_free(s);
+	return 0;
+}
+
+/* fork COUNT: running copies of the sandbox, until all are ready; removed again */
+static int do_fork(struct probe *p, int n, char *field[])
+{
+	uint64_t start_ns = sys_now_ns(), end_ns;
+	struct hotcell_list *l;
+	struct hotcell_error e;
+	int r = 0;
+
+	if (n != 1)
+		return fail("fork needs a number");
+	if (hotcell_fork(p->box, (unsigned)number(field[0]), NULL, &l, &e) < 0)
+		return fail(e.message);
+	end_ns = sys_now_ns();
+	for (size_t i = 0; i < hotcell_list_count(l) && r == 0; i++)
+		r = hotcell_destroy(p->conn, hotcell_sandbox_id(hotcell_list_get(l, i)), &e);
+	if (r < 0)
+		fail(e.message);
+	else
+		printf("ok\tus=%.1f\tinfo=%s\n", us_of(end_ns - start_ns),
+		       hotcell_sandbox_json(hotcell_list_get(l, 0)));
+	hotcell_list_free(l);
+	return 0;
+}
+
+/* snapshot: keep the sandbox as it is */
+static int do_snapshot(struct probe *p, int n, char *field[])
+{
+	uint64_t start_ns = sys_now_ns();
+	struct hotcell_snapshot *s;
+	struct hotcell_error e;
+
+	(void)n;
+	(void)field;
+	if (hotcell_snapshot_create(p->box, NULL, 0, &s, &e) < 0)
+		return fail(e.message);
+	printf("ok\tus=%.1f\tid=%s\tinfo=%s\n", us_of(sys_now_ns() - start_ns), hotcell_snapshot_id(s),
+	       hotcell_snapshot_json(s));
+	hotcell_snapshot_free(s);
+	return 0;
+}
+
+/* forget SNAPSHOT */
+static int do_forget(struct probe *p, int n, char *field[])
+{
+	struct hotcell_error e;
+
+	if (n != 1)
+		return fail("forget needs a snapshot");
+	if (hotcell_snapshot_remove(p->conn, field[0], &e) < 0)
+		return fail(e.message);
+	printf("ok\n");
+	return 0;
+}
+
+static int took(int r, uint64_t start_ns, const struct hotcell_error *e)
+{
+	if (r < 0)
+		return fail(e->message);
+	printf("ok\tus=%.1f\n", us_of(sys_now_ns() - start_ns));
+	return 0;
+}
+
+/* pause: its memory is on disk, its monitor gone */
+static int do_pause(struct probe *p, int n, char *field[])
+{
+	uint64_t start_ns = sys_now_ns();
+	struct hotcell_error e;
+
+	(void)n;
+	(void)field;
+	return took(hotcell_pause(p->box, &e), start_ns, &e);
+}
+
+/* resume: until its agent answers */
+static int do_resume(struct probe *p, int n, char *field[])
+{
+	uint64_t start_ns = sys_now_ns();
+	struct hotcell_error e;
+
+	(void)n;
+	(void)field;
+	return took(hotcell_resume(p->box, &e), start_ns, &e);
+}
+
+/* rollback SNAPSHOT */
+static int do_rollback(struct probe *p, int n, char *field[])
+{
+	uint64_t start_ns = sys_now_ns();
+	struct hotcell_error e;
+
+	if (n != 1)
+		return fail("rollback needs a snapshot");
+	return took(hotcell_rollback(p->box, field[0], &e), start_ns, &e);
+}
+
+/* code SOURCE: Python, to its end; inner_us is the part in the interpreter */
+static int do_code(struct probe *p, int n, char *field[])
+{
+	uint64_t start_ns = sys_now_ns(), end_ns;
+	struct hotcell_code_result *result;
+	struct hotcell_error e;
+
+	if (n != 1)
+		return fail("code needs a source");
+	if (hotcell_code_run(p->box, field[0], NULL, &result, &e) < 0)
+		return fail(e.message);
+	end_ns = sys_now_ns();
+	if (strcmp(hotcell_code_status(result), "ok") != 0)
+		fail("the source failed");
+	else
+		printf("ok\tus=%.1f\tinner_us=%" PRIu64 "\ttext=%s\n", us_of(end_ns - start_ns),
+		       hotcell_code_duration_us(result), hotcell_code_text(result) ? hotcell_code_text(result) : "");
+	hotcell_code_result_free(result);
+	return 0;
+}
+
 /* put PATH BYTES */
 static int do_put(struct probe *p, int n, char *field[])
 {
@@ -262,16 +396,16 @@ static int do_get(struct probe *p, int n, char *field[])
 	return 0;
 }
 
-/* crowd WALL N ARGV...: N sandboxes asked for at once */
+/* crowd KIND N [ARGV...]: N sandboxes asked for at once */
 static int do_crowd(struct probe *p, int n, char *field[])
 {
-	size_t count = n < 3 ? 0 : number(field[1]);
+	size_t count = n < 2 ? 0 : number(field[1]);
 	struct machine_member m[MACHINE_CROWD_MAX];
 	double ready_us[MACHINE_CROWD_MAX], first_us[MACHINE_CROWD_MAX];
 	struct hotcell_error e;
 
 	if (count == 0 || count > MACHINE_CROWD_MAX)
-		return fail("crowd needs a wall, a number up to 64 and a program");
+		return fail("crowd needs a kind and a number up to 128");
 	if (machine_crowd(p->run_dir, field[0], field + 2, m, count, &e) < 0)
 		return fail(e.message);
 	for (size_t i = 0; i < count; i++) {
@@ -292,16 +426,24 @@ static const struct command {
 	int (*run)(struct probe *p, int n, char *field[]);
 	enum need need;
 } commands[] = {
+	{"build", do_build, NEED_CONNECTION},
 	{"burst", do_burst, NEED_NOTHING},
+	{"code", do_code, NEED_BOX},
 	{"connect", do_connect, NEED_NOTHING},
 	{"create", do_create, NEED_CONNECTION},
 	{"crowd", do_crowd, NEED_CONNECTION},
 	{"exec", do_exec, NEED_BOX},
+	{"forget", do_forget, NEED_CONNECTION},
+	{"fork", do_fork, NEED_BOX},
 	{"fresh", do_fresh, NEED_CONNECTION},
 	{"get", do_get, NEED_BOX},
+	{"pause", do_pause, NEED_BOX},
 	{"ping", do_ping, NEED_BOX},
 	{"put", do_put, NEED_BOX},
 	{"remove", do_remove, NEED_CONNECTION},
+	{"resume", do_resume, NEED_BOX},
+	{"rollback", do_rollback, NEED_BOX},
+	{"snapshot", do_snapshot, NEED_BOX},
 	{"spawn", do_spawn, NEED_NOTHING},
 	{"tsc", do_tsc, NEED_NOTHING},
 	{"use", do_use, NEED_CONNECTION},

@@ -1,6 +1,9 @@
 """The table and the JSON."""
 
 
+P99_SAMPLES = 50  # below it, p99 would be the worst sample under another name
+
+
 def number(value):
     if value < 0:
         return f"-{number(-value)}"
@@ -107,7 +110,8 @@ class Table:
         else:
             s, ratio = c.series.summary(), row.ratio()
             best = s["max"] if s["unit"] == "MB/s" else s["min"]
-            line = (f"  {name:{width}} {number(best):>8} {number(s['p50']):>8} {number(s['p90']):>8} {number(s['p99']):>8} "
+            p99 = number(s["p99"]) if s["n"] >= P99_SAMPLES else "-"
+            line = (f"  {name:{width}} {number(best):>8} {number(s['p50']):>8} {number(s['p90']):>8} {p99:>8} "
                     f"{s['unit']:<7} {s['n']:>4}  {f'{ratio:.2f}x' if ratio else '':<8} {aim[0]:<15} {aim[1]}")
             print(line.rstrip())
         if c.failures:

@@ -12,6 +12,8 @@ from .probe import Probe
 
 KEPT = ("images", "kernels", "initrds")  # what `hotcell image build` made; never written here
 END_S = 20
+START_S = 30
+BUDGET = "1024G"  # promised to idle machines that use a fraction of it
 
 
 class NoHotcell(Exception):
@@ -40,7 +42,7 @@ class Hotcell:
         self.programs = Path(build) / "src/bin"
         self.cli = self.programs / "hotcell"
         self.source = Path(state)
-        self.scratch = self.state = self.run = self.probe = self.info = None
+        self.state = self.run = self.probe = self.info = self.server = None
 
     def check(self):
         for name in ("hotcell", "hotcelld", "hotcell-keeper", "hotcell-init"):
@@ -78,26 +80,60 @@ class Hotcell:
         self.run.chmod(0o755)
         self.env = dict(os.environ, HOTCELL_STATE=str(self.state), HOTCELL_RUN=str(self.run))
         self.env["PATH"] = f"{self.programs}:{os.environ.get('PATH', '')}"
+        self._serve()
         self.probe = Probe(probe_path, self.env)
         self.probe.connect(self.run)
-        said = subprocess.run([self.cli, "info", "--json"], env=self.env, capture_output=True, text=True,
-                              timeout=30, check=False)
-        if said.returncode:
-            raise NoHotcell(f"hotcell info: {said.stderr.strip()}")
-        self.info = json.loads(said.stdout)
+        self.info = json.loads(self.command("info", "--json"))
+
+    def _serve(self):
+        """A daemon by hand, because of its budget; in a session of its own, so that Ctrl-C is not for it."""
+        log = self.run / "hotcelld.log"
+        ours, theirs = os.pipe()
+        with log.open("wb") as out, os.fdopen(ours, "rb") as ready:
+            try:
+                self.server = subprocess.Popen(
+                    [self.programs / "hotcelld", "--memory-budget", BUDGET, "--ready-fd", str(theirs)], env=self.env,
+                    pass_fds=[theirs], stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True)
+            finally:
+                os.close(theirs)
+            if not select.select([ready], [], [], START_S)[0] or not ready.read(1):
+                raise NoHotcell(f"hotcelld did not start: {log.read_text()[-300:].strip()}")
+
+    def command(self, *args, seconds=60):
+        """What a command of hotcell prints; NoHotcell with its last words when it fails."""
+        done = subprocess.run([self.cli, *args], env=self.env, capture_output=True, text=True, timeout=seconds,
+                              check=False)
+        if done.returncode:
+            raise NoHotcell(f"hotcell {args[0]}: {done.stderr.strip()[-300:]}")
+        return done.stdout
 
     def pids(self):
         return {"daemon": self.info["pid"], "keeper": self.info["keeper_pid"]}
 
+    def _programs_of_ours(self):
+        """Daemon, then keeper, also when the start was interrupted: our run directory is in their environment."""
+        mark, found = f"HOTCELL_RUN={self.run}".encode(), {}
+        for entry in Path("/proc").iterdir():
+            try:
+                program = os.readlink(entry / "exe") if entry.name.isdigit() else ""
+                if program in self._servers() and mark in (entry / "environ").read_bytes().split(b"\0"):
+                    found[int(entry.name)] = program
+            except OSError:
+                pass
+        return [pid for server in self._servers() for pid, program in found.items() if program == server]
+
+    def _servers(self):
+        return [str((self.programs / name).resolve()) for name in ("hotcelld", "hotcell-keeper")]
+
     def stop(self):
-        """Daemon first, so that it takes its sandboxes down; then the keeper; then the files."""
+        """Daemon first, so that nobody starts the next keeper; then the keeper with its machines; then the files."""
         if self.probe:
             self.probe.close()
-        if self.info:
-            for pid in self.pids().values():
+        if self.run:
+            for pid in self._programs_of_ours():
                 end(pid, signal.SIGTERM)
+        if self.server:
+            self.server.wait()
         for path in (self.run, self.state):
             if path:
                 shutil.rmtree(path, ignore_errors=True)
-
-

@@ -77,7 +77,7 @@ def process(cell):
 
 
 def machine(cell):
-    fresh = Fresh(cell, "vm")
+    fresh = Fresh(cell, "vm-cold")
 
     def peer():
         started = time.perf_counter()

@@ -167,7 +167,7 @@ def machine(cell):
     n = cell.pick(N, 2)
     feet = []
     ours = Group(f"hotcell, {n} idle")
-    fill_ours(cell, "vm", ours, n, feet)
+    fill_ours(cell, "vm-cold", ours, n, feet)
     q = Group("qemu-guest-agent guest, 1 idle", peer=True)
     before = host.mem_available_kib()
     try:
