@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """kinds.py make | list - inside a sandbox: files of every kind, and what is there, a line each, to compare
 
-As root it changes the template's own files as well: deleted, replaced, renamed, links that lead out.
+What one user may not read, the other lists. As root it changes the template's own files as well: deleted, replaced, renamed, links that lead out.
 """
 import hashlib
 import os
@@ -9,6 +9,7 @@ import pathlib
 import shutil
 import socket
 import stat
+import struct
 import sys
 
 HOME = pathlib.Path("/root/kinds" if os.geteuid() == 0 else "/home/user/kinds")
@@ -70,6 +71,10 @@ def make_attributes(top):
         os.setxattr(path, "user.one", b"1")
         os.setxattr(path, "user.binary", bytes(range(256)))
         os.setxattr(top, "user.folder", b"")
+        entries = ((1, 6, -1), (2, 4, 33), (4, 4, -1), (16, 4, -1), (32, 0, -1))  # the owner, user 33, group, mask, others
+        acl = struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+        os.setxattr(path, "system.posix_acl_access", acl)
+        os.setxattr(top / "links", "system.posix_acl_default", acl)
     except OSError as error:
         print("no attributes here:", error)
 
@@ -99,7 +104,7 @@ def describe(path):
         line += [st.st_size, st.st_blocks <= (1 << 17)]
         line.append(digest(path) if os.access(path, os.R_OK) else "?")
     if not stat.S_ISLNK(st.st_mode):
-        line += sorted((name, os.getxattr(path, name)) for name in list_attributes(path))
+        line += sorted((name, read_attribute(path, name)) for name in list_attributes(path))
     return repr(line)
 
 
@@ -108,6 +113,13 @@ def list_attributes(path):
         return [name for name in os.listxattr(path) if not name.startswith("user.overlay.")]
     except OSError:
         return []
+
+
+def read_attribute(path, name):
+    try:
+        return os.getxattr(path, name)
+    except PermissionError:
+        return "?"
 
 
 def digest(path):

@@ -580,7 +580,7 @@ static int copy_files(struct world *w, unsigned char n)
 	assert_int_equal(keeper_copy(w->keeper, &id, &x.call, NULL), 0);
 	turn_until(w, &x.done);
 	if (x.why.code == ERR_UNSUPPORTED)
-		return -1; /* Linux before 6.6 */
+		return -1;
 	if (x.why.code)
 		fail_msg("%s", x.why.text);
 	assert_true(x.call.copied_bytes > 0);
@@ -617,6 +617,8 @@ static void files_are_copied(void **state)
 	}
 	close_fds(&x);
 	world_free(w);
+	if (files < 0)
+		skip(); /* Linux before 6.6 */
 }
 
 /* What is no such file, or does not fit, ends that start and nothing else. */
