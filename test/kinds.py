@@ -82,7 +82,7 @@ def make_attributes(top):
 def change_template():
     pathlib.Path("/etc/issue").unlink()
     shutil.rmtree("/usr/share/doc", ignore_errors=True)
-    for folder in ("/opt", "/srv"):
+    for folder in ("/opt", "/etc/skel"):  # an empty one, and one with files
         shutil.rmtree(folder)
         os.mkdir(folder, 0o751)
     os.rename("/etc/profile", "/etc/profile.was")

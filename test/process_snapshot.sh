@@ -2,7 +2,7 @@
 # test/process_snapshot.sh - snapshots of process sandboxes have their files, all of them and nothing else
 . "${0%/*}/suite.sh"
 ISOLATION=process
-TEST_SECONDS=$(size 150 900)
+TEST_SECONDS=$(size 240 1800)
 
 setup() {
 	need_root
@@ -173,35 +173,98 @@ print(len(os.listdir("many")))'
 	done_with
 }
 
-# The source is gone while it is copied, or the keeper is: whole or nothing.
+# The workload stands still while it is copied: what is written later can't be newer in the copy.
+test_one_instant() {
+	box
+	status 0 hotcell exec --detach box -- python3 -c 'import os
+late = os.open("late", os.O_WRONLY | os.O_CREAT)
+with open("between", "wb") as file:
+    file.write(os.urandom(40 << 20))
+early = os.open("early", os.O_WRONLY | os.O_CREAT) # folders of a tmpfs are listed backwards: this is copied first
+for n in range(10 ** 9):
+    os.pwrite(early, b"%12d" % n, 0)
+    os.pwrite(late, b"%12d" % n, 0)'
+	eventually 20 hotcell exec box -- test -s late
+	for round in $(seq "$(size 3 20)"); do
+		status 0 hotcell snapshot create box --name s
+		status 0 hotcell restore s --name "clone$round"
+		# shellcheck disable=SC2016 # for the shell inside
+		status 0 hotcell exec "clone$round" -c 'echo $(($(cat early) - $(cat late)))'
+		case $(cat "$OUT") in
+		0 | 1) ;;
+		*) fail "$(cat "$OUT") steps between the first and the last file" ;;
+		esac
+		status 0 hotcell rm "clone$round"
+		status 0 hotcell snapshot rm s
+	done
+	before=$(hotcell exec box -- cat early)
+	eventually 10 sh -c "[ \$(hotcell exec box -- cat early) -gt $before ]"
+	done_with
+}
+
+# kill_one KIND SANDBOX - daemon, keeper, or the sandbox itself
+kill_one() {
+	case $1 in
+	sandbox) hotcell rm "$2" >/dev/null 2>&1 || true ;;
+	*) kill -KILL "$(pid_of "$1")" ;;
+	esac
+}
+
+# later N - a moment, other for every N
+later() {
+	sleep "$(printf '0.%03d' $(($1 * 37 % 150)))"
+}
+
+# Whoever ends while files are copied or written: the snapshot is whole, or there is none.
 test_ends_meanwhile() {
 	host
-	for round in 1 2 3; do
-		status 0 hotcell create --isolation process --name "box$round" --memory 512M
-		status 0 hotcell exec "box$round" -c 'head -c 100M /dev/urandom >big'
-		hotcell snapshot create "box$round" --name "s$round" >"$SCRATCH/said" 2>&1 &
+	for round in $(seq "$(size 6 60)"); do
+		case $((round % 3)) in 0) victim=sandbox ;; 1) victim=hotcelld ;; 2) victim=hotcell-keeper ;; esac
+		status 0 hotcell create --isolation process --name box --memory 512M
+		status 0 hotcell exec box -c 'head -c 60M /dev/urandom >big; sha1sum big'
+		cp "$OUT" "$SCRATCH/sum"
+		hotcell snapshot create box --name s >"$SCRATCH/said" 2>&1 &
 		snapshot=$!
-		case $round in
-		1) hotcell rm "box$round" >/dev/null ;;
-		2) kill -KILL "$(pid_of hotcelld)" ;;
-		3) kill -KILL "$(pid_of hotcell-keeper)" ;;
-		esac
+		later "$round"
+		kill_one $victim box
 		wait $snapshot || true
 		status 0 hotcell list
-		if [ $round = 2 ]; then # frozen or not when the daemon died
-			status 0 hotcell exec box2 -- true
+		if [ $victim = hotcelld ]; then # frozen or not when the daemon died
+			status 0 hotcell exec box -- true
 		fi
-		hotcell snapshot info "s$round" >/dev/null 2>&1 || continue
-		status 0 hotcell create --snapshot "s$round" --name "clone$round" --memory 512M
-		status 0 hotcell exec "clone$round" -c '[ "$(stat -c %s big)" -eq 104857600 ]'
+		if hotcell restore s --name clone --memory 512M >/dev/null 2>&1; then
+			same "$(cat "$SCRATCH/sum")" "$(hotcell exec clone -- sha1sum big)" "the file of the clone, round $round"
+		fi
+		status 0 hotcell rm --all
+		hotcell snapshot rm s >/dev/null 2>&1 || true
+		same "" "$(ls "$HOTCELL_STATE/snapshots" 2>/dev/null)" "parts of snapshots, round $round"
 	done
-	status 0 hotcell rm --all
-	for name in $(hotcell snapshot list --json | python3 -c 'import json,sys
-for line in sys.stdin: print(json.loads(line)["name"])'); do
-		status 0 hotcell snapshot rm "$name"
-	done
-	same "" "$(ls "$HOTCELL_STATE/snapshots" 2>/dev/null)" "parts of snapshots"
 	no_traces
+}
+
+# Whoever ends while a sandbox is made from one: it is whole, or nothing of it is left.
+test_ends_while_starting() {
+	box --memory 512M
+	status 0 hotcell exec box -c 'head -c 60M /dev/urandom >big; sha1sum big'
+	cp "$OUT" "$SCRATCH/sum"
+	status 0 hotcell snapshot create box --name s
+	for round in $(seq "$(size 4 40)"); do
+		case $((round % 2)) in 0) victim=hotcelld ;; 1) victim=hotcell-keeper ;; esac
+		hotcell restore s --name clone --memory 512M >"$SCRATCH/said" 2>&1 &
+		restore=$!
+		later "$round"
+		kill_one $victim clone
+		wait $restore || true
+		status 0 hotcell list
+		if hotcell exec clone -- sha1sum big >"$SCRATCH/sum2" 2>/dev/null; then
+			same "$(cat "$SCRATCH/sum")" "$(cat "$SCRATCH/sum2")" "the file of the clone, round $round"
+		fi
+		status 0 hotcell rm --all
+		no_traces
+	done
+	status 0 hotcell restore s --name clone --memory 512M
+	same "$(cat "$SCRATCH/sum")" "$(hotcell exec clone -- sha1sum big)" "the file of the last clone"
+	done_with
 }
 
 run_tests
