@@ -175,7 +175,7 @@ HOTCELL_API const char *hotcell_sandbox_json(const struct hotcell_sandbox *s);
 /* Ask again; texts lent before are void. HOTCELL_NOT_FOUND: it is gone, and the handle is as it was. */
 HOTCELL_API int hotcell_sandbox_refresh(struct hotcell_sandbox *s, struct hotcell_error *e);
 
-/* Does its agent answer? A busy one counts as healthy. */
+/* Does its agent answer within 10 s? A busy one counts as healthy. */
 HOTCELL_API bool hotcell_sandbox_is_healthy(struct hotcell_sandbox *s);
 /* Forget the handle; the sandbox stays. NULL is fine. */
 HOTCELL_API void hotcell_sandbox_close(struct hotcell_sandbox *s);

@@ -40,4 +40,22 @@ test_console_flood() {
 	done_with
 }
 
+# A guest that hangs is said to; whoever asks is not kept waiting.
+test_hung_guest() {
+	box
+	for pid in $(host_pids); do
+		case $(cat "/proc/$pid/comm") in
+		qemu) kill -STOP "$pid"; hung=$pid ;;
+		esac
+	done
+	status 0 timeout 20 hotcell info box
+	contains "$(cat "$OUT")" vm
+	contains "$(cat "$ERR")" 'the guest did not answer within 5 s'
+	kill -CONT "$hung"
+	says 0 'still here' -- echo still here
+	status 0 hotcell info box
+	contains "$(cat "$OUT")" inside:
+	done_with
+}
+
 run_tests

@@ -77,12 +77,13 @@ static int sandbox_info(struct cli *c, const char *name, struct err *e)
 	struct rec_sandbox_ref ref = {span_of(name)};
 	struct rec_sandbox_info info;
 	struct rec_guest_info guest;
+	struct err why = ERR_INIT;
 	bool answers = false;
 	int r = conn_call(c->conn, METHOD_SANDBOX_INFO, &ref, &bytes, &info, e);
 
 	if (r == 0)
 		answers = span_is(info.state, "running") &&
-			  conn_call(c->conn, METHOD_GUEST_INFO, &ref, &more, &guest, NULL) == 0;
+			  conn_call(c->conn, METHOD_GUEST_INFO, &ref, &more, &guest, &why) == 0;
 	if (r == 0 && c->json) {
 		rec_json(&rec_sandbox_info_type, &info, &out);
 		out.len--; /* its '}' */
@@ -101,6 +102,8 @@ static int sandbox_info(struct cli *c, const char *name, struct err *e)
 	}
 	if (r == 0)
 		r = cli_put(&out, e);
+	if (r == 0 && why.code)
+		cli_note(c, "%s", why.text);
 	str_deinit(&out);
 	str_deinit(&bytes);
 	str_deinit(&more);

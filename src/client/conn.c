@@ -365,6 +365,8 @@ struct call {
 	struct str *bytes; /* reply */
 	bool lost;
 	struct err why;
+	struct loop_timer late;
+	unsigned patience_ms;
 	/* items */
 	int (*each)(void *arg, const void *item, struct err *e);
 	void *arg;
@@ -497,18 +499,35 @@ static bool is_done_already(unsigned method, int r, unsigned tries)
 	return method == METHOD_SANDBOX_REMOVE && r == -ERR_NOT_FOUND && tries > 0;
 }
 
+/* A guest that hangs answers never; whoever asks how it is wants to know just that. 0: for ever */
+static unsigned patience_ms(unsigned method)
+{
+	return method == METHOD_GUEST_PING ? CONN_PING_MS : method == METHOD_GUEST_INFO ? CONN_GUEST_INFO_MS : 0;
+}
+
+static void on_late(struct loop_timer *t)
+{
+	struct call *k = CONTAINER_OF(t, struct call, late);
+
+	err_set(&k->why, ERR_TIMEOUT, "the guest did not answer within %u s", k->patience_ms / 1000);
+	abandon(k);
+}
+
 int conn_call(struct conn *c, unsigned method, const void *req, struct str *bytes, void *ret,
 	      struct err *e)
 {
-	struct call k = {
-		.op.cancel = cancel_call, .method = method_find(method), .bytes = bytes};
+	struct call k = {.op.cancel = cancel_call, .method = method_find(method), .bytes = bytes,
+			 .patience_ms = patience_ms(method)};
 	unsigned tries = 0;
 	int r;
 
 	assert(k.method);
+	if (k.patience_ms) /* not from loop_now(): the last turn may be long ago */
+		loop_timer_set(c->loop, &k.late, sys_now_ns() + k.patience_ms * NS_PER_MS, on_late);
 	do
 		r = ask(c, &k, req, &call_ops, e);
 	while (k.lost && may_repeat(method) && ++tries < 10);
+	loop_timer_cancel(c->loop, &k.late);
 	if (is_done_already(method, r, tries)) {
 		str_clear(bytes);
 		r = 0;

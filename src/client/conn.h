@@ -33,6 +33,8 @@ enum conn_state { CONN_DOWN, CONN_WAIT, CONN_STARTING, CONN_SYNCING, CONN_UP, CO
 
 enum {
 	CONN_START_MS = 30000,	   /* for a daemon to serve */
+	CONN_PING_MS = 10000,	   /* for a guest to say that it is there */
+	CONN_GUEST_INFO_MS = 5000, /* for a guest to say how it is */
 	CONN_RECONNECT_MS = 30000, /* as long as sessions of the guest wait for us */
 };
 
@@ -89,7 +91,7 @@ void conn_cancel(struct conn *c);
  * @bytes:	cleared, then holds what the texts of @ret point to
  * @ret:	of its reply type; NULL: not wanted
  *
- * Return: 0; what the daemon says; -ERR_GONE when the daemon died and asking again could
+ * Return: 0; what the daemon says; -ERR_TIMEOUT from a guest asked how it is; -ERR_GONE when the daemon died and asking again could
  * do it twice (CONN-2); -ERR_CANCELED.
  */
 int conn_call(struct conn *c, unsigned method, const void *req, struct str *bytes, void *ret,
