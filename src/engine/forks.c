@@ -652,15 +652,40 @@ static void swapped(struct work *w)
 	start_resume(t, t->set);
 }
 
-static void rollback_parked(struct sandbox *sb)
+static void swap(struct task *t)
 {
-	struct task *t = sb->task;
-
-	sandbox_paused(sb);
-	sb->is_swapping = true;
+	t->sb->is_swapping = true;
 	t->job.run = run_swap;
 	t->job.done = swapped;
 	work_submit(t->engine->pool, &t->job);
+}
+
+static void rollback_parked(struct sandbox *sb)
+{
+	sandbox_paused(sb);
+	swap(sb->task);
+}
+
+static void pause_dropped(struct set_wait *w, const struct err *why)
+{
+	struct task *t = CONTAINER_OF(w, struct task, wait);
+
+	if (why)
+		task_fail(t, why);
+	else if (!is_lost(t, SANDBOX_PAUSED))
+		swap(t);
+}
+
+/* The memory of the pause does not go with the disk that comes: it goes first, so that nothing can bring them together. */
+static void drop_pause(struct task *t)
+{
+	struct set *pause = set_of_pause(t->engine, &t->sb->id);
+
+	t->wait.done = pause_dropped;
+	if (pause)
+		set_remove(pause, &t->wait);
+	else
+		swap(t);
 }
 
 static void rollback_loaded(struct set_wait *w, const struct err *why)
@@ -673,10 +698,7 @@ static void rollback_loaded(struct set_wait *w, const struct err *why)
 		return;
 	}
 	if (t->sb && t->sb->state == SANDBOX_PAUSED) {
-		t->sb->is_swapping = true;
-		t->job.run = run_swap;
-		t->job.done = swapped;
-		work_submit(t->engine->pool, &t->job);
+		drop_pause(t);
 		return;
 	}
 	if (is_lost(t, SANDBOX_RUNNING))
