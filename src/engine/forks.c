@@ -350,15 +350,27 @@ static void snapshot_saved(struct set_wait *w, const struct err *why)
 		reply_set(t);
 }
 
+static int check_name(const struct task *t, struct err *e)
+{
+	if (!t->name[0] || !set_name_is_taken(t->engine, t->tenant, span_of(t->name)))
+		return 0;
+	return err_set(e, ERR_CONFLICT, "name: there is a snapshot %s", t->name);
+}
+
 static void snapshot_captured(struct capture_call *c, struct set *set, const struct err *why)
 {
 	struct task *t = CONTAINER_OF(c, struct task, capture);
+	struct err e = ERR_INIT;
 
 	if (why) {
 		task_fail(t, why);
 		return;
 	}
 	t->set = set;
+	if (check_name(t, &e) < 0) { /* given to another one meanwhile */
+		task_fail(t, &e);
+		return;
+	}
 	(void)snprintf(set->m.name, sizeof(set->m.name), "%s", t->name);
 	if (t->keep_ms)
 		set->m.delete_ms = set->m.created_ms + t->keep_ms;
