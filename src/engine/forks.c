@@ -602,6 +602,7 @@ static void start_resume(struct task *t, struct set *set)
 	struct err e = ERR_INIT;
 
 	t->follow.done = resume_done;
+	image_close(&t->sb->image); /* held since it was made; the resume opens it anew */
 	if (sandbox_resume_paused(t->sb, set, &e) < 0)
 		task_fail(t, &e);
 	else
