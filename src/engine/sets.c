@@ -12,18 +12,18 @@
 #include "wire/gen/events.h"
 #include "wire/gen/records.h"
 
+enum { RETRY_MS = 60000 }; /* a deletion that was due and failed */
+
 static void on_expiry(struct loop_timer *t);
 
-static void arm_expiry(struct set *s)
+static void arm_expiry(struct set *s, uint64_t at_least_ms)
 {
 	struct loop *l = s->engine->loop;
 	uint64_t now_ms = loop_unix_ms(l);
+	uint64_t left_ms = s->m.delete_ms > now_ms ? s->m.delete_ms - now_ms : 0;
 
-	if (!s->m.delete_ms)
-		return;
-	loop_timer_set(l, &s->expiry,
-		       loop_now(l) + (s->m.delete_ms > now_ms ? s->m.delete_ms - now_ms : 0) * NS_PER_MS,
-		       on_expiry);
+	if (s->m.delete_ms)
+		loop_timer_set(l, &s->expiry, loop_now(l) + MAX(left_ms, at_least_ms) * NS_PER_MS, on_expiry);
 }
 
 /* Where its layers are from now on. */
@@ -322,7 +322,7 @@ static void save_done(struct work *w)
 		s->is_stored = true;
 		s->refs++; /* SETS-1 */
 		name_folder(s);
-		arm_expiry(s);
+		arm_expiry(s, 0);
 		engine_emit(s->engine, "info", EVENT_SNAPSHOT_CREATED, NULL, NULL, "%s %s, %llu MiB",
 			    s->m.kind, s->m.name, (unsigned long long)(s->m.memory_bytes / MIB));
 	}
@@ -351,6 +351,7 @@ static void remove_done(struct work *w)
 
 	if (why.code) {
 		s->is_removed = false; /* it is still there, and can be asked to go again */
+		arm_expiry(s, RETRY_MS);
 	} else {
 		s->is_stored = false;
 		s->refs--; /* SETS-1; the job holds one */
@@ -402,7 +403,7 @@ static void found(void *arg, const struct id *id, const struct snap_manifest *m,
 	s = set_new(g, m, -1, -1);
 	s->is_stored = true;
 	name_folder(s);
-	arm_expiry(s);
+	arm_expiry(s, 0);
 }
 
 int sets_start(struct engine *g, struct err *e)
