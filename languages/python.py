@@ -26,7 +26,7 @@ def serve():
     import types
     import warnings
 
-    RUN, RESEED = 1, 2
+    RUN, RESEED, ENV = 1, 2, 3
     READY, RUNNING, PART, BODY, ERROR, END, RESEEDED = range(1, 8)
     OK, FAILED, INTERRUPTED = range(3)
     PIECE = 32000
@@ -439,6 +439,14 @@ def serve():
         def close(self):
             """exit() closes it; the interpreter stays."""
 
+    def take_env(body):
+        for entry in body.split(b"\0")[:-1]:
+            name, is_set, value = entry.partition(b"=")
+            if is_set:
+                os.environb[name] = value
+            else:
+                os.environb.pop(name, None)
+
     def mute_child():
         try:
             os.close(link)
@@ -479,6 +487,8 @@ def serve():
             elif kind & 255 == RESEED:
                 reseed()
                 frame(RESEEDED, body)
+            elif kind & 255 == ENV:
+                take_env(body)
 
     main()
 

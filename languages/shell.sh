@@ -29,6 +29,17 @@ __hc_text() {
 	[ "$1" -eq 0 ] || IFS= read -r -N "$1" -u 62 __hc_source
 }
 
+# Texts with a NUL behind each, $1 bytes together: into the array __hc_texts.
+__hc_read_texts() {
+	local LC_ALL=C left=$1 text
+	__hc_texts=()
+	while [ "$left" -gt 0 ]; do
+		IFS= read -r -d '' -u 62 text || return 1
+		__hc_texts+=("$text")
+		left=$((left - ${#text} - 1))
+	done
+}
+
 # A frame of kind $1 with $2 bytes, which printf(1) makes of $3.
 __hc_frame() {
 	local head
@@ -85,6 +96,15 @@ while __hc_read 1; do
 		RANDOM=$SRANDOM
 		__hc_text "$__hc_number" || break
 		__hc_frame 7 16 "$__hc_source"
+		;;
+	3)
+		__hc_read_texts "$__hc_number" || break
+		for __hc_source in "${__hc_texts[@]}"; do
+			case $__hc_source in
+			*=*) export "$__hc_source" ;;
+			*) unset -v "$__hc_source" ;;
+			esac
+		done 2>/dev/null # names that are none here, and read-only ones
 		;;
 	esac
 done

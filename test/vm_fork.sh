@@ -120,6 +120,17 @@ test_fork_of_a_running_one() {
 	done_with
 }
 
+# Interpreters of the template were born before anybody asked for a sandbox.
+test_warm_code_knows_the_environment() {
+	hot
+	status 0 hotcell create --name a --env COLOR=red
+	same red "$(hotcell code run a 'import os; print(os.environ["COLOR"])')" "in Python"
+	same red "$(hotcell code run a --language shell 'echo $COLOR')" "in bash"
+	status 0 hotcell fork a --name b
+	same red "$(hotcell code run b 'print(os.environ["COLOR"])')" "in a fork"
+	done_with
+}
+
 # Sessions of before end, their programs live on.
 test_sessions_end_with_forked() {
 	hot
@@ -267,6 +278,43 @@ test_pool_of_forks() {
 	status 0 hotcell create --name c
 	same pool "$(path_of c)" "how c was made"
 	status 0 hotcell pool rm base
+	done_with
+}
+
+# As many copies as you like of one machine, and of copies: its disk's layers are merged in time.
+test_many_copies() {
+	hot
+	status 0 hotcell create --name a
+	n=$(size 10 40)
+	for i in $(seq "$n"); do
+		status 0 hotcell exec a -- sh -c "echo $i >>all; head -c 100000 /dev/urandom >data-$i; sha256sum data-$i >>sums"
+		status 0 hotcell fork a --name "kid-$i"
+		[ "$i" -lt 3 ] || status 0 hotcell rm "kid-$((i - 2))"
+	done
+	same "$n" "$(hotcell exec a -- sh -c 'wc -l <all')" "lines of the source"
+	status 0 hotcell exec a -- sha256sum --quiet -c sums
+	# what a copy has is what there was then
+	status 0 hotcell exec "kid-$n" -- sha256sum --quiet -c sums
+	# forks of forks
+	last=a
+	for i in $(seq "$n"); do
+		status 0 hotcell fork "$last" --name "link-$i"
+		status 0 hotcell rm "$last"
+		last=link-$i
+		status 0 hotcell exec "$last" -- sh -c "echo $i >>links"
+	done
+	same "$n" "$(hotcell exec "$last" -- sh -c 'wc -l <links')" "lines of the last fork"
+	status 0 hotcell exec "$last" -- sha256sum --quiet -c sums
+	# merged disks survive a pause and the daemon's death
+	kill -KILL "$(pid_of hotcelld)"
+	status 0 hotcell snapshot create "$last" --name here
+	status 0 hotcell pause "$last"
+	status 0 hotcell resume "$last"
+	status 0 hotcell exec "$last" -- sha256sum --quiet -c sums
+	status 0 hotcell rm --all
+	status 0 hotcell create --snapshot here --name again
+	status 0 hotcell exec again -- sha256sum --quiet -c sums
+	status 0 hotcell snapshot rm here
 	done_with
 }
 

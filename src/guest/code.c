@@ -155,6 +155,7 @@ void code_free(struct code *c)
 	cgroup_give(&all->agent->cgroups, c->cgroup);
 	spawn_free(c->spawn);
 	str_deinit(&c->env);
+	free(c->told);
 	str_deinit(&c->end_message);
 	for (size_t i = 0; i < LIMIT_CONTEXTS; i++)
 		if (all->table[i] == c)
@@ -438,6 +439,7 @@ int code_launch(struct code *c, struct err *e)
 		cgroup_give(&c->all->agent->cgroups, take_ptr(&c->cgroup));
 		return r;
 	}
+	code_env_keep(c);
 	loop_timer_cancel(l, &c->hunt);
 	c->hunts = 0;
 	c->reaped = c->is_alone = c->is_stale = c->is_held = false;

@@ -28,6 +28,7 @@ enum {
 enum code_order {
 	CODE_RUN = 1,	 /* source */
 	CODE_RESEED = 2, /* CODE_NONCE bytes */
+	CODE_ENV = 3,	 /* "NAME=value" or, of what is not there any more, "NAME"; each with its NUL */
 };
 
 /* Harness to agent. */

@@ -44,6 +44,8 @@ struct code {
 	char cwd[USER_CWD_SIZE];
 	bool cwd_may_fail;
 	struct str env; /* the request's */
+	char *told;	/* guest.setup's, as the interpreter knows it; told_n bytes */
+	size_t told_n;
 
 	pid_t pid, inner_pid;
 	struct spawn *spawn;
@@ -100,6 +102,10 @@ void code_close(struct code *c); /* nobody sees it any more; freed when its proc
 void code_gone(struct code *c); /* reaped, and all that it said was read */
 void code_signal(struct code *c, int signo);
 void code_proven(struct code *c); /* or has no more to prove */
+
+/* code_env.c: the environment of guest.setup changes while interpreters live */
+void code_env_keep(struct code *c); /* it starts with what there is now */
+void code_env_tell(struct code *c); /* what changed since; nothing: nothing */
 
 /* code_talk.c: frames and pipes */
 int code_talk_open(struct code *c, int talk_fd, int out_fd, int err_fd, struct err *e); /* given */

@@ -105,6 +105,7 @@ void code_run_begin(struct code *c)
 	c->state = CODE_BUSY;
 	c->proto.running = true;
 	run->number = ++c->runs;
+	code_env_tell(c);
 	code_order(c, CODE_RUN, run->source, run->source_n);
 	free(run->source);
 	run->source = NULL;

@@ -318,11 +318,16 @@ static void push_order(struct code *c)
 
 void code_order(struct code *c, enum code_order kind, const void *p, size_t n)
 {
-	drop_order(c); /* an idle harness has read them all */
-	c->order = mem_new(CODE_HEAD + n);
-	code_head(c->order, kind, n);
-	memcpy(c->order + CODE_HEAD, p, n);
-	c->order_n = CODE_HEAD + n;
+	size_t left = c->order_n - c->order_sent;
+	unsigned char *order = mem_new(left + CODE_HEAD + n);
+
+	if (left)
+		memcpy(order, c->order + c->order_sent, left);
+	code_head(order + left, kind, n);
+	memcpy(order + left + CODE_HEAD, p, n);
+	drop_order(c);
+	c->order = order;
+	c->order_n = left + CODE_HEAD + n;
 	push_order(c);
 }
 

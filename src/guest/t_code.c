@@ -453,6 +453,45 @@ static void t_shell(void **state)
 	rig_close(g);
 }
 
+/* What guest.setup says reaches interpreters that live; what it says no more goes back to what it was. */
+static void t_env_follows(void **state)
+{
+	static const char first[] = "COLOR=red\0HOME=/nowhere\0SHAPE=theirs", second[] = "SIZE=a b=c\nd";
+	struct rec_code_open python = {.env = {"SHAPE=mine", 11}};
+	struct rec_code_open shell = {.language = span_of("shell"), .env = {"SHAPE=mine", 11}};
+	struct rec_code_context info;
+	struct rig *g;
+	struct heard h;
+
+	(void)state;
+	if (!can_run())
+		skip();
+	g = rig_open();
+	call_free(call_wait(&g->peer, METHOD_CODE_OPEN, &python, &info));
+	call_free(call_wait(&g->peer, METHOD_CODE_OPEN, &shell, &info));
+	g->a.env = mem_dup(first, sizeof(first));
+	g->a.env_len = sizeof(first);
+	expect(g, 1, "import os\n[os.environ.get(x) for x in ('COLOR', 'HOME', 'SHAPE', 'SIZE')]", "ok",
+	       "['red', '/nowhere', 'mine', None]");
+	call_free(run_in(g, 2, "echo $COLOR $HOME $SHAPE", &h));
+	assert_string_equal(str_text(&h.out), "red /nowhere mine\n");
+	heard_free(&h);
+	free(g->a.env);
+	g->a.env = mem_dup(second, sizeof(second));
+	g->a.env_len = sizeof(second);
+	expect(g, 1, "[os.environ.get(x) for x in ('COLOR', 'HOME', 'SHAPE', 'SIZE')]", "ok",
+	       "[None, '/root', 'mine', 'a b=c\\nd']");
+	call_free(run_in(g, 2, "echo ${COLOR-gone} $HOME $SHAPE; env | grep -A1 SIZE=", &h));
+	assert_string_equal(str_text(&h.out), "gone /root mine\nSIZE=a b=c\nd\n");
+	heard_free(&h);
+	free(g->a.env);
+	g->a.env = NULL;
+	g->a.env_len = 0;
+	expect(g, 1, "os.environ['HOME'] = '/tmp'; [os.environ.get(x) for x in ('HOME', 'SIZE')]", "ok",
+	       "['/tmp', None]"); /* what nobody speaks of is the code's */
+	rig_close(g);
+}
+
 /* ---- after a fork ---- */
 
 static void reseeded(void *arg, unsigned proofs)
@@ -511,7 +550,7 @@ int main(void)
 		cmocka_unit_test(t_values_follow_output), cmocka_unit_test(t_one_at_a_time),
 		cmocka_unit_test(t_reader_that_stops),	 cmocka_unit_test(t_reader_that_leaves),
 		cmocka_unit_test(t_hostile_harness),	 cmocka_unit_test(t_shell),
-		cmocka_unit_test(t_reseed),
+		cmocka_unit_test(t_env_follows),	 cmocka_unit_test(t_reseed),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

@@ -424,7 +424,8 @@ static void t_an_interpreter_with_company_proves_first(void **state)
 static void t_a_busy_interpreter_goes_on(void **state)
 {
 	struct rec_code_run busy = {.language = span_of("shell"),
-				    .source = span_of("echo go; until [ -e /tmp/go ]; do sleep 0.01; done; echo >/tmp/gone")};
+				    .source = span_of("echo go; until [ -e /tmp/go ]; do sleep 0.01; done; "
+						      "echo >/tmp/gone")};
 	struct rec_guest_setup rq = identity_of('a', false);
 	struct rec_guest_ready ready;
 	struct call *c, *run;
@@ -470,7 +471,8 @@ static void t_a_second_setup(void **state)
 	rq.user = span_of("other");
 	set_up(&b.peer, &rq, &ready, &c);
 	call_free(c);
-	expect(&b.peer, "echo $OWNER $LEFT; id -un; cat /etc/hosts", "first over\nother\n127.0.1.1\tcell-a\n", "", 0);
+	expect(&b.peer, "echo $OWNER $LEFT; id -un; cat /etc/hosts", "first over\nother\n127.0.1.1\tcell-a\n", "",
+	       0);
 	c = call_wait(&b.peer, METHOD_EXEC_START, &theirs, NULL);
 	assert_int_equal(c->why.code, 0);
 	call_free(c);
