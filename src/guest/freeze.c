@@ -154,8 +154,8 @@ void guest_freeze_call(struct agent *a, struct stream *s, const void *rec)
 	struct err e = ERR_INIT;
 
 	if (a->cgroups.root_fd < 0)
-		(void)err_set(&e, ERR_UNSUPPORTED, "the workload can't be frozen: there is no cgroup v2 here; for process "
-			      "sandboxes, mount a cgroup2 file system on the host and restart hotcell");
+		(void)err_set(&e, ERR_UNSUPPORTED, "the workload can't be frozen: there is no cgroup v2 here; for "
+			      "process sandboxes, mount a cgroup2 file system on the host and restart hotcell");
 	else if (a->freeze.call)
 		(void)err_set(&e, ERR_CONFLICT, "the workload is being frozen");
 	if (e.code) {
