@@ -483,7 +483,8 @@ static void t_a_second_setup(void **state)
 		assert_true(span_is(ready.hostname, "cell-b"));
 		call_free(c);
 		expect(&b.peer, "echo $OWNER $LEFT; id -un; hostname; cat /etc/machine-id /etc/hosts",
-		       "second\nuser\ncell-b\n62626262626262626262626262626262\n10.0.0.1 theirs localhost\n127.0.1.1\tcell-b\n",
+		       "second\nuser\ncell-b\n62626262626262626262626262626262\n"
+		       "10.0.0.1 theirs localhost\n127.0.1.1\tcell-b\n",
 		       "", 0);
 	}
 	rq = identity_of('c', false); /* a name that is part of another */
