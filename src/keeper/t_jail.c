@@ -18,6 +18,7 @@
 #include "sys/fd.h"
 #include "sys/ns.h"
 #include "sys/process.h"
+#include "sys/sock.h"
 
 enum { PATH_ROOM = 512, PATIENCE_MS = 20000, CHILD_CALLS = 200, UID = (int)(HOST_UID_TRIAL + 65536 * 8u) };
 
@@ -301,5 +302,23 @@ static void a_helper_lends_a_root(void **state)
 	rig_deinit(&g);
 }
 
+/* Nobody sent the folder: an older kernel, whose helper mounted the root. */
+static void without_a_folder_no_copy(void **state)
+{
+	struct err e = ERR_INIT;
+	int pair[2], fd = -1;
+
+	T_UNUSED(state);
+	assert_int_equal(process_layer(-1, &fd, &e), -ERR_UNSUPPORTED);
+	assert_non_null(strstr(e.text, "Linux 6.6"));
+	assert_int_equal(sys_socketpair(pair), 0);
+	assert_int_equal(process_layer(pair[0], &fd, &e), -ERR_UNSUPPORTED);
+	assert_int_equal(sys_write_full(pair[1], "x", 1), 0); /* a byte, and nothing with it */
+	assert_int_equal(process_layer(pair[0], &fd, &e), -ERR_UNSUPPORTED);
+	assert_int_equal(fd, -1);
+	(void)sys_close(pair[0]);
+	(void)sys_close(pair[1]);
+}
+
 T_MAIN(T(no_capability_is_left), T(a_helper_lends_a_root), T(every_failing_call_leaves_nothing),
-       T(a_childs_failure_is_heard))
+       T(a_childs_failure_is_heard), T(without_a_folder_no_copy))
