@@ -304,27 +304,36 @@ void set_forget(struct set_wait *w)
 		list_del(&w->link);
 }
 
+/* For people: its name, else its id. */
+static const char *call_it(const struct set *s, char text[ID_TEXT])
+{
+	id_format(&s->m.id, text);
+	return s->m.name[0] ? s->m.name : text;
+}
+
 static void run_save(struct work *w)
 {
 	struct set *s = CONTAINER_OF(w, struct set, job);
 	const struct engine_host *h = s->engine->host;
 
-	(void)h->set_save(h->arg, &s->m, s->memory_fd, s->state_fd,
-			  strcmp(s->m.kind, "pause") == 0 ? NULL : s->layers_from, &s->job_error);
+	(void)h->set_save(h->arg, &s->saved, s->memory_fd, s->state_fd,
+			  strcmp(s->saved.kind, "pause") == 0 ? NULL : s->layers_from, &s->job_error);
 }
 
 static void save_done(struct work *w)
 {
 	struct set *s = CONTAINER_OF(w, struct set, job);
 	struct err why = s->job_error;
+	char text[ID_TEXT];
 
 	if (!why.code) {
+		s->m = s->saved;
 		s->is_stored = true;
 		s->refs++; /* SETS-1 */
 		name_folder(s);
 		arm_expiry(s, 0);
 		engine_emit(s->engine, "info", EVENT_SNAPSHOT_CREATED, NULL, NULL, "%s %s, %llu MiB",
-			    s->m.kind, s->m.name, (unsigned long long)(s->m.memory_bytes / MIB));
+			    s->m.kind, call_it(s, text), (unsigned long long)(s->m.memory_bytes / MIB));
 	}
 	complete(take_ptr(&s->save), why.code ? &why : NULL);
 	job_over(s);
@@ -333,6 +342,7 @@ static void save_done(struct work *w)
 void set_save(struct set *s, struct set_wait *w)
 {
 	s->save = w;
+	s->saved = s->m; /* the worker's: the loop goes on reading the other */
 	submit(s, SET_SAVING, run_save, save_done);
 }
 
@@ -348,6 +358,7 @@ static void remove_done(struct work *w)
 {
 	struct set *s = CONTAINER_OF(w, struct set, job);
 	struct err why = s->job_error;
+	char text[ID_TEXT];
 
 	if (why.code) {
 		s->is_removed = false; /* it is still there, and can be asked to go again */
@@ -357,7 +368,7 @@ static void remove_done(struct work *w)
 		s->refs--; /* SETS-1; the job holds one */
 		if (strcmp(s->m.kind, "pause") != 0)
 			engine_emit(s->engine, "info", EVENT_SNAPSHOT_REMOVED, NULL, NULL, "%s %s",
-				    s->m.kind, s->m.name);
+				    s->m.kind, call_it(s, text));
 	}
 	complete(take_ptr(&s->remove), why.code ? &why : NULL);
 	job_over(s);

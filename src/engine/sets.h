@@ -35,6 +35,7 @@ struct set {
 	unsigned refs;
 	uint64_t serial; /* grows */
 	struct snap_manifest m;
+	struct snap_manifest saved; /* what the worker writes and completes; then it is @m */
 	bool is_stored, is_removed;
 	int memory_fd, state_fd; /* -1: not hot */
 	uint64_t used_ns, pause_us;
