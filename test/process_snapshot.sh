@@ -173,6 +173,22 @@ print(len(os.listdir("many")))'
 	done_with
 }
 
+# Where the agent looks in a new sandbox, the old one's root may have left anything.
+test_hostile_files() {
+	box
+	status 0 hotcell exec --user root box -c 'cd /etc; rm -f hosts passwd group /run/hotcell-machine-id
+mkfifo hosts passwd /run/hotcell-machine-id; ln -s /dev/zero group; rm -rf /usr/bin/python3* /bin/sh; chmod 0 /run /root'
+	status 0 hotcell snapshot create box --name s
+	for n in 1 2; do
+		status 0 timeout 60 hotcell restore s --name "clone$n"
+		status 0 timeout 60 hotcell ps "clone$n"
+		refuses 125 'not a regular file' exec "clone$n" -- true
+	done
+	status 0 hotcell create --isolation process --name other
+	status 0 hotcell exec other -- true
+	done_with
+}
+
 # The workload stands still while it is copied: what is written later can't be newer in the copy.
 test_one_instant() {
 	box
