@@ -285,7 +285,7 @@ test_pool_of_forks() {
 test_many_copies() {
 	hot
 	status 0 hotcell create --name a
-	n=$(size 10 40)
+	n=$(size 8 40)
 	for i in $(seq "$n"); do
 		status 0 hotcell exec a -- sh -c "echo $i >>all; head -c 100000 /dev/urandom >data-$i; sha256sum data-$i >>sums"
 		status 0 hotcell fork a --name "kid-$i"

@@ -116,6 +116,13 @@ static int host_layers_add(void *arg, const struct id *id, unsigned n, uint64_t 
 	return layers_add(d->state_fd, id, n, bytes, ret_fd, e);
 }
 
+static int host_layers_flatten(void *arg, const struct id *id, unsigned n, struct err *e)
+{
+	const struct daemon *d = arg;
+
+	return layers_flatten(d->state_fd, id, n, e);
+}
+
 static int host_layers_drop(void *arg, const struct id *id, unsigned n, struct err *e)
 {
 	const struct daemon *d = arg;
@@ -621,6 +628,7 @@ static int serve(struct daemon *d, struct err *e)
 		.disk_remove = host_disk_remove,
 		.layers_open = host_layers_open,
 		.layers_add = host_layers_add,
+		.layers_flatten = host_layers_flatten,
 		.layers_drop = host_layers_drop,
 		.layers_link = host_layers_link,
 		.layers_rollback = host_layers_rollback,

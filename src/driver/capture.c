@@ -16,8 +16,7 @@
 #include "sys/clock.h"
 #include "sys/fd.h"
 
-/* Sets of descriptors in QEMU, beyond those of its command line. */
-enum { SET_STATE = 199, SET_LAYER = 200 };
+enum { SET_STATE = KEEPER_LAYER_SET - 1 }; /* a set of descriptors in QEMU */
 
 struct capture {
 	struct machine *machine;
@@ -101,11 +100,17 @@ static int lend_state(struct capture *c, struct err *e)
 	return say(c, "add-fd", text, c->state_out, e);
 }
 
+/* The node it goes on with. */
+static unsigned overlay(const struct capture *c)
+{
+	return c->rq->node + 1;
+}
+
 static int lend_layer(struct capture *c, struct err *e)
 {
 	char text[64];
 
-	(void)snprintf(text, sizeof(text), "{\"fdset-id\":%d}", SET_LAYER + (int)c->rq->layers);
+	(void)snprintf(text, sizeof(text), "{\"fdset-id\":%d}", KEEPER_LAYER_SET + (int)overlay(c));
 	c->layer_lent = true;
 	return say(c, "add-fd", text, c->rq->overlay_fd, e);
 }
@@ -119,7 +124,7 @@ static int add_file(struct capture *c, struct err *e)
 		       "{\"driver\":\"file\",\"node-name\":\"l%u-file\",\"filename\":\"/dev/fdset/%u\","
 		       "\"auto-read-only\":false,\"locking\":\"off\",\"discard\":\"unmap\","
 		       "\"cache\":{\"no-flush\":true}}",
-		       c->rq->layers, SET_LAYER + c->rq->layers);
+		       overlay(c), KEEPER_LAYER_SET + overlay(c));
 	c->file_added = true;
 	return say(c, "blockdev-add", text, -1, e);
 }
@@ -131,7 +136,7 @@ static int add_layer(struct capture *c, struct err *e)
 	(void)snprintf(text, sizeof(text),
 		       "{\"driver\":\"qcow2\",\"node-name\":\"l%u\",\"file\":\"l%u-file\",\"backing\":null,"
 		       "\"discard\":\"unmap\",\"cache\":{\"no-flush\":true}}",
-		       c->rq->layers, c->rq->layers);
+		       overlay(c), overlay(c));
 	c->layer_added = true;
 	return say(c, "blockdev-add", text, -1, e);
 }
@@ -160,8 +165,8 @@ static int move_to_layer(struct capture *c, struct err *e)
 {
 	char text[96];
 
-	(void)snprintf(text, sizeof(text), "{\"node\":\"l%u\",\"overlay\":\"l%u\"}", c->rq->layers - 1,
-		       c->rq->layers);
+	(void)snprintf(text, sizeof(text), "{\"node\":\"l%u\",\"overlay\":\"l%u\"}", c->rq->node,
+		       overlay(c));
 	return say(c, "blockdev-snapshot", text, -1, e);
 }
 
@@ -200,7 +205,7 @@ static int drop_layer(struct capture *c, struct err *e)
 {
 	char text[64];
 
-	(void)snprintf(text, sizeof(text), "{\"node-name\":\"l%u\"}", c->rq->layers);
+	(void)snprintf(text, sizeof(text), "{\"node-name\":\"l%u\"}", overlay(c));
 	return say(c, "blockdev-del", text, -1, e);
 }
 
@@ -208,7 +213,7 @@ static int drop_file(struct capture *c, struct err *e)
 {
 	char text[64];
 
-	(void)snprintf(text, sizeof(text), "{\"node-name\":\"l%u-file\"}", c->rq->layers);
+	(void)snprintf(text, sizeof(text), "{\"node-name\":\"l%u-file\"}", overlay(c));
 	return say(c, "blockdev-del", text, -1, e);
 }
 
@@ -216,7 +221,7 @@ static int drop_layer_fd(struct capture *c, struct err *e)
 {
 	char text[64];
 
-	(void)snprintf(text, sizeof(text), "{\"fdset-id\":%d}", SET_LAYER + (int)c->rq->layers);
+	(void)snprintf(text, sizeof(text), "{\"fdset-id\":%d}", KEEPER_LAYER_SET + (int)overlay(c));
 	return say(c, "remove-fd", text, -1, e);
 }
 
@@ -353,7 +358,7 @@ int kept_capture(struct machine *m, struct driver_capture *rq, struct err *e)
 	rq->is_layered = false;
 	if (m->state != KEPT_UP || !m->monitor)
 		return err_set(e, ERR_GONE, "the machine does not run");
-	if (m->capture)
+	if (m->capture || m->flatten)
 		return err_set(e, ERR_CONFLICT, "the machine is being copied");
 	c = mem_new(sizeof(*c));
 	*c = (struct capture){

@@ -78,7 +78,7 @@ struct driver_usage_req {
 struct driver_capture {
 	struct driver_req req;
 	int overlay_fd;	   /* lent: an empty qcow2 layer it goes on with; -1: it writes no more */
-	unsigned layers;   /* it has now */
+	unsigned node;	   /* of its disk that it writes now: l<node>. The overlay is the next one */
 	bool stay_stopped; /* until resume() or destroy() */
 	/* Set on success, given. Of files alone: memory_fd has them; the caller has frozen who writes to them. */
 	int memory_fd, state_fd;
@@ -124,6 +124,11 @@ struct driver {
 
 	/* Copy it as it is; see struct driver_capture. A failure lets it run on. One at a time. */
 	int (*capture)(struct machine *m, struct driver_capture *c, struct err *e);
+	/*
+	 * Copy what the disk's layers between the lowest and the top one hold into the top one,
+	 * while it runs; then it uses those two only. @first to @node - 1 are the others.
+	 */
+	int (*flatten)(struct machine *m, unsigned first, unsigned node, struct driver_req *r, struct err *e);
 	/* Go on: after a fork was started, and after stay_stopped. */
 	int (*resume)(struct machine *m, struct driver_req *r, struct err *e);
 

@@ -146,6 +146,7 @@ static void on_gone(struct keeper_watch *w, const struct rec_machine_info *info)
 		complete(take_ptr(&m->load_req), &why);
 		complete(take_ptr(&m->resume_req), &why);
 		capture_end(m, &why);
+		flatten_end(m, &why);
 		m->ev.gone(m->ev.arg, &why);
 	}
 }
@@ -230,6 +231,8 @@ static void on_event(void *arg, const struct qmp_message *msg)
 		on_loaded(m, msg->text); /* the last use of @m */
 		return;
 	}
+	if (m->flatten)
+		flatten_event(m, msg);
 	if (str_eq(msg->name, "SHUTDOWN") || str_eq(msg->name, "GUEST_PANICKED"))
 		(void)snprintf(m->last_event, sizeof(m->last_event), "%s%s%s", msg->name,
 			       msg->text[0] ? " " : "", msg->text);
@@ -488,6 +491,7 @@ static void cancel_requests(struct machine *m)
 	complete(take_ptr(&m->load_req), &why);
 	complete(take_ptr(&m->resume_req), &why);
 	capture_end(m, &why);
+	flatten_end(m, &why);
 	LIST_FOR_EACH(l, &m->ops)
 		complete(take_ptr(&LIST_ENTRY(l, struct op, link)->req), &why);
 }
@@ -539,7 +543,7 @@ void kept_destroy(struct machine *m, struct driver_req *r)
 
 	leave(m);
 	m->release_req = r;
-	if (m->start_req || m->load_req || m->resume_req || m->capture || !list_empty(&m->ops))
+	if (m->start_req || m->load_req || m->resume_req || m->capture || m->flatten || !list_empty(&m->ops))
 		loop_defer(m->loop, &m->cancel, on_cancel);
 	op = op_new(m, NULL, released);
 	if (keeper_release(m->keeper, &m->id, &op->call, &m->release_why) < 0) {
@@ -554,6 +558,7 @@ void kept_forget(struct machine *m)
 	leave(m);
 	m->start_req = m->load_req = m->resume_req = NULL;
 	capture_forget(m);
+	flatten_forget(m);
 	LIST_FOR_EACH(l, &m->ops)
 		LIST_ENTRY(l, struct op, link)->req = NULL;
 	machine_free_if_idle(m);

@@ -29,6 +29,8 @@ int kept_usage(struct machine *m, struct driver_usage_req *r, struct err *e);
 int kept_capture(struct machine *m, struct driver_capture *c, struct err *e); /* driver/capture.c */
 int kept_copy_files(struct machine *m, struct driver_capture *c, struct err *e); /* of a process sandbox */
 int kept_load(struct machine *m, struct driver_req *r, struct err *e);
+int kept_flatten(struct machine *m, unsigned first, unsigned node, struct driver_req *r,
+		 struct err *e); /* driver/flatten.c */
 int kept_resume(struct machine *m, struct driver_req *r, struct err *e);
 int kept_stop(struct machine *m, unsigned grace_ms, struct driver_req *r, struct err *e);
 void kept_destroy(struct machine *m, struct driver_req *r);

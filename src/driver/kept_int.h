@@ -48,6 +48,7 @@ struct machine {
 	struct driver_req *resume_req;
 	struct monitor_call resume;
 	struct capture *capture; /* under way; NULL: none */
+	struct flatten *flatten; /* likewise */
 	struct list ops;
 	struct loop_call cancel;
 	struct driver_req *release_req;
@@ -66,3 +67,9 @@ void op_free(struct op *op); /* the machine may go with it */
 /* The machine ended or is destroyed: so is what is under way. None: fine. */
 void capture_end(struct machine *m, const struct err *why);
 void capture_forget(struct machine *m); /* without a word */
+
+/* ---- flatten.c, for kept.c: the same ---- */
+
+void flatten_event(struct machine *m, const struct qmp_message *msg);
+void flatten_end(struct machine *m, const struct err *why);
+void flatten_forget(struct machine *m);

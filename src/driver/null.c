@@ -289,7 +289,7 @@ static int do_nothing(struct machine *m, struct op *op, struct err *e)
 static int (*const effects[NULL_CALLS_N])(struct machine *m, struct op *op, struct err *e) = {
 	[NULL_START] = do_start, [NULL_ADOPT] = do_adopt,   [NULL_USAGE] = do_usage,
 	[NULL_STOP] = do_stop,	 [NULL_CAPTURE] = do_capture, [NULL_RESUME] = do_nothing,
-	[NULL_LOAD] = do_nothing,
+	[NULL_LOAD] = do_nothing, [NULL_FLATTEN] = do_nothing,
 };
 
 /* Frees the op, then completes its request: the callback may destroy the machine. */
@@ -415,6 +415,13 @@ static int null_load(struct machine *m, struct driver_req *r, struct err *e)
 	return op_begin(m, NULL_LOAD, r, e);
 }
 
+static int null_flatten(struct machine *m, unsigned first, unsigned node, struct driver_req *r, struct err *e)
+{
+	(void)first;
+	(void)node;
+	return op_begin(m, NULL_FLATTEN, r, e);
+}
+
 static int null_resume(struct machine *m, struct driver_req *r, struct err *e)
 {
 	return op_begin(m, NULL_RESUME, r, e);
@@ -522,6 +529,7 @@ const struct driver driver_null = {
 	.pid = null_pid,
 	.usage = null_usage,
 	.capture = null_capture,
+	.flatten = null_flatten,
 	.resume = null_resume,
 	.stop = null_stop,
 	.destroy = null_destroy,

@@ -23,6 +23,7 @@ enum null_call {
 	NULL_LOAD,
 	NULL_USAGE,
 	NULL_CAPTURE,
+	NULL_FLATTEN,
 	NULL_RESUME,
 	NULL_STOP,
 	NULL_DESTROY, /* can't be refused: NULL_REFUSE counts as NULL_OK */

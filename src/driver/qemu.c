@@ -85,6 +85,7 @@ const struct driver driver_qemu = {
 	.pid = kept_pid,
 	.usage = kept_usage,
 	.capture = kept_capture,
+	.flatten = kept_flatten,
 	.resume = kept_resume,
 	.stop = kept_stop,
 	.destroy = kept_destroy,

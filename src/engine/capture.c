@@ -15,7 +15,17 @@
 
 enum { FREEZE_MS = 100, SYNC_MS = 10000 };
 
-enum phase { PHASE_SYNC, PHASE_LAYER, PHASE_FREEZE, PHASE_COPY, PHASE_GO, PHASE_THAW, PHASE_UNDO };
+enum phase {
+	PHASE_FLATTEN,
+	PHASE_MERGE,
+	PHASE_SYNC,
+	PHASE_LAYER,
+	PHASE_FREEZE,
+	PHASE_COPY,
+	PHASE_GO,
+	PHASE_THAW,
+	PHASE_UNDO,
+};
 
 struct capture {
 	struct engine *engine;
@@ -219,6 +229,7 @@ static void copied(struct driver_req *r, const struct err *why)
 	}
 	if (c->copy.is_layered) {
 		c->sb->layers = c->layer + 1;
+		c->sb->node++;
 		(void)sandbox_save(c->sb, NULL);
 	}
 	if (why) {
@@ -245,7 +256,7 @@ static void copy(struct capture *c)
 	c->copy = (struct driver_capture){
 		.req.done = copied,
 		.overlay_fd = c->overlay_fd,
-		.layers = c->sb->layers,
+		.node = c->sb->node,
 		.stay_stopped = c->call->stay,
 		.memory_fd = -1,
 		.state_fd = -1,
@@ -351,6 +362,66 @@ static void sync_disk(struct capture *c)
 		fail(c, &e);
 }
 
+static void prepare(struct capture *c)
+{
+	if (strcmp(c->call->kind, "snapshot") == 0)
+		sync_disk(c);
+	else
+		add_layer(c);
+}
+
+/* ---- flatten: a disk of as many layers as there may be becomes one of two ---- */
+
+static void run_merge(struct work *w)
+{
+	struct capture *c = CONTAINER_OF(w, struct capture, job);
+
+	(void)host_of(c)->layers_flatten(host_of(c)->arg, &c->sb->id, c->sb->layers, &c->job_error);
+}
+
+static void merged(struct work *w)
+{
+	struct capture *c = CONTAINER_OF(w, struct capture, job);
+
+	if (!c->job_error.code) {
+		c->sb->layers = 2;
+		(void)sandbox_save(c->sb, NULL);
+	}
+	if (c->undo_waits)
+		walk_on(c);
+	else if (c->job_error.code)
+		fail(c, &c->job_error);
+	else
+		prepare(c);
+}
+
+static void flattened(struct driver_req *r, const struct err *why)
+{
+	struct capture *c = CONTAINER_OF(r, struct capture, go);
+
+	if (!c->sb) {
+		free(c);
+		return;
+	}
+	if (why) {
+		fail(c, why);
+		return;
+	}
+	c->phase = PHASE_MERGE;
+	c->job.run = run_merge;
+	c->job.done = merged;
+	work_submit(c->sb->engine->pool, &c->job);
+}
+
+static int flatten(struct capture *c, struct err *e)
+{
+	const struct sandbox *sb = c->sb;
+
+	c->phase = PHASE_FLATTEN;
+	c->go.done = flattened;
+	return sb->driver->flatten(sb->machine, sb->node + 2 - sb->layers, sb->node, &c->go, e);
+}
+
 int capture_check_memory(const struct sandbox *sb, struct err *e)
 {
 	if (!sb->driver || sb->driver->caps & DRIVER_CAN_CAPTURE)
@@ -395,19 +466,16 @@ int capture_start(struct sandbox *sb, struct capture_call *call, struct err *e)
 
 	if (r < 0)
 		return r;
-	if (!call->stay && sb->layers >= LIMIT_DISK_LAYERS)
-		return err_set(e, ERR_LIMIT, "the disk of sandbox %s has %d layers, no more can be added; copy what "
-			       "you need into a new sandbox", sb->id_text, LIMIT_DISK_LAYERS);
 	c = capture_new(sb, call);
-	if (call->stay || is_of_files(sb, call)) { /* no disk to go on with */
+	if (call->stay || is_of_files(sb, call)) /* no disk to go on with */
 		freeze(c);
-		return 0;
+	else if (sb->layers < LIMIT_DISK_LAYERS)
+		prepare(c);
+	else if ((r = flatten(c, e)) < 0) {
+		sb->capture = NULL;
+		free(c);
 	}
-	if (strcmp(call->kind, "snapshot") == 0)
-		sync_disk(c);
-	else
-		add_layer(c);
-	return 0;
+	return r;
 }
 
 void capture_go_on(struct sandbox *sb, struct capture_call *call)
@@ -424,11 +492,11 @@ bool capture_holds(struct sandbox *sb)
 
 	if (!c)
 		return false;
-	if (c->phase == PHASE_LAYER || c->phase == PHASE_UNDO) {
+	if (c->phase == PHASE_MERGE || c->phase == PHASE_LAYER || c->phase == PHASE_UNDO) {
 		c->undo_waits = true;
 		return true;
 	}
-	if (c->phase == PHASE_COPY || c->phase == PHASE_GO) {
+	if (c->phase == PHASE_FLATTEN || c->phase == PHASE_COPY || c->phase == PHASE_GO) {
 		struct capture_call *call = c->call;
 
 		/* The driver has it: its answer, which comes before the machine is gone, frees it. */

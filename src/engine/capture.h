@@ -1,6 +1,7 @@
 /*
  * engine/capture.h - a running sandbox, copied as it stands, into a set
  *
+ *	flatten	a disk of too many layers first becomes one of two
  *	sync	for a snapshot: the guest writes out what its disk shall have
  *	layer	a new disk layer for it to go on with (worker thread)
  *	freeze	the agent stops the workload; nothing else is said on the link until it goes on

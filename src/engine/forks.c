@@ -547,6 +547,7 @@ static void pause_saved(struct set_wait *w, const struct err *why)
 		.reason = "",
 		.generation = sb->generation,
 		.layers = sb->layers,
+		.node = sb->node,
 		.stages = {sb->stages, sb->stages_n},
 	};
 	err_copy(&e, why);

@@ -234,6 +234,7 @@ void sandbox_row(struct sandbox *sb, struct store_sandbox *ret)
 		.deadline_ms = sandbox_deadline_ms(sb, sb->end_at_ns),
 		.generation = sb->generation,
 		.layers = sb->layers,
+		.node = sb->node,
 		.path = sb->path,
 		.parent = sb->parent,
 		.closure = sb->closure,
@@ -249,6 +250,7 @@ int sandbox_save(struct sandbox *sb, struct err *e)
 		.idle_deadline_ms = sandbox_deadline_ms(sb, sb->idle_at_ns),
 		.generation = sb->generation,
 		.layers = sb->layers,
+		.node = sb->node,
 		.stages = {sb->stages, sb->stages_n},
 	};
 	int r = store_sandbox_update(sb->engine->store, &sb->id, &life, e);
@@ -766,6 +768,7 @@ static void take_row(struct sandbox *sb, const struct store_sandbox *row)
 	sb->end_at_ns = loop_time_of(sb, row->deadline_ms);
 	sb->generation = row->generation + 1;
 	sb->layers = (unsigned)row->layers;
+	sb->node = (unsigned)row->node;
 	sb->path = path_of(row->path);
 	sb->parent = row->parent;
 	span_copy(span_of(row->closure), sb->closure, sizeof(sb->closure));
@@ -918,6 +921,7 @@ void sandbox_lost(struct sandbox *sb, const struct err *why)
 		.reason = why->text,
 		.generation = sb->generation,
 		.layers = sb->layers,
+		.node = sb->node,
 		.stages = {sb->stages, sb->stages_n},
 	};
 

@@ -90,6 +90,7 @@ struct sandbox {
 	struct image image;
 	struct layers disk;	/* open until the machine has them */
 	unsigned layers;	/* of its disk */
+	unsigned node;		/* of the monitor, that stands for the top one */
 	struct set *set;	/* what it starts from, until it runs; NULL: it boots */
 	struct set_wait set_wait;
 	bool is_cold, is_disk_only; /* as asked for */

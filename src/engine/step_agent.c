@@ -237,6 +237,7 @@ int step_run_commit(struct plan *p, struct err *e)
 		.idle_deadline_ms = sandbox_deadline_ms(sb, sb->idle_at_ns),
 		.generation = sb->generation,
 		.layers = sb->layers,
+		.node = sb->node,
 		.stages = {sb->stages, sb->stages_n},
 		.closure = sb->set->m.closure,
 	};

@@ -248,6 +248,7 @@ static int write_end(struct sandbox *sb, struct err *e)
 		.reason = sb->reason.text,
 		.generation = sb->generation,
 		.layers = sb->layers,
+		.node = sb->node,
 		.stages = {sb->stages, sb->stages_n},
 	};
 
@@ -342,11 +343,18 @@ static void make_disk(struct work *w)
 		sb->disk.n = 1;
 }
 
+/* The command line of the machine counts them from 0. */
+static void note_layers(struct sandbox *sb)
+{
+	sb->layers = sb->disk.n;
+	sb->node = sb->disk.n ? sb->disk.n - 1 : 0;
+}
+
 static void disk_made(struct work *w)
 {
 	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
 
-	sb->layers = sb->disk.n;
+	note_layers(sb);
 	job_done(w);
 }
 
@@ -373,7 +381,7 @@ static void open_disk(struct work *w)
 int step_run_disk_again(struct plan *p, struct err *e)
 {
 	(void)e;
-	submit(step_sandbox(p), open_disk, job_done);
+	submit(step_sandbox(p), open_disk, disk_made);
 	return 0;
 }
 

@@ -146,8 +146,8 @@ _Static_assert(FD_ROOT == 3 && FD_LINK == 4 && FD_MONITOR == 5 && FD_CONSOLE == 
 	       "the command line names them");
 
 /*
- * Layer i is node l<i> on l<i>-file; the driver goes on counting when it adds one to a machine
- * that runs. Flushes of the disk are not passed on: it has to survive the guest, not the host.
+ * Layer i is node l<i> on l<i>-file, descriptor set KEEPER_LAYER_SET + i; the driver goes on
+ * counting when it adds one to a machine that runs. Flushes of the disk are not passed on: it has to survive the guest, not the host.
  */
 static void compose_disk(struct jail_qemu *q, unsigned n)
 {
@@ -157,11 +157,11 @@ static void compose_disk(struct jail_qemu *q, unsigned n)
 
 		if (i)
 			(void)snprintf(backing, sizeof(backing), ",backing=l%u", i - 1);
-		addf(q, "-add-fd", "fd=%u,set=%u", FD_LAYER + i, FD_LAYER + i);
+		addf(q, "-add-fd", "fd=%u,set=%u", FD_LAYER + i, KEEPER_LAYER_SET + i);
 		addf(q, "-blockdev",
 		     "driver=file,node-name=l%u-file,filename=/dev/fdset/%u,read-only=%s,"
 		     "auto-read-only=off,locking=off,discard=unmap,cache.no-flush=on",
-		     i, FD_LAYER + i, read_only);
+		     i, KEEPER_LAYER_SET + i, read_only);
 		addf(q, "-blockdev",
 		     "driver=%s,node-name=l%u,file=l%u-file%s,read-only=%s,discard=unmap,cache.no-flush=on",
 		     i ? "qcow2" : "raw", i, i, backing, read_only);

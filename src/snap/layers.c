@@ -20,6 +20,7 @@
 enum { FILE_NAME = 32 };
 
 #define NEW ".new"
+#define FLAT "flat" /* the top layer, from when it replaces those between to when they are gone */
 
 static void layer_name(unsigned n, const char *suffix, char ret[FILE_NAME])
 {
@@ -83,6 +84,47 @@ static int open_chain(int folder_fd, struct layers *l, struct err *e)
 	return open_last(folder_fd, l, e);
 }
 
+static int finish_flat(int folder_fd, struct err *e)
+{
+	struct stat st;
+	int r = 0;
+
+	if (fstatat(folder_fd, FLAT, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return errno == ENOENT ? 0 : err_sys(e, -errno, "look at the disk");
+	for (unsigned i = 1; r == 0 && i < LIMIT_DISK_LAYERS; i++) {
+		char name[FILE_NAME];
+
+		layer_name(i, "", name);
+		r = sys_unlink(folder_fd, name);
+	}
+	if (r == 0)
+		r = sys_rename(folder_fd, FLAT, folder_fd, "layer-1", RENAME_NOREPLACE);
+	return r < 0 ? err_sys(e, r, "let go of merged disk layers") : 0;
+}
+
+int layers_flatten(int state_fd, const struct id *id, unsigned n, struct err *e)
+{
+	char name[DIR_NAME], top[FILE_NAME];
+	AUTO_CLOSE int folder = -1;
+	struct stat st;
+	int r;
+
+	if (n <= 2)
+		return 0;
+	dir_name(id, "", name);
+	r = dir_open(state_fd, SANDBOXES_FOLDER, name, &folder, e);
+	if (r == 0)
+		r = finish_flat(folder, e);
+	if (r < 0)
+		return r;
+	layer_name(n - 1, "", top);
+	r = sys_rename(folder, top, folder, FLAT, RENAME_NOREPLACE);
+	if (r == -ENOENT && fstatat(folder, "layer-1", &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+	    fstatat(folder, "layer-2", &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return 0; /* a death came after it was done and before it was written down */
+	return r < 0 ? err_sys(e, r, "merge disk layers") : finish_flat(folder, e);
+}
+
 int layers_open(int state_fd, const struct id *id, struct layers *ret, struct err *e)
 {
 	struct layers l = LAYERS_INIT;
@@ -92,6 +134,8 @@ int layers_open(int state_fd, const struct id *id, struct layers *ret, struct er
 
 	dir_name(id, "", name);
 	r = dir_open(state_fd, SANDBOXES_FOLDER, name, &folder, e);
+	if (r == 0)
+		r = finish_flat(folder, e);
 	if (r == 0)
 		r = open_chain(folder, &l, e);
 	if (r < 0) {

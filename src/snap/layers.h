@@ -54,6 +54,15 @@ int layers_open(int state_fd, const struct id *id, struct layers *ret, struct er
 int layers_add(int state_fd, const struct id *id, unsigned n, uint64_t virtual_bytes, int *ret_fd,
 	       struct err *e);
 
+/*
+ * layers_flatten() - the layers between the lowest and the top one go; the top one is layer 1
+ * @n:		layers of @id; the top one has what the others between had
+ *
+ * Whatever a death leaves is finished by the next call for @id. Two layers or fewer: nothing
+ * to do. Return: 0; -ERR_NOT_FOUND when there is no layer n - 1 nor what a death left of this.
+ */
+int layers_flatten(int state_fd, const struct id *id, unsigned n, struct err *e);
+
 /* Undo layers_add() before anything went on in it. Missing: 0. Layer 0 is refused. */
 int layers_drop(int state_fd, const struct id *id, unsigned n, struct err *e);
 

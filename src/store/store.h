@@ -34,6 +34,7 @@ struct store_sandbox {
 	uint64_t created_ms, idle_timeout_ms, idle_deadline_ms, deadline_ms; /* unix; 0: none */
 	uint64_t generation; /* of the link */
 	uint64_t layers;     /* of its disk */
+	uint64_t node;	     /* of its monitor, that stands for the top one */
 	const char *path;    /* how it was made: boot, fork, prestarted, pool */
 	struct id parent;    /* the snapshot it was started from; zero: none */
 	const char *closure; /* of the monitor it runs in; NULL: none */
@@ -42,7 +43,7 @@ struct store_sandbox {
 /* What changes in a sandbox's life. */
 struct store_life {
 	const char *state, *reason;
-	uint64_t idle_deadline_ms, generation, layers;
+	uint64_t idle_deadline_ms, generation, layers, node;
 	struct strv stages;
 	const char *closure; /* NULL: as it was */
 };

@@ -102,7 +102,7 @@ static struct seen look(struct rig *r)
 static void rows_come_back_after_reopening(void **state)
 {
 	struct store_sandbox b = row(1, "web", "r1");
-	struct store_life life = {"running", "why not", 60, 80, 2, {"image=5", 8}, NULL};
+	struct store_life life = {"running", "why not", 60, 80, 2, 1, {"image=5", 8}, NULL};
 	struct rig r;
 	struct seen s;
 
@@ -432,7 +432,7 @@ static sqlite3_vfs *bad_vfs(void)
 /* One life of a row; stops at the first failure. */
 static int live(struct store *s, const struct store_sandbox *b, struct err *e)
 {
-	struct store_life life = {"running", "", 1, 2, 1, {NULL, 0}, NULL};
+	struct store_life life = {"running", "", 1, 2, 1, 0, {NULL, 0}, NULL};
 	int r = store_sandbox_add(s, b, e);
 
 	if (r == 0)

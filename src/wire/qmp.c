@@ -66,7 +66,7 @@ static int read_error(const json_t *error, struct qmp_message *m)
 
 static int read_event(const json_t *root, const json_t *event, struct qmp_message *m)
 {
-	static const char *const keys[] = {"reason", "action", "status"};
+	static const char *const keys[] = {"reason", "action", "status", "error"};
 	const json_t *data = json_object_get(root, "data");
 
 	m->kind = QMP_EVENT;
