@@ -242,19 +242,36 @@ static void on_done(struct driver_req *r, const struct err *why)
 
 #define ASKED {.usage.req.done = on_done}
 
-/* QEMU answers the hello with what follows it. */
-static void qemu_answers(struct stage *t)
+static void qemu_says(struct stage *t, const char *line)
 {
-	char heard[256], line[64], *id;
+	assert_int_equal(sys_write_full(t->qemu_fd, line, strlen(line)), 0);
+	turn(t);
+}
+
+/* QEMU hears a command that holds @word, and answers it: @failure, or well. */
+static void qemu_hears(struct stage *t, const char *word, const char *failure)
+{
+	char heard[256], line[128], *id;
 	ssize_t n = sys_read(t->qemu_fd, heard, sizeof(heard) - 1);
 
 	assert_true(n > 0);
 	heard[n] = '\0';
+	if (!strstr(heard, word))
+		fail_msg("\"%s\", wanted %s", heard, word);
 	id = strstr(heard, "\"id\":");
 	assert_non_null(id);
-	(void)snprintf(line, sizeof(line), "{\"return\": {}, \"id\": %llu}\n", strtoull(id + 5, NULL, 10));
-	assert_int_equal(sys_write_full(t->qemu_fd, line, strlen(line)), 0);
-	turn(t);
+	if (failure)
+		(void)snprintf(line, sizeof(line), "{\"error\": {\"class\": \"GenericError\", \"desc\": \"%s\"}, \"id\": %llu}\n",
+			       failure, strtoull(id + 5, NULL, 10));
+	else
+		(void)snprintf(line, sizeof(line), "{\"return\": {}, \"id\": %llu}\n", strtoull(id + 5, NULL, 10));
+	qemu_says(t, line);
+}
+
+/* QEMU answers the hello with what follows it. */
+static void qemu_answers(struct stage *t)
+{
+	qemu_hears(t, "", NULL);
 }
 
 static struct machine *starting(struct stage *t, struct asked *a)
@@ -659,7 +676,78 @@ static void process_files_are_copied(void **state)
 	end(&t);
 }
 
+/* ---- flatten ---- */
+
+static const char job_over[] = "{\"event\": \"BLOCK_JOB_COMPLETED\", \"data\": {\"device\": \"flatten\"}}\n";
+static const char job_failed[] = "{\"event\": \"BLOCK_JOB_COMPLETED\", \"data\": {\"error\": \"No space left\"}}\n";
+
+/* The event may come before the answer to what caused it. */
+static void merged_layers_are_let_go_of(void **state)
+{
+	T_UNUSED(state);
+	for (int early = 0; early < 2; early++) {
+		struct asked a = ASKED, other = ASKED;
+		struct stage t;
+		struct machine *m;
+
+		begin(&t);
+		m = running(&t);
+		assert_int_equal(driver_qemu.flatten(m, 3, 5, &a.usage.req, NULL), 0);
+		assert_int_equal(driver_qemu.flatten(m, 3, 5, &other.usage.req, NULL), -ERR_CONFLICT);
+		turn(&t);
+		if (early)
+			qemu_says(&t, job_over);
+		qemu_hears(&t, "\"block-stream\"", NULL);
+		if (!early)
+			qemu_says(&t, job_over);
+		for (int node = 3; node < 5; node++) {
+			char word[32];
+
+			(void)snprintf(word, sizeof(word), "\"l%d\"", node);
+			qemu_hears(&t, word, NULL);
+			(void)snprintf(word, sizeof(word), "\"l%d-file\"", node);
+			qemu_hears(&t, word, node == 3 ? "busy" : NULL); /* costs a descriptor, no more */
+			assert_int_equal(a.done, 0);
+			(void)snprintf(word, sizeof(word), "%d", KEEPER_LAYER_SET + node);
+			qemu_hears(&t, word, NULL);
+		}
+		assert_int_equal(a.done, 1);
+		assert_int_equal(a.code, 0);
+		assert_int_equal(other.done, 0);
+		destroy(&t, m);
+		end(&t);
+	}
+}
+
+static void a_failed_merge_is_told(void **state)
+{
+	struct asked refused = ASKED, broken = ASKED, held = ASKED;
+	struct stage t;
+	struct machine *m;
+
+	T_UNUSED(state);
+	begin(&t);
+	m = running(&t);
+	assert_int_equal(driver_qemu.flatten(m, 1, 7, &refused.usage.req, NULL), 0);
+	turn(&t);
+	qemu_hears(&t, "\"l7\"", "node is busy");
+	assert_int_equal(refused.done, 1);
+	assert_non_null(strstr(refused.text, "node is busy"));
+	assert_int_equal(driver_qemu.flatten(m, 1, 7, &broken.usage.req, NULL), 0);
+	turn(&t);
+	qemu_hears(&t, "block-stream", NULL);
+	qemu_says(&t, job_failed);
+	assert_int_equal(broken.code, ERR_UNAVAILABLE);
+	assert_non_null(strstr(broken.text, "No space left"));
+	assert_int_equal(driver_qemu.flatten(m, 1, 7, &held.usage.req, NULL), 0);
+	turn(&t);
+	destroy(&t, m); /* DRIVER-3 */
+	assert_int_equal(held.code, ERR_CANCELED);
+	end(&t);
+}
+
 T_MAIN(T(lives), T(tells_the_end_once), T(cuts_long_last_words), T(a_start_can_fail),
        T(dies_while_starting), T(a_silent_monitor_fails_the_start), T(a_broken_monitor_ends_alone),
        T(destroy_cancels_first), T(forgets), T(adopts), T(a_lost_keeper_ends_calls), T(checks_the_spec),
-       T(process_needs_no_monitor), T(process_files_are_copied))
+       T(process_needs_no_monitor), T(process_files_are_copied),
+       T(merged_layers_are_let_go_of), T(a_failed_merge_is_told))

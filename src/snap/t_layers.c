@@ -369,6 +369,78 @@ static void a_has_whole_layers(int s, bool died)
 	assert_int_equal(layers_drop(s, &A, 1, NULL), 0);
 }
 
+/* Four layers, told apart by the size of the top one. */
+static void pile_up(int s)
+{
+	int fd = -1;
+
+	for (unsigned i = 1; i < 4; i++) {
+		assert_int_equal(layers_add(s, &A, i, DISK, &fd, NULL), 0);
+		if (i == 3)
+			assert_int_equal(ftruncate(fd, 12345), 0);
+		(void)sys_close(fd);
+	}
+}
+
+static void is_flat(int s)
+{
+	struct layers l = LAYERS_INIT;
+	struct stat st;
+
+	assert_int_equal(layers_open(s, &A, &l, NULL), 0);
+	is_chain(&l, 2);
+	assert_int_equal(fstat(l.fds[1], &st), 0);
+	assert_int_equal(st.st_size, 12345);
+	layers_close(&l);
+	assert_int_equal(entries(s, SANDBOXES_FOLDER "/" A_TEXT), 2);
+}
+
+static void layers_between_go(void **state)
+{
+	struct layers l = LAYERS_INIT;
+	struct err e = ERR_INIT;
+	int s = state_new();
+
+	T_UNUSED(state);
+	disk_new(s, A_TEXT, "a");
+	assert_int_equal(layers_flatten(s, &A, 1, &e), 0);
+	pile_up(s);
+	assert_int_equal(layers_link(s, SANDBOXES_FOLDER "/" A_TEXT, 3, &B, DISK, &l, &e), 0);
+	layers_close(&l);
+	assert_int_equal(layers_flatten(s, &A, 4, &e), 0);
+	is_flat(s);
+	assert_int_equal(layers_flatten(s, &A, 4, &e), 0); /* it was not written down */
+	is_flat(s);
+	assert_int_equal(layers_flatten(s, &A, 2, &e), 0);
+	is_flat(s);
+	assert_int_equal(layers_open(s, &B, &l, &e), 0); /* who shares them has them */
+	is_chain(&l, 4);
+	layers_close(&l);
+	assert_int_equal(layers_flatten(s, &B, 7, &e), -ERR_NOT_FOUND);
+	assert_int_equal(layers_flatten(s, &C, 4, &e), -ERR_NOT_FOUND);
+	state_free(s);
+}
+
+static void flatten_a(int s)
+{
+	(void)layers_flatten(s, &A, 4, NULL);
+}
+
+/* The old chain, or the new one however it is come upon first. */
+static void a_reads_the_same(int s, bool died)
+{
+	struct layers l = LAYERS_INIT;
+
+	assert_int_equal(layers_open(s, &A, &l, NULL), 0);
+	assert_true(l.n == 2 || (died && l.n == 4));
+	layers_close(&l);
+	assert_int_equal(layers_flatten(s, &A, 4, NULL), 0);
+	is_flat(s);
+	assert_int_equal(layers_remove(s, &A, NULL), 0);
+	disk_new(s, A_TEXT, "now");
+	pile_up(s);
+}
+
 static void a_death_at_any_call_leaves_old_or_new(void **state)
 {
 	int s = state_new();
@@ -379,6 +451,8 @@ static void a_death_at_any_call_leaves_old_or_new(void **state)
 	assert_true(deaths(s, link_b, b_is_whole_or_absent) > 10);
 	assert_true(deaths(s, add_to_a, a_has_whole_layers) > 5);
 	assert_true(deaths(s, roll_a_back, a_is_old_or_new) > 10);
+	pile_up(s);
+	assert_true(deaths(s, flatten_a, a_reads_the_same) > 5);
 	state_free(s);
 }
 
@@ -408,7 +482,7 @@ static void a_full_disk_leaves_nothing(void **state)
 	small_state_free(s);
 }
 
-T_MAIN(T(grows_and_opens), T(modes_are_private), T(shares_what_lies_below),
+T_MAIN(T(grows_and_opens), T(layers_between_go), T(modes_are_private), T(shares_what_lies_below),
        T(a_shared_last_layer_is_not_opened_for_writing), T(the_longest_chain_is_refused_in_words),
        T(odd_names_and_numbers_are_refused), T(links_are_not_followed), T(rolls_back),
        T(a_failed_call_leaves_nothing), T(a_failed_rollback_keeps_the_old_disk),
