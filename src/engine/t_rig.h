@@ -43,6 +43,15 @@ enum agent_mode {
 	AGENT_MODE_N,
 };
 
+/* How it answers one method. */
+enum answer {
+	ANSWER_TEST, /* the test does: agent_double.call */
+	ANSWER_OK,
+	ANSWER_FAIL,
+	ANSWER_NEVER,	 /* agent_double.owed has it */
+	ANSWER_HANGS_UP, /* the link ends instead */
+};
+
 struct rig;
 
 /* The double of hotcell-init at the far end of a machine's link. */
@@ -51,10 +60,12 @@ struct agent_double {
 	struct link *link;
 	struct id id;
 	struct stream *call; /* the last exec.start or exec.attach, open */
+	struct stream *owed; /* what was not answered, open */
 	uint64_t got;	     /* bytes of input */
 	bool call_over, is_frozen, was_forked;
-	unsigned setups;
+	unsigned setups, freezes, thaws;
 	unsigned generation;
+	char programs[256]; /* run in it, with ANSWER_OK and ANSWER_FAIL: "sync;python=1;" */
 };
 
 struct rig {
@@ -79,7 +90,7 @@ struct rig {
 	_Atomic int disks, layers, sets, images_fail, disks_fail, sets_fail;
 	_Atomic bool image_blocks;
 	_Atomic int image_builds; /* a new one has another digest */
-	bool is_busy; /* agents can't freeze */
+	enum answer freeze, thaw, programs; /* of agents; freeze and thaw: ANSWER_TEST is ANSWER_OK */
 	unsigned log_lines;
 };
 
@@ -274,19 +285,71 @@ static inline void agent_babble(struct link *k)
 	(void)!write(link_fd(k), junk, sizeof(junk));
 }
 
+static inline void agent_owed_closed(struct stream *s, const struct err *why)
+{
+	struct agent_double *a = stream_arg(s);
+
+	T_UNUSED(why);
+	if (a->owed == s)
+		a->owed = NULL;
+}
+
+/* Return: it is not to succeed, and was dealt with. */
+static inline bool agent_evades(struct agent_double *a, struct stream *s, enum answer how, int code, const char *text)
+{
+	static const struct stream_ops owed = {.closed = agent_owed_closed};
+	struct err e = ERR_INIT;
+
+	if (how == ANSWER_FAIL) {
+		err_set(&e, code, "%s", text);
+		stream_fail(s, &e);
+	} else if (how == ANSWER_NEVER) {
+		stream_accept(s, &owed, a);
+		a->owed = s;
+	} else if (how == ANSWER_HANGS_UP) {
+		a->owed = NULL;
+		a->link = link_free(a->link);
+	}
+	return how == ANSWER_FAIL || how == ANSWER_NEVER || how == ANSWER_HANGS_UP;
+}
+
 static inline void agent_answer_freeze(struct agent_double *a, struct stream *s, bool freezes)
 {
 	static const struct stream_ops none;
-	struct err e = ERR_INIT;
+	enum answer how = freezes ? a->rig->freeze : a->rig->thaw;
 
-	if (freezes && a->rig->is_busy) {
-		err_set(&e, ERR_BUSY, "the workload did not stop within 100 ms");
-		stream_fail(s, &e);
+	*(freezes ? &a->freezes : &a->thaws) += 1;
+	if (freezes ? agent_evades(a, s, how, ERR_BUSY, "the workload did not stop within 100 ms")
+		    : agent_evades(a, s, how, ERR_INTERNAL, "the cgroup is gone"))
 		return;
-	}
 	a->is_frozen = freezes;
 	stream_accept(s, &none, NULL);
 	(void)stream_reply(s, &rec_empty_type, &(struct rec_empty){0}, false, NULL, 0, NULL);
+}
+
+/* What runs in it on its own: sync before a snapshot, the list of a template. */
+static inline void agent_runs(struct agent_double *a, struct stream *s, unsigned method, struct span payload)
+{
+	static const struct stream_ops none;
+	struct rec_exec_start x = {0};
+	struct rec_code_run c = {0};
+	bool is_code = method == METHOD_CODE_RUN;
+	size_t n = strlen(a->programs);
+
+	assert_int_equal(rec_decode(is_code ? &rec_code_run_type : &rec_exec_start_type, payload.p, payload.n,
+				    is_code ? (void *)&c : (void *)&x, NULL), 0);
+	(void)snprintf(a->programs + n, sizeof(a->programs) - n, "%.*s%s%.*s;", (int)c.language.n,
+		       c.language.p ? c.language.p : "", is_code ? "=" : "",
+		       (int)(is_code ? c.source : x.command).n, (is_code ? c.source : x.command).p);
+	if (agent_evades(a, s, a->rig->programs, ERR_NOT_FOUND, "no such program"))
+		return;
+	stream_accept(s, &none, NULL);
+	if (is_code)
+		(void)stream_reply(s, &rec_code_started_type, &(struct rec_code_started){0}, true, NULL, 0, NULL);
+	else
+		(void)stream_reply(s, &rec_exec_started_type, &(struct rec_exec_started){0}, true, NULL, 0, NULL);
+	(void)stream_send(s, "says something", 14);
+	stream_end(s);
 }
 
 static inline void agent_answer_setup(struct agent_double *a, struct stream *s, struct span payload)
@@ -363,6 +426,10 @@ static inline void agent_request(struct link *k, struct stream *s, unsigned meth
 		agent_answer_freeze(a, s, method == METHOD_GUEST_FREEZE);
 		return;
 	}
+	if (a->rig->programs != ANSWER_TEST && (method == METHOD_EXEC_START || method == METHOD_CODE_RUN)) {
+		agent_runs(a, s, method, payload);
+		return;
+	}
 	stream_accept(s, &ops, a);
 	a->call = s; /* the test answers */
 	a->call_over = false;
@@ -380,6 +447,7 @@ static inline void agent_down(struct link *k, const struct err *why)
 	struct agent_double *a = link_arg(k);
 
 	T_UNUSED(why);
+	a->owed = NULL;
 	a->link = link_free(k);
 }
 

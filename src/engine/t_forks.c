@@ -1,0 +1,841 @@
+/*
+ * engine/t_forks.c - what is done with whole machines: copied, kept, put back; and that nothing
+ * of it is lost, mixed or left behind when a step fails, the sandbox ends or the daemon dies
+ *
+ * The host is modelled (engine/t_host.h): a machine with the memory of one moment and the disk of
+ * another one fails the test, whichever it is.
+ */
+#include "engine/capture.h"
+#include "engine/engine_int.h"
+#include "engine/sandbox.h"
+#include "engine/sets.h"
+#include "engine/t_host.h"
+
+enum { MANY_TURNS = 400 };
+
+static struct ask *ask_new(void)
+{
+	struct ask *a = calloc(1, sizeof(*a));
+
+	a->items = (struct str)STR_INIT(1 << 20);
+	return a;
+}
+
+static void ask_free(struct ask *a)
+{
+	str_deinit(&a->items);
+	free(a);
+}
+
+static struct host *up(void)
+{
+	struct host *h = host_new();
+
+	rig_up(&h->rig);
+	return h;
+}
+
+/* ---- what a test asks; 0 or the negative code ---- */
+
+static int call(struct host *h, struct ask *a, unsigned method, const void *rec)
+{
+	str_clear(&a->items);
+	return ask(&h->rig, a, method, rec);
+}
+
+static int make(struct host *h, struct ask *a, const struct rec_sandbox_create *rec)
+{
+	return call(h, a, METHOD_SANDBOX_CREATE, rec);
+}
+
+static int make_named(struct host *h, struct ask *a, const char *name)
+{
+	return make(h, a, &(struct rec_sandbox_create){.name = span_of(name)});
+}
+
+static int on_sandbox(struct host *h, struct ask *a, unsigned method, const char *name)
+{
+	return call(h, a, method, &(struct rec_sandbox_ref){.sandbox = span_of(name)});
+}
+
+static int snap(struct host *h, struct ask *a, const char *sandbox, const char *name)
+{
+	return call(h, a, METHOD_SNAPSHOT_CREATE,
+		    &(struct rec_snapshot_create){.sandbox = span_of(sandbox), .name = span_of(name)});
+}
+
+static int from_snap(struct host *h, struct ask *a, const char *snapshot, const char *name, bool disk_only)
+{
+	return make(h, a, &(struct rec_sandbox_create){
+		.snapshot = span_of(snapshot), .name = span_of(name), .disk_only = disk_only});
+}
+
+static int on_snap(struct host *h, struct ask *a, unsigned method, const char *name)
+{
+	return call(h, a, method, &(struct rec_snapshot_ref){.snapshot = span_of(name)});
+}
+
+static int fork_named(struct host *h, struct ask *a, const char *sandbox, unsigned count, const char *name)
+{
+	return call(h, a, METHOD_SANDBOX_FORK,
+		    &(struct rec_sandbox_fork){.sandbox = span_of(sandbox), .count = count, .name = span_of(name)});
+}
+
+static int rollback(struct host *h, struct ask *a, const char *sandbox, const char *snapshot)
+{
+	return call(h, a, METHOD_SANDBOX_ROLLBACK,
+		    &(struct rec_sandbox_rollback){.sandbox = span_of(sandbox), .snapshot = span_of(snapshot)});
+}
+
+static int build(struct host *h, struct ask *a)
+{
+	return call(h, a, METHOD_TEMPLATE_BUILD, &(struct rec_template_build){.template = span_of("base")});
+}
+
+/* Texts point into @a. */
+static struct rec_sandbox_info sandbox(struct host *h, struct ask *a, const char *name)
+{
+	struct rec_sandbox_info info;
+
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_INFO, name), 0);
+	ask_decode(a, METHOD_SANDBOX_INFO, &info);
+	return info;
+}
+
+static void state_is(struct host *h, const char *name, const char *state)
+{
+	struct ask *a = ask_new();
+	struct rec_sandbox_info info = sandbox(h, a, name);
+
+	if (!span_is(info.state, state))
+		fail_msg("%s is %.*s, not %s (%.*s)", name, (int)info.state.n, info.state.p, state,
+			 (int)info.reason.n, info.reason.p ? info.reason.p : "");
+	ask_free(a);
+}
+
+static struct rec_snapshot_info snapshot(struct host *h, struct ask *a, const char *name)
+{
+	struct rec_snapshot_info info;
+
+	assert_int_equal(on_snap(h, a, METHOD_SNAPSHOT_INFO, name), 0);
+	ask_decode(a, METHOD_SNAPSHOT_INFO, &info);
+	return info;
+}
+
+static unsigned count_items(const struct ask *a, const struct rec_type *t, void *last)
+{
+	unsigned n = 0;
+
+	for (size_t at = 0; at < a->items.len; n++) {
+		int used = rec_item_next(t, a->items.p + at, a->items.len - at, last, NULL);
+
+		assert_true(used > 0);
+		at += (size_t)used;
+	}
+	return n;
+}
+
+/* @last: texts point into @a. */
+static unsigned snapshots(struct host *h, struct ask *a, struct rec_snapshot_info *last)
+{
+	assert_int_equal(call(h, a, METHOD_SNAPSHOT_LIST, &(struct rec_empty){0}), 0);
+	return count_items(a, &rec_snapshot_info_type, last);
+}
+
+static unsigned sandboxes(struct host *h, struct ask *a, struct rec_sandbox_info *last)
+{
+	assert_int_equal(call(h, a, METHOD_SANDBOX_LIST, &(struct rec_empty){0}), 0);
+	return count_items(a, &rec_sandbox_info_type, last);
+}
+
+static unsigned listed_snapshots(struct host *h)
+{
+	struct ask *a = ask_new();
+	struct rec_snapshot_info last;
+	unsigned n = snapshots(h, a, &last);
+
+	ask_free(a);
+	return n;
+}
+
+static struct agent_double *agent(struct host *h, const char *name)
+{
+	struct ask *a = ask_new();
+	struct id id = sandbox(h, a, name).id;
+	struct agent_double *found = NULL;
+
+	for (unsigned i = 0; i < h->rig.n_agents; i++)
+		if (id_eq(&h->rig.agents[i].id, &id))
+			found = &h->rig.agents[i];
+	assert_non_null(found);
+	ask_free(a);
+	return found;
+}
+
+/* ---- waiting ---- */
+
+/* Turns, a fake millisecond each, until @is_so. */
+static bool until(struct host *h, bool (*is_so)(struct host *h))
+{
+	for (unsigned i = 0; i < RIG_TURNS && !is_so(h); i++) {
+		assert_int_equal(loop_turn(h->rig.loop, 1), 0);
+		loop_advance(h->rig.loop, NS_PER_MS);
+	}
+	return is_so(h);
+}
+
+static bool nothing_on_disk(struct host *h)
+{
+	return host_disks(h) == 0 && host_sets(h) == 0;
+}
+
+static void pass(struct host *h, uint64_t ms)
+{
+	rig_turns(&h->rig, 5);
+	loop_advance(h->rig.loop, ms * NS_PER_MS);
+	rig_turns(&h->rig, 5);
+}
+
+/* ---- the end of a test ---- */
+
+static void remove_all_sandboxes(struct host *h, struct ask *a)
+{
+	struct rec_sandbox_info box;
+	char id[ID_TEXT];
+
+	while (sandboxes(h, a, &box)) {
+		int r;
+
+		id_format(&box.id, id);
+		r = on_sandbox(h, a, METHOD_SANDBOX_REMOVE, id);
+		assert_true(r == 0 || r == -ERR_NOT_FOUND);
+	}
+}
+
+/* Whatever there is can be removed, and then nothing is left. */
+static void end(struct host *h, struct ask *a)
+{
+	struct rec_snapshot_info set;
+	char id[ID_TEXT];
+
+	remove_all_sandboxes(h, a);
+	while (snapshots(h, a, &set)) {
+		int r;
+
+		id_format(&set.id, id);
+		r = on_snap(h, a, METHOD_SNAPSHOT_REMOVE, id);
+		assert_true(r == 0 || r == -ERR_NOT_FOUND);
+	}
+	if (!until(h, nothing_on_disk))
+		fail_msg("%u disks and %u sets are left", host_disks(h), host_sets(h));
+	rig_is_clean(&h->rig);
+	ask_free(a);
+	host_free(h);
+}
+
+/* It can be used: it runs, and its workload too, or can be resumed. */
+static void is_usable(struct host *h, struct ask *a, const char *name)
+{
+	struct rec_sandbox_info info = sandbox(h, a, name);
+
+	if (span_is(info.state, "paused"))
+		assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_RESUME, name), 0);
+	state_is(h, name, "running");
+	assert_false(agent(h, name)->is_frozen);
+	assert_int_equal(snap(h, a, name, "proof-of-use"), 0);
+	assert_int_equal(on_snap(h, a, METHOD_SNAPSHOT_REMOVE, "proof-of-use"), 0);
+}
+
+/* ---- snapshots ---- */
+
+static void a_snapshot_is_kept_listed_and_removed(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+	struct rec_snapshot_info info;
+	struct rec_sandbox_info box;
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	ask_decode(a, METHOD_SANDBOX_CREATE, &box);
+	assert_int_equal(snap(h, a, "x", "s"), 0);
+	ask_decode(a, METHOD_SNAPSHOT_CREATE, &info);
+	assert_true(span_is(info.name, "s"));
+	assert_true(span_is(info.kind, "snapshot"));
+	assert_true(id_eq(&info.sandbox, &box.id));
+	assert_true(id_is_zero(&info.parent));
+	assert_int_equal(info.memory_mb, 256);
+	assert_int_equal(info.layers, 1);
+	assert_int_equal(info.delete_ms, 0);
+	assert_true(info.hot);
+	assert_string_equal(agent(h, "x")->programs, "sync;"); /* its disk alone is worth having */
+	assert_int_equal(agent(h, "x")->freezes, 1);
+	assert_int_equal(agent(h, "x")->thaws, 1);
+	state_is(h, "x", "running");
+	assert_int_equal(snapshots(h, a, &info), 1);
+	assert_true(span_is(info.name, "s"));
+	assert_true(span_is(snapshot(h, a, "s").tenant, "default"));
+	assert_int_equal(on_snap(h, a, METHOD_SNAPSHOT_REMOVE, "s"), 0);
+	assert_int_equal(on_snap(h, a, METHOD_SNAPSHOT_INFO, "s"), -ERR_NOT_FOUND);
+	assert_int_equal(on_snap(h, a, METHOD_SNAPSHOT_REMOVE, "s"), -ERR_NOT_FOUND);
+	assert_int_equal(listed_snapshots(h), 0);
+	assert_int_equal(host_sets(h), 0);
+	is_usable(h, a, "x");
+	end(h, a);
+}
+
+static void sandboxes_start_from_a_snapshot(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+	struct rec_sandbox_info y;
+	struct id set;
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(snap(h, a, "x", "s"), 0);
+	set = snapshot(h, a, "s").id;
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_REMOVE, "x"), 0); /* it needs its source no more */
+	assert_int_equal(from_snap(h, a, "s", "y", false), 0);
+	y = sandbox(h, a, "y");
+	assert_true(span_is(y.path, "fork"));
+	assert_true(id_eq(&y.parent, &set));
+	assert_true(agent(h, "y")->was_forked);
+	assert_int_equal(agent(h, "y")->generation, 2);
+	assert_int_equal(from_snap(h, a, "s", "z", true), 0);
+	assert_true(span_is(sandbox(h, a, "z").path, "boot"));
+	assert_false(agent(h, "z")->was_forked);
+	assert_int_equal(on_snap(h, a, METHOD_SNAPSHOT_REMOVE, "s"), 0); /* what runs on it runs on */
+	is_usable(h, a, "y");
+	is_usable(h, a, "z");
+	assert_int_equal(from_snap(h, a, "s", "w", false), -ERR_NOT_FOUND);
+	assert_int_equal(from_snap(h, a, "", "w", true), -ERR_INVALID); /* disk_only goes with snapshot */
+	end(h, a);
+}
+
+static void a_snapshot_has_the_shape_of_its_sandbox(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+	struct rec_sandbox_create other = {.name = span_of("y"), .snapshot = span_of("s"), .memory_mb = 512};
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(snap(h, a, "x", "s"), 0);
+	assert_int_equal(make(h, a, &other), -ERR_INVALID);
+	assert_non_null(strstr(a->why.text, "memory_mb"));
+	other.disk_only = true; /* it boots: any memory will do */
+	assert_int_equal(make(h, a, &other), 0);
+	assert_int_equal(sandbox(h, a, "y").memory_mb, 512);
+	other = (struct rec_sandbox_create){.snapshot = span_of("s"), .template = span_of("other")};
+	assert_int_equal(make(h, a, &other), -ERR_INVALID);
+	end(h, a);
+}
+
+static void names_of_snapshots_are_checked(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(snap(h, a, "x", "s"), 0);
+	assert_int_equal(snap(h, a, "x", "s"), -ERR_CONFLICT);
+	assert_int_equal(snap(h, a, "x", "a b"), -ERR_INVALID);
+	assert_int_equal(snap(h, a, "x", "0123456789abcdef0123456789abcdef"), -ERR_INVALID);
+	assert_int_equal(snap(h, a, "nobody", "t"), -ERR_NOT_FOUND);
+	assert_int_equal(snap(h, a, "x", ""), 0); /* nameless: by its id */
+	assert_int_equal(listed_snapshots(h), 2);
+	assert_int_equal(on_snap(h, a, METHOD_SNAPSHOT_REMOVE, "s"), 0);
+	assert_int_equal(snap(h, a, "x", "s"), 0); /* free again */
+	end(h, a);
+}
+
+/* Both were admitted before either had its name. */
+static void one_name_is_given_once_even_at_the_same_time(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new(), *b = ask_new();
+	const struct rec_snapshot_create x = {.sandbox = span_of("x"), .name = span_of("s")},
+					 y = {.sandbox = span_of("y"), .name = span_of("s")};
+	struct rec_snapshot_info last;
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(make_named(h, a, "y"), 0);
+	ask_start(&h->rig, a, METHOD_SNAPSHOT_CREATE, &x, false);
+	ask_start(&h->rig, b, METHOD_SNAPSHOT_CREATE, &y, false);
+	assert_true(rig_until(&h->rig, &a->done));
+	assert_true(rig_until(&h->rig, &b->done));
+	assert_int_equal(a->why.code + b->why.code, ERR_CONFLICT);
+	assert_int_equal(snapshots(h, a, &last), 1);
+	is_usable(h, a, "x");
+	is_usable(h, a, "y");
+	ask_free(b);
+	end(h, a);
+}
+
+static void a_snapshot_is_deleted_in_its_time(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+	const struct rec_snapshot_create rec = {.sandbox = span_of("x"), .name = span_of("s"), .keep_ms = 60000};
+	struct rec_snapshot_info info;
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(call(h, a, METHOD_SNAPSHOT_CREATE, &rec), 0);
+	ask_decode(a, METHOD_SNAPSHOT_CREATE, &info);
+	assert_int_equal(info.delete_ms, info.created_ms + 60000);
+	pass(h, 59000);
+	assert_int_equal(host_sets(h), 1);
+	pass(h, 2000);
+	assert_int_equal(on_snap(h, a, METHOD_SNAPSHOT_INFO, "s"), -ERR_NOT_FOUND);
+	end(h, a);
+}
+
+/* Its time does not begin anew with the daemon, nor is it forgotten when the disk fails once. */
+static void retention_outlives_daemons_and_failures(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+	const struct rec_snapshot_create rec = {.sandbox = span_of("x"), .name = span_of("s"), .keep_ms = 60000};
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(call(h, a, METHOD_SNAPSHOT_CREATE, &rec), 0);
+	pass(h, 30000);
+	host_crash(h, false);
+	rig_up(&h->rig);
+	assert_int_equal(listed_snapshots(h), 1);
+	pass(h, 20000);
+	assert_int_equal(listed_snapshots(h), 1);
+	h->fails[HOST_REMOVE] = ERR_INTERNAL;
+	pass(h, 11000);
+	for (unsigned i = 0; i < MANY_TURNS && !h->calls[HOST_REMOVE]; i++)
+		assert_int_equal(loop_turn(h->rig.loop, 1), 0);
+	assert_true(h->calls[HOST_REMOVE] > 0);
+	rig_turns(&h->rig, 20);
+	h->fails[HOST_REMOVE] = 0;
+	assert_int_equal(host_sets(h), 1);
+	pass(h, 3600000);
+	for (unsigned i = 0; i < MANY_TURNS && host_sets(h); i++)
+		assert_int_equal(loop_turn(h->rig.loop, 1), 0);
+	assert_int_equal(host_sets(h), 0);
+	end(h, a);
+}
+
+static void a_removal_that_fails_leaves_it_usable(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(snap(h, a, "x", "s"), 0);
+	h->fails[HOST_REMOVE] = ERR_LIMIT;
+	assert_int_equal(on_snap(h, a, METHOD_SNAPSHOT_REMOVE, "s"), -ERR_LIMIT);
+	assert_int_equal(listed_snapshots(h), 1);
+	assert_int_equal(from_snap(h, a, "s", "y", false), 0);
+	h->fails[HOST_REMOVE] = 0;
+	assert_int_equal(on_snap(h, a, METHOD_SNAPSHOT_REMOVE, "s"), 0);
+	end(h, a);
+}
+
+/* ---- other tenants ---- */
+
+static void another_tenants_are_not_there(void **state)
+{
+	struct host *h = host_new();
+	struct ask *a = ask_new();
+	struct rec_snapshot_info last;
+	struct host_set *set;
+	char id[ID_TEXT];
+
+	T_UNUSED(state);
+	rig_up(&h->rig);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(snap(h, a, "x", "s"), 0);
+	assert_int_equal(build(h, a), 0);
+	for (unsigned i = 0; i < HOST_SETS; i++) { /* they belong to somebody else from here on */
+		set = &h->sets[i];
+		if (set->is_used)
+			(void)snprintf(set->m.tenant, sizeof(set->m.tenant), "other");
+		if (set->is_used && strcmp(set->m.kind, "snapshot") == 0)
+			id_format(&set->m.id, id);
+	}
+	host_crash(h, false);
+	rig_up(&h->rig);
+	assert_int_equal(snapshots(h, a, &last), 0);
+	for (int by_id = 0; by_id < 2; by_id++) {
+		const char *ref = by_id ? id : "s";
+
+		assert_int_equal(on_snap(h, a, METHOD_SNAPSHOT_INFO, ref), -ERR_NOT_FOUND);
+		assert_int_equal(on_snap(h, a, METHOD_SNAPSHOT_REMOVE, ref), -ERR_NOT_FOUND);
+		assert_int_equal(from_snap(h, a, ref, "y", false), -ERR_NOT_FOUND);
+		assert_int_equal(from_snap(h, a, ref, "y", true), -ERR_NOT_FOUND);
+		assert_int_equal(rollback(h, a, "x", ref), -ERR_NOT_FOUND);
+	}
+	assert_int_equal(make_named(h, a, "z"), 0);
+	assert_true(span_is(sandbox(h, a, "z").path, "boot")); /* not by the other's hot template */
+	assert_int_equal(snap(h, a, "x", "s"), 0);	       /* names are a tenant's own */
+	assert_int_equal(snapshots(h, a, &last), 1);
+	for (unsigned i = 0; i < HOST_SETS; i++) /* theirs again, so that the end can remove them */
+		if (h->sets[i].is_used)
+			(void)snprintf(h->sets[i].m.tenant, sizeof(h->sets[i].m.tenant), "default");
+	host_crash(h, false);
+	rig_up(&h->rig);
+	end(h, a);
+}
+
+/* ---- forks ---- */
+
+static void forks_run_beside_their_source(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+	struct rec_sandbox_info y = {0};
+	struct id source;
+
+	T_UNUSED(state);
+	assert_int_equal(make(h, a, &(struct rec_sandbox_create){.name = span_of("x"), .metadata = {"a=b", 4}}), 0);
+	source = sandbox(h, a, "x").id;
+	assert_int_equal(fork_named(h, a, "x", 3, "y"), 0);
+	assert_int_equal(count_items(a, &rec_sandbox_info_type, &y), 3);
+	assert_true(span_is(y.name, "y-3"));
+	assert_true(span_is(y.state, "running"));
+	assert_true(span_is(y.path, "fork"));
+	assert_true(span_is(y.owner, "uid:1000"));
+	assert_int_equal(strv_count(y.metadata), 1);
+	assert_false(id_eq(&y.id, &source));
+	assert_int_equal(agent(h, "x")->freezes, 1); /* once for all */
+	assert_int_equal(agent(h, "x")->thaws, 1);
+	for (int i = 1; i <= 3; i++) {
+		char name[8];
+
+		(void)snprintf(name, sizeof(name), "y-%d", i);
+		assert_true(agent(h, name)->was_forked);
+		assert_int_equal(agent(h, name)->generation, 2);
+	}
+	assert_int_equal(rig_info(&h->rig).memory_promised_mb, 4 * 256);
+	assert_int_equal(fork_named(h, a, "y-1", 0, "z"), 0); /* one when no number is named; a fork of a fork */
+	assert_int_equal(agent(h, "z")->generation, 3);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_REMOVE, "x"), 0);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_REMOVE, "y-1"), 0);
+	is_usable(h, a, "z");
+	is_usable(h, a, "y-2");
+	assert_int_equal(host_sets(h), 0);
+	end(h, a);
+}
+
+static void a_disk_has_so_many_layers(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	for (int i = 1; i < LIMIT_DISK_LAYERS; i++)
+		assert_int_equal(snap(h, a, "x", ""), 0);
+	assert_int_equal(snap(h, a, "x", ""), -ERR_LIMIT);
+	assert_int_equal(fork_named(h, a, "x", 1, ""), -ERR_LIMIT);
+	assert_non_null(strstr(a->why.text, "layers"));
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), 0); /* needs none */
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_RESUME, "x"), 0);
+	state_is(h, "x", "running");
+	assert_int_equal(host_disk(h, &agent(h, "x")->id)->chain.n, LIMIT_DISK_LAYERS);
+	end(h, a);
+}
+
+/* All or nothing. */
+static void forks_that_do_not_fit_are_none(void **state)
+{
+	struct host *h = host_new();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	h->rig.config.memory_budget_mb = 1024;
+	rig_up(&h->rig);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(fork_named(h, a, "x", 4, "y"), -ERR_LIMIT);
+	assert_non_null(strstr(a->why.text, "1024"));
+	for (unsigned i = 0; i < MANY_TURNS && host_disks(h) > 1; i++)
+		assert_int_equal(loop_turn(h->rig.loop, 1), 0);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_INFO, "y-1"), -ERR_NOT_FOUND);
+	assert_int_equal(rig_info(&h->rig).memory_promised_mb, 256);
+	assert_int_equal(fork_named(h, a, "x", 3, "y"), 0);
+	assert_int_equal(fork_named(h, a, "x", 1, "y-2"), -ERR_CONFLICT); /* the name is taken */
+	is_usable(h, a, "x");
+	end(h, a);
+}
+
+static void ephemeral_forks_go_with_nobody(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(call(h, a, METHOD_SANDBOX_FORK, &(struct rec_sandbox_fork){
+		.sandbox = span_of("x"), .name = span_of("y"), .ephemeral = true}), 0);
+	state_is(h, "y", "running");
+	pass(h, ENGINE_GRACE_MS + 1000);
+	for (unsigned i = 0; i < MANY_TURNS && host_disks(h) > 1; i++)
+		assert_int_equal(loop_turn(h->rig.loop, 1), 0);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_INFO, "y"), -ERR_NOT_FOUND);
+	is_usable(h, a, "x");
+	end(h, a);
+}
+
+/* ---- pause and resume ---- */
+
+static void a_pause_gives_memory_back_and_goes_on(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+	struct rec_sandbox_info x;
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	for (unsigned i = 1; i <= 3; i++) {
+		assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), 0);
+		ask_decode(a, METHOD_SANDBOX_PAUSE, &x);
+		assert_true(span_is(x.state, "paused"));
+		assert_int_equal(rig_info(&h->rig).memory_promised_mb, 0);
+		assert_int_equal(null_script_running(&h->rig.script), 0);
+		assert_int_equal(host_sets(h), 1);
+		assert_int_equal(listed_snapshots(h), 0); /* it is no snapshot of anybody's */
+		assert_int_equal(snap(h, a, "x", "s"), -ERR_CONFLICT);
+		assert_int_equal(fork_named(h, a, "x", 1, ""), -ERR_CONFLICT);
+		assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), -ERR_CONFLICT);
+		assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_RESUME, "x"), 0);
+		assert_true(agent(h, "x")->was_forked);
+		assert_int_equal(agent(h, "x")->generation, i + 1);
+		assert_int_equal(rig_info(&h->rig).memory_promised_mb, 256);
+		assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_RESUME, "x"), -ERR_CONFLICT);
+	}
+	for (unsigned i = 0; i < MANY_TURNS && host_sets(h); i++)
+		assert_int_equal(loop_turn(h->rig.loop, 1), 0);
+	assert_int_equal(host_sets(h), 0); /* what it came from is gone: it changes from here on */
+	is_usable(h, a, "x");
+	end(h, a);
+}
+
+static void a_pause_stops_the_idle_clock_not_the_other(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+	const struct rec_sandbox_create rec = {
+		.name = span_of("x"), .idle_timeout_ms = 10000, .lifetime_ms = 100000};
+
+	T_UNUSED(state);
+	assert_int_equal(make(h, a, &rec), 0);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), 0);
+	pass(h, 50000);
+	state_is(h, "x", "paused");
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_RESUME, "x"), 0);
+	pass(h, 5000);
+	state_is(h, "x", "running"); /* and it begins anew */
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), 0);
+	pass(h, 60000);
+	assert_true(until(h, nothing_on_disk));
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_INFO, "x"), -ERR_NOT_FOUND);
+	end(h, a);
+}
+
+static void a_pause_ends_what_runs_on_the_link(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new(), *x = ask_new();
+
+	T_UNUSED(state);
+	h->rig.programs = ANSWER_TEST;
+	assert_int_equal(make_named(h, a, "x"), 0);
+	ask_start(&h->rig, x, METHOD_EXEC_START,
+		  &(struct rec_exec_start){.sandbox = span_of("x"), .command = span_of("top")}, true);
+	rig_turns(&h->rig, 10);
+	assert_non_null(agent(h, "x")->call);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), 0);
+	assert_true(rig_until(&h->rig, &x->done));
+	assert_int_equal(x->why.code, ERR_FORKED);
+	h->rig.programs = ANSWER_OK;
+	is_usable(h, a, "x");
+	ask_free(x);
+	end(h, a);
+}
+
+static void a_resume_needs_its_memory(void **state)
+{
+	struct host *h = host_new();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	h->rig.config.memory_budget_mb = 512;
+	rig_up(&h->rig);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), 0);
+	assert_int_equal(make_named(h, a, "y"), 0);
+	assert_int_equal(make_named(h, a, "z"), 0);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_RESUME, "x"), -ERR_LIMIT);
+	state_is(h, "x", "paused");
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_REMOVE, "y"), 0);
+	is_usable(h, a, "x");
+	end(h, a);
+}
+
+static void a_paused_one_can_be_removed(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), 0);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_REMOVE, "x"), 0);
+	assert_true(until(h, nothing_on_disk));
+	end(h, a);
+}
+
+static void a_paused_one_outlives_the_daemon(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(fork_named(h, a, "x", 1, "y"), 0);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "y"), 0);
+	host_crash(h, false);
+	rig_up(&h->rig);
+	state_is(h, "x", "running");
+	state_is(h, "y", "paused");
+	assert_int_equal(rig_info(&h->rig).memory_promised_mb, 256);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_RESUME, "y"), 0);
+	assert_true(h->calls[HOST_LOAD] > 0); /* from disk */
+	is_usable(h, a, "y");
+	end(h, a);
+}
+
+static void a_pause_that_is_lost_is_a_failure_with_a_reason(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+	struct rec_sandbox_info x;
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), 0);
+	rig_crash(&h->rig);
+	for (unsigned i = 0; i < HOST_SETS; i++)
+		h->sets[i].is_used = false; /* damaged: set_each() does not give it */
+	rig_up(&h->rig);
+	x = sandbox(h, a, "x");
+	assert_true(span_is(x.state, "failed"));
+	assert_non_null(memmem(x.reason.p, x.reason.n, "pause", 5));
+	end(h, a);
+}
+
+/* ---- rollback ---- */
+
+static void a_rollback_puts_it_back(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+	struct rec_sandbox_info x;
+	struct id id, set;
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	id = sandbox(h, a, "x").id;
+	assert_int_equal(snap(h, a, "x", "s"), 0);
+	set = snapshot(h, a, "s").id;
+	assert_int_equal(snap(h, a, "x", "later"), 0);
+	for (int i = 0; i < 3; i++) {
+		assert_int_equal(rollback(h, a, "x", i == 1 ? "later" : "s"), 0);
+		ask_decode(a, METHOD_SANDBOX_ROLLBACK, &x);
+		assert_true(id_eq(&x.id, &id));
+		assert_true(span_is(x.state, "running"));
+		assert_int_equal(host_disk(h, &id)->chain.n, i == 1 ? 3 : 2);
+		assert_true(agent(h, "x")->was_forked);
+	}
+	x = sandbox(h, a, "x");
+	assert_true(id_eq(&x.parent, &set));
+	assert_int_equal(rig_info(&h->rig).memory_promised_mb, 256);
+	assert_int_equal(listed_snapshots(h), 2);
+	is_usable(h, a, "x");
+	end(h, a);
+}
+
+static void a_rollback_is_to_ones_own_snapshots(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(make_named(h, a, "y"), 0);
+	assert_int_equal(snap(h, a, "x", "s"), 0);
+	assert_int_equal(rollback(h, a, "y", "s"), -ERR_INVALID);
+	assert_non_null(strstr(a->why.text, "create"));
+	assert_int_equal(rollback(h, a, "y", "t"), -ERR_NOT_FOUND);
+	assert_int_equal(rollback(h, a, "z", "s"), -ERR_NOT_FOUND);
+	is_usable(h, a, "y");
+	end(h, a);
+}
+
+static void a_paused_one_can_be_rolled_back(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(snap(h, a, "x", "s"), 0);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), 0);
+	assert_int_equal(rollback(h, a, "x", "s"), 0);
+	state_is(h, "x", "running");
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), 0); /* nothing of the old pause is in the way */
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_RESUME, "x"), 0);
+	is_usable(h, a, "x");
+	end(h, a);
+}
+
+/* The old memory with the disk of the snapshot would be a damaged file system. */
+static void a_rollback_that_fails_late_is_never_a_mixture(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	for (int was_paused = 0; was_paused < 2; was_paused++) {
+		const char *name = was_paused ? "p" : "r", *set = was_paused ? "sp" : "sr";
+		int r;
+
+		assert_int_equal(make_named(h, a, name), 0);
+		assert_int_equal(snap(h, a, name, set), 0);
+		if (was_paused)
+			assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, name), 0);
+		h->rig.script.steps[NULL_START].mode = NULL_FAIL; /* the disk is put back by then */
+		assert_int_equal(rollback(h, a, name, set), -ERR_INTERNAL);
+		h->rig.script.steps[NULL_START].mode = NULL_OK;
+		state_is(h, name, "paused");
+		r = on_sandbox(h, a, METHOD_SANDBOX_RESUME, name);
+		assert_int_equal(r, -ERR_NOT_FOUND);
+		assert_non_null(strstr(a->why.text, "roll it back again"));
+		assert_int_equal(rollback(h, a, name, set), 0);
+		is_usable(h, a, name);
+	}
+	end(h, a);
+}
+
+T_MAIN(T(a_snapshot_is_kept_listed_and_removed), T(sandboxes_start_from_a_snapshot),
+       T(a_snapshot_has_the_shape_of_its_sandbox), T(names_of_snapshots_are_checked),
+       T(one_name_is_given_once_even_at_the_same_time), T(a_snapshot_is_deleted_in_its_time),
+       T(retention_outlives_daemons_and_failures), T(a_removal_that_fails_leaves_it_usable),
+       T(another_tenants_are_not_there), T(forks_run_beside_their_source), T(a_disk_has_so_many_layers),
+       T(forks_that_do_not_fit_are_none), T(ephemeral_forks_go_with_nobody),
+       T(a_pause_gives_memory_back_and_goes_on), T(a_pause_stops_the_idle_clock_not_the_other),
+       T(a_pause_ends_what_runs_on_the_link), T(a_resume_needs_its_memory), T(a_paused_one_can_be_removed),
+       T(a_paused_one_outlives_the_daemon), T(a_pause_that_is_lost_is_a_failure_with_a_reason),
+       T(a_rollback_puts_it_back), T(a_rollback_is_to_ones_own_snapshots), T(a_paused_one_can_be_rolled_back),
+       T(a_rollback_that_fails_late_is_never_a_mixture))
