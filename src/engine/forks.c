@@ -690,7 +690,7 @@ static void pause_dropped(struct set_wait *w, const struct err *why)
 		swap(t);
 }
 
-/* The memory of the pause does not go with the disk that comes: it goes first, so that nothing can bring them together. */
+/* The memory of the pause is not of the disk that comes: it goes first, so nothing can bring them together. */
 static void drop_pause(struct task *t)
 {
 	struct set *pause = set_of_pause(t->engine, &t->sb->id);
