@@ -46,7 +46,7 @@ def tables(cell):
     e = Series(cell, f"exec {PROGRAM}", lambda: cell.took_ms("exec", PROGRAM))
     c = Series(cell, "run_code", code)
     c.first.also.append(inner)
-    duel([e.first, c.first], *cell.scale(60, 70))
+    duel([e.first, c.first], *cell.scale(60, 60))
     yield Table("qemu: first and later calls into a new fork",
                 [Row(e.first), Row(e.later), Row(e.fifth), Row(c.first, None, Aim(150)), Row(c.later, None, Aim(15)),
                  Row(c.fifth, None, Aim(15)), Row(inner)],

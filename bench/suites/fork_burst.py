@@ -8,14 +8,13 @@ from parts.report import Aim, Row, Table
 from parts.walls import runsc_do
 
 PROGRAM = ("/bin/echo", "hi")
-SERIAL = 10
 
 
 class Alone:
     """Forks one after the other: processor seconds of one, with nobody beside it."""
 
     def __init__(self, cell, pool):
-        self.cell, self.pool = cell, pool
+        self.cell, self.pool, self.n = cell, pool, cell.pick(10, 10, 2)
         self.wall = derived("a fork alone: until the create reply")
         self.cpu = Contestant("a fork alone: processor time, all processes", self.sample)
         self.cpu.also = [self.wall]
@@ -25,10 +24,10 @@ class Alone:
         self.pool.end()
         boxes, before = [], cpu_s(self.cell)
         try:
-            for _ in range(SERIAL):
+            for _ in range(self.n):
                 boxes.append(self.cell.box("vm"))
                 self.wall.series.add(boxes[-1]["ms"])
-            return (cpu_s(self.cell, [b["pid"] for b in boxes]) - before) / SERIAL * 1000
+            return (cpu_s(self.cell, [b["pid"] for b in boxes]) - before) / self.n * 1000
         finally:
             for box in boxes:
                 self.cell.drop(box)
@@ -95,4 +94,4 @@ def tables(cell):
         burst.judge(alone)
     rows = [Row(alone.cpu), Row(alone.wall), *small.rows(peer), Row(pooled, small.ready), Row(peer), *large.rows()]
     yield Table(f"qemu: bursts of {few} and of {many} forks, without a pool", rows,
-                [f"Processor time of one: daemon, keeper, monitor and guest; mean of {SERIAL} forks, one by one."])
+                [f"Processor time of one: daemon, keeper, monitor and guest; mean of {alone.n} forks, one by one."])

@@ -71,7 +71,7 @@ def tables(cell):
     ready = Path(cell, "pool", lambda: pool.fill(1, 0), 3)
     boot = Path(cell, "boot", pool.end, kind="vm-cold", heavy=10)
     try:
-        duel([p.contestant for p in (fork, prestarted, ready, boot)] + [command, peer], *cell.scale(100, 140))
+        duel([p.contestant for p in (fork, prestarted, ready, boot)] + [command, peer], *cell.scale(100, 120))
     finally:
         pool.end()
     sooner = Aim(1, of_peer=True)

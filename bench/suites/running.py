@@ -78,7 +78,8 @@ class Source:
 def tables(cell):
     copies = cell.pick(10, 10, 2)
     held, idle = Source(cell, f"{PRIVATE_MB} MB", PRIVATE_MB, copies), Source(cell, "idle", 0, copies)
-    duel([held.all, idle.all], *cell.scale(20, 110), warm=0)
-    yield Table("qemu: verbs of a running machine", [*held.rows({"still": Aim(15)}), *idle.rows({})],
+    sources = cell.pick([held, idle], [held, idle], [held])
+    duel([s.all for s in sources], *cell.scale(20, 90), warm=0)
+    yield Table("qemu: verbs of a running machine", [row for s in sources for row in s.rows({"still": Aim(15)} if s is held else {})],
                 [f"{PRIVATE_MB} MB: a Python interpreter holds bytes, so that this much differs from the template.",
                  "Parked: all of its memory that is not zero, whether the template has it too or not, and its disk."])
