@@ -18,8 +18,8 @@
 enum { HOST_DISKS = 128, HOST_SETS = 64, HOST_MEMORIES = 512, HOST_MACHINES = RIG_AGENTS };
 
 enum host_op {
-	HOST_IMAGE, HOST_DISK_MAKE, HOST_DISK_REMOVE, HOST_OPEN, HOST_ADD, HOST_DROP, HOST_LINK, HOST_ROLLBACK,
-	HOST_SAVE, HOST_LOAD, HOST_REMOVE, HOST_OPS,
+	HOST_IMAGE, HOST_DISK_MAKE, HOST_DISK_REMOVE, HOST_OPEN, HOST_ADD, HOST_FLATTEN, HOST_DROP, HOST_LINK,
+	HOST_ROLLBACK, HOST_SAVE, HOST_LOAD, HOST_REMOVE, HOST_OPS,
 };
 
 /* A disk: files, oldest first. */
@@ -371,6 +371,24 @@ static inline int host_layers_add(void *arg, const struct id *id, unsigned n, ui
 	return host_leave(h, 0);
 }
 
+static inline int host_layers_flatten(void *arg, const struct id *id, unsigned n, struct err *e)
+{
+	struct host *h = arg;
+	struct host_disk *d;
+
+	if (host_enter(h, HOST_FLATTEN, e) < 0)
+		return -e->code;
+	d = host_disk(h, id);
+	if (!d || (d->chain.n < n && d->chain.n != 2))
+		return host_leave(h, err_set(e, ERR_NOT_FOUND, "there is no layer %u", n - 1));
+	while (d->chain.n > 2) {
+		(void)close(d->chain.fds[d->chain.n - 2]);
+		d->chain.fds[d->chain.n - 2] = d->chain.fds[d->chain.n - 1];
+		d->chain.n--;
+	}
+	return host_leave(h, 0);
+}
+
 static inline int host_layers_drop(void *arg, const struct id *id, unsigned n, struct err *e)
 {
 	struct host *h = arg;
@@ -612,8 +630,8 @@ static inline void host_copied(struct driver_req *r, const struct err *why)
 		c->is_layered = true;
 	if (c->is_layered)
 		hm->top = host_ino(c->overlay_fd);
-	if (!why && d && c->layers <= d->chain.n) {
-		m = host_memory_of(c->memory_fd, &d->chain, c->layers, false);
+	if (!why && d) {
+		m = host_memory_of(c->memory_fd, &d->chain, d->chain.n - c->is_layered, false);
 		host_remember(h, &m);
 	}
 	if (!why && c->stay_stopped)
@@ -701,6 +719,7 @@ static inline struct host *host_new(void)
 	h->rig.host.disk_remove = host_disk_remove;
 	h->rig.host.layers_open = host_layers_open;
 	h->rig.host.layers_add = host_layers_add;
+	h->rig.host.layers_flatten = host_layers_flatten;
 	h->rig.host.layers_drop = host_layers_drop;
 	h->rig.host.layers_link = host_layers_link;
 	h->rig.host.layers_rollback = host_layers_rollback;
