@@ -91,8 +91,8 @@ void conn_cancel(struct conn *c);
  * @bytes:	cleared, then holds what the texts of @ret point to
  * @ret:	of its reply type; NULL: not wanted
  *
- * Return: 0; what the daemon says; -ERR_TIMEOUT from a guest asked how it is; -ERR_GONE when the daemon died and asking again could
- * do it twice (CONN-2); -ERR_CANCELED.
+ * Return: 0; what the daemon says; -ERR_TIMEOUT from a guest asked how it is; -ERR_GONE when the
+ * daemon died and asking again could do it twice (CONN-2); -ERR_CANCELED.
  */
 int conn_call(struct conn *c, unsigned method, const void *req, struct str *bytes, void *ret,
 	      struct err *e);
