@@ -119,6 +119,8 @@ struct driver {
 	/* After start or adopt: the agent's stream, given away once; -1 afterwards. */
 	int (*take_link)(struct machine *m);
 	int (*pid)(const struct machine *m); /* on the host; 0: none */
+	/* After adopt: the node of its disk that it writes to (driver_capture.node); -1: it has no layers. */
+	int (*top)(const struct machine *m);
 
 	int (*usage)(struct machine *m, struct driver_usage_req *r, struct err *e);
 

@@ -16,7 +16,10 @@
 #include "wire/gen/records.h"
 #include "wire/qmp.h"
 
-enum { LAST_WORDS = 256 }; /* bytes of a console in a sentence */
+enum {
+	LAST_WORDS = 256,    /* bytes of a console in a sentence */
+	DOWN_WAIT_MS = 1000, /* the monitor ended while the machine started: wait for its own last word */
+};
 
 /* ---- ops ---- */
 
@@ -121,6 +124,7 @@ static void fail_start(struct machine *m, const struct err *why)
 	struct driver_req *req = take_ptr(&m->start_req);
 
 	m->state = KEPT_GONE;
+	loop_timer_cancel(m->loop, &m->down_timer);
 	keeper_unwatch(&m->watch);
 	m->monitor = monitor_free(m->monitor);
 	m->link_fd = sys_close(m->link_fd);
@@ -182,10 +186,8 @@ static void events_on(struct monitor_call *c, const struct err *why)
 		up(m);
 }
 
-static void going(struct monitor_call *c, const struct err *why)
+static void tidied(struct machine *m, const struct err *why)
 {
-	struct machine *m = CONTAINER_OF(c, struct machine, say);
-
 	if (m->state != KEPT_STARTING)
 		return;
 	if (why)
@@ -194,7 +196,6 @@ static void going(struct monitor_call *c, const struct err *why)
 		up(m);
 }
 
-/* One that is taken over may stand still: its daemon died while it was copied. */
 static void on_ready(void *arg)
 {
 	struct machine *m = arg;
@@ -205,7 +206,7 @@ static void on_ready(void *arg)
 		say(m, "migrate-set-capabilities",
 		    "{\"capabilities\":[{\"capability\":\"events\",\"state\":true}]}", events_on);
 	else if (m->monitor && m->was_adopted)
-		say(m, "cont", NULL, going);
+		tidy(m, tidied);
 	else
 		up(m);
 }
@@ -238,15 +239,29 @@ static void on_event(void *arg, const struct qmp_message *msg)
 			       msg->text[0] ? " " : "", msg->text);
 }
 
+static void on_down_timer(struct loop_timer *t)
+{
+	struct machine *m = CONTAINER_OF(t, struct machine, down_timer);
+	struct err why = m->down_why;
+
+	fail_start(m, &why);
+}
+
 /* A monitor that ends takes only itself along; whether the machine lives, the keeper knows. */
 static void on_down(void *arg, const struct err *why)
 {
 	struct machine *m = arg;
 
-	if (m->state == KEPT_STARTING)
-		fail_start(m, why);
-	else
+	if (m->state != KEPT_STARTING) {
 		complete(take_ptr(&m->load_req), why);
+		return;
+	}
+	if (why->code == ERR_TIMEOUT) { /* QEMU is there, and silent */
+		fail_start(m, why);
+		return;
+	}
+	err_copy(&m->down_why, why);
+	loop_timer_set(m->loop, &m->down_timer, loop_now(m->loop) + DOWN_WAIT_MS * NS_PER_MS, on_down_timer);
 }
 
 static int listen(struct machine *m, int fd, struct err *e)
@@ -296,7 +311,7 @@ struct machine *kept_new(struct loop *l, struct keeper *k, const struct id *id,
 {
 	struct machine *m = mem_new(sizeof(*m));
 
-	*m = (struct machine){.loop = l, .keeper = k, .id = *id, .ev = *ev, .link_fd = -1};
+	*m = (struct machine){.loop = l, .keeper = k, .id = *id, .ev = *ev, .link_fd = -1, .top = -1};
 	m->watch.gone = on_gone;
 	list_init(&m->ops);
 	return m;
@@ -347,6 +362,11 @@ int kept_adopt(struct loop *l, struct keeper *k, const struct id *id, const stru
 int kept_take_link(struct machine *m)
 {
 	return take_fd(&m->link_fd);
+}
+
+int kept_top(const struct machine *m)
+{
+	return m->top;
 }
 
 int kept_pid(const struct machine *m)
@@ -532,6 +552,7 @@ static void on_release_failed(struct loop_call *c)
 static void leave(struct machine *m)
 {
 	m->state = KEPT_ENDING;
+	loop_timer_cancel(m->loop, &m->down_timer);
 	keeper_unwatch(&m->watch);
 	m->monitor = monitor_free(m->monitor);
 	m->link_fd = sys_close(m->link_fd);

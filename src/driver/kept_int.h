@@ -39,12 +39,17 @@ struct machine {
 	enum kept_state state;
 	int link_fd, pid;
 	bool was_adopted, is_fork;
+	int top;		 /* node of its disk that it writes to, of one that was taken over */
 	struct keeper_watch watch;
 	struct monitor *monitor;
 	char last_event[QMP_TEXT_MAX * 2 + 3]; /* of the monitor: why QEMU ends */
 	struct driver_req *start_req; /* waits for the monitor */
+	struct loop_timer down_timer; /* QEMU went while it started: the keeper may know why */
+	struct err down_why;
 	struct driver_req *load_req;
 	struct monitor_call say;      /* while it starts or loads */
+	void (*tidied)(struct machine *m, const struct err *why);
+	unsigned tidy_part;
 	struct driver_req *resume_req;
 	struct monitor_call resume;
 	struct capture *capture; /* under way; NULL: none */
@@ -61,6 +66,11 @@ struct machine {
 struct op *op_new(struct machine *m, struct driver_req *req,
 		  void (*done)(struct keeper_call *c, const struct err *why));
 void op_free(struct op *op); /* the machine may go with it */
+
+/* ---- tidy.c, for kept.c ---- */
+
+/* What the daemon before left half said in the monitor: undone. Then @done, once, or the monitor's `down`. */
+void tidy(struct machine *m, void (*done)(struct machine *m, const struct err *why));
 
 /* ---- capture.c, for kept.c ---- */
 

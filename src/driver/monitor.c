@@ -128,6 +128,7 @@ static void answer(struct monitor *m, const struct qmp_message *msg)
 	say_next(m);
 	if (msg->kind == QMP_ERROR)
 		(void)err_set(&why, ERR_INTERNAL, "QEMU: %s", msg->text);
+	c->text = msg->text;
 	c->done(c, msg->kind == QMP_ERROR ? &why : NULL);
 }
 
@@ -142,8 +143,10 @@ static void take(struct monitor *m, const struct qmp_message *msg)
 	}
 	if (msg->kind == QMP_GREETING)
 		return;
-	if (m->state == MONITOR_READY)
-		answer(m, msg);
+	if (m->state == MONITOR_READY) {
+		answer(m, msg); /* perhaps the last of @m */
+		return;
+	}
 	if (m->state != MONITOR_HELLO || msg->id != m->hello_id)
 		return;
 	m->state = MONITOR_READY;

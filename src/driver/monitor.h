@@ -28,7 +28,8 @@ struct monitor_ops {
 /* Embedded by the caller, lent until done or monitor_free(), after which it never is. */
 struct monitor_call {
 	void (*done)(struct monitor_call *c, const struct err *why); /* why NULL: it returned */
-	uint64_t id; /* private, as the rest */
+	const char *text; /* of what it returned; lent inside done */
+	uint64_t id;	  /* private, as the rest */
 	struct list link;
 	struct str line;
 	int fd;

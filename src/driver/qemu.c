@@ -83,6 +83,7 @@ const struct driver driver_qemu = {
 	.load = kept_load,
 	.take_link = kept_take_link,
 	.pid = kept_pid,
+	.top = kept_top,
 	.usage = kept_usage,
 	.capture = kept_capture,
 	.flatten = kept_flatten,

@@ -248,10 +248,10 @@ static void qemu_says(struct stage *t, const char *line)
 	turn(t);
 }
 
-/* QEMU hears a command that holds @word, and answers it: @failure, or well. */
-static void qemu_hears(struct stage *t, const char *word, const char *failure)
+/* QEMU hears a command that holds @word, and answers with this. */
+static void qemu_hears_and_says(struct stage *t, const char *word, const char *kind, const char *what)
 {
-	char heard[256], line[128], *id;
+	char heard[256], line[256], *id;
 	ssize_t n = sys_read(t->qemu_fd, heard, sizeof(heard) - 1);
 
 	assert_true(n > 0);
@@ -260,12 +260,17 @@ static void qemu_hears(struct stage *t, const char *word, const char *failure)
 		fail_msg("\"%s\", wanted %s", heard, word);
 	id = strstr(heard, "\"id\":");
 	assert_non_null(id);
-	if (failure)
-		(void)snprintf(line, sizeof(line), "{\"error\": {\"class\": \"GenericError\", \"desc\": \"%s\"}, \"id\": %llu}\n",
-			       failure, strtoull(id + 5, NULL, 10));
-	else
-		(void)snprintf(line, sizeof(line), "{\"return\": {}, \"id\": %llu}\n", strtoull(id + 5, NULL, 10));
+	(void)snprintf(line, sizeof(line), "{\"%s\": %s, \"id\": %llu}\n", kind, what, strtoull(id + 5, NULL, 10));
 	qemu_says(t, line);
+}
+
+/* It answers well, or @failure. */
+static void qemu_hears(struct stage *t, const char *word, const char *failure)
+{
+	char what[128];
+
+	(void)snprintf(what, sizeof(what), "{\"class\": \"GenericError\", \"desc\": \"%s\"}", failure ? failure : "");
+	qemu_hears_and_says(t, word, failure ? "error" : "return", failure ? what : "{}");
 }
 
 /* QEMU answers the hello with what follows it. */
@@ -454,6 +459,38 @@ static void a_silent_monitor_fails_the_start(void **state)
 	end(&t);
 }
 
+/* QEMU says why it ends on its console, which the keeper reads: that is the reason, if it comes. */
+static void a_qemu_that_ends_at_once_says_why(void **state)
+{
+	struct asked told = ASKED, silent = ASKED;
+	struct machine *m;
+	struct stage t;
+
+	T_UNUSED(state);
+	begin(&t);
+	m = starting(&t, &told);
+	t.qemu_fd = sys_close(t.qemu_fd);
+	turn(&t);
+	assert_int_equal(told.done, 0);
+	tell_gone(&t, "exited with status 1: image is corrupt", 0);
+	turn(&t);
+	assert_int_equal(told.code, ERR_GONE);
+	assert_non_null(strstr(told.text, "image is corrupt"));
+	destroy(&t, m);
+	t.releases = 0;
+	t.agent_fd = sys_close(t.agent_fd);
+	m = starting(&t, &silent);
+	t.qemu_fd = sys_close(t.qemu_fd);
+	turn(&t);
+	assert_int_equal(silent.done, 0);
+	loop_advance(t.loop, 1001 * NS_PER_MS);
+	turn(&t);
+	assert_int_equal(silent.done, 1);
+	assert_non_null(strstr(silent.text, "monitor"));
+	destroy(&t, m);
+	end(&t);
+}
+
 static void a_broken_monitor_ends_alone(void **state)
 {
 	struct asked u = ASKED;
@@ -540,9 +577,16 @@ static void adopts(void **state)
 	turn(&t);
 	assert_int_equal(a.done, 0);
 	qemu_answers(&t); /* the hello */
-	qemu_answers(&t); /* go on, in case it stands still */
+	qemu_hears_and_says(&t, "qom-get", "return", "\"l3\"");
+	qemu_hears(&t, "\"l4\"", "no such node"); /* nothing was left */
+	qemu_hears(&t, "\"l4-file\"", NULL);	     /* this was */
+	qemu_hears(&t, "remove-fd", "no such set");
+	qemu_hears(&t, "remove-fd", "no such set");
+	assert_int_equal(a.done, 0);
+	qemu_hears(&t, "cont", NULL); /* in case it stands still */
 	assert_int_equal(a.done, 1);
 	assert_int_equal(a.code, 0);
+	assert_int_equal(driver_qemu.top(m), 3);
 	t.start = FAILS;
 	assert_int_equal(driver_qemu.adopt(t.loop, t.keeper, &t.spec.id, &t.ev, &b.usage.req, &n, NULL), 0);
 	turn(&t);
@@ -676,6 +720,30 @@ static void process_files_are_copied(void **state)
 	end(&t);
 }
 
+/* A QEMU that says anything else is its guest's. */
+static void an_odd_layer_is_not_believed(void **state)
+{
+	static const char *const words[] = {"{}", "\"\"", "\"3\"", "\"l-1\"", "\"l3 \"", "\"l03\"", "\"l99999999999\"",
+					    "\"l2147483647\""};
+
+	T_UNUSED(state);
+	for (size_t i = 0; i < ARRAY_LEN(words); i++) {
+		struct asked a = ASKED;
+		struct machine *m;
+		struct stage t;
+
+		begin(&t);
+		assert_int_equal(driver_qemu.adopt(t.loop, t.keeper, &t.spec.id, &t.ev, &a.usage.req, &m, NULL), 0);
+		turn(&t);
+		qemu_answers(&t);
+		qemu_hears_and_says(&t, "qom-get", "return", words[i]);
+		assert_int_equal(a.code, ERR_INVALID);
+		assert_int_equal(driver_qemu.top(m), -1);
+		destroy(&t, m);
+		end(&t);
+	}
+}
+
 /* ---- flatten ---- */
 
 static const char job_over[] = "{\"event\": \"BLOCK_JOB_COMPLETED\", \"data\": {\"device\": \"flatten\"}}\n";
@@ -747,7 +815,8 @@ static void a_failed_merge_is_told(void **state)
 }
 
 T_MAIN(T(lives), T(tells_the_end_once), T(cuts_long_last_words), T(a_start_can_fail),
-       T(dies_while_starting), T(a_silent_monitor_fails_the_start), T(a_broken_monitor_ends_alone),
+       T(dies_while_starting), T(a_silent_monitor_fails_the_start), T(a_qemu_that_ends_at_once_says_why),
+       T(a_broken_monitor_ends_alone),
        T(destroy_cancels_first), T(forgets), T(adopts), T(a_lost_keeper_ends_calls), T(checks_the_spec),
        T(process_needs_no_monitor), T(process_files_are_copied),
-       T(merged_layers_are_let_go_of), T(a_failed_merge_is_told))
+       T(an_odd_layer_is_not_believed), T(merged_layers_are_let_go_of), T(a_failed_merge_is_told))

@@ -13,7 +13,11 @@
 #include "wire/gen/methods.h"
 #include "wire/gen/records.h"
 
-enum { FREEZE_MS = 100, SYNC_MS = 10000 };
+enum {
+	FREEZE_MS = 100,
+	SYNC_MS = 10000,
+	ANSWER_MS = 15000, /* beyond that: a guest that doesn't answer keeps nobody waiting */
+};
 
 enum phase {
 	PHASE_FLATTEN,
@@ -37,6 +41,7 @@ struct capture {
 	int overlay_fd;
 	unsigned layer; /* its number */
 	struct stream *said;
+	struct loop_timer late; /* the guest's answer */
 	struct driver_capture copy;
 	struct driver_req go;
 	struct set *set;
@@ -66,6 +71,7 @@ static void finish(struct capture *c, const struct err *why)
 
 	err_copy(&e, why);
 	close_overlay(c);
+	loop_timer_cancel(c->engine->loop, &c->late);
 	sb->capture = NULL;
 	if (sb->link && !(call->stay && !e.code && set))
 		link_release(sb->link);
@@ -119,6 +125,25 @@ static void fail(struct capture *c, const struct err *why)
 	work_submit(c->sb->engine->pool, &c->job);
 }
 
+/* ---- what the guest is asked ---- */
+
+static void on_late(struct loop_timer *t);
+
+static int ask(struct capture *c, unsigned method, const struct rec_type *type, const void *rec, unsigned ms,
+	       const struct stream_ops *ops, struct err *e)
+{
+	struct loop *l = c->engine->loop;
+
+	loop_timer_set(l, &c->late, loop_now(l) + (ms + (uint64_t)ANSWER_MS) * NS_PER_MS, on_late);
+	return link_call(c->sb->link, method, type, rec, false, NULL, 0, ops, c, &c->said, e);
+}
+
+static void answered(struct capture *c)
+{
+	c->said = NULL;
+	loop_timer_cancel(c->engine->loop, &c->late);
+}
+
 /* ---- thaw ---- */
 
 static void thawed(struct stream *s, const struct err *why)
@@ -126,7 +151,7 @@ static void thawed(struct stream *s, const struct err *why)
 	struct capture *c = stream_arg(s);
 	struct err e = ERR_INIT;
 
-	c->said = NULL;
+	answered(c);
 	if (why) { /* a workload that stays frozen is no running sandbox */
 		err_copy(&e, why);
 		err_wrap(&e, "the guest did not go on");
@@ -145,8 +170,7 @@ static void thaw(struct capture *c)
 
 	c->phase = PHASE_THAW;
 	link_release(c->sb->link);
-	if (link_call(c->sb->link, METHOD_GUEST_THAW, &rec_empty_type, &(struct rec_empty){0}, false, NULL, 0,
-		      &ops, c, &c->said, &e) < 0)
+	if (ask(c, METHOD_GUEST_THAW, &rec_empty_type, &(struct rec_empty){0}, 0, &ops, &e) < 0)
 		fail(c, &e);
 }
 
@@ -273,7 +297,7 @@ static void frozen(struct stream *s, const struct err *why)
 {
 	struct capture *c = stream_arg(s);
 
-	c->said = NULL;
+	answered(c);
 	if (why) {
 		link_release(c->sb->link);
 		fail(c, why);
@@ -289,8 +313,7 @@ static void freeze(struct capture *c)
 	struct err e = ERR_INIT;
 
 	c->phase = PHASE_FREEZE;
-	if (link_call(c->sb->link, METHOD_GUEST_FREEZE, &rec_guest_freeze_type, &rec, false, NULL, 0, &ops, c,
-		      &c->said, &e) < 0)
+	if (ask(c, METHOD_GUEST_FREEZE, &rec_guest_freeze_type, &rec, FREEZE_MS, &ops, &e) < 0)
 		fail(c, &e);
 	else
 		link_hold(c->sb->link);
@@ -342,7 +365,7 @@ static void synced(struct stream *s, const struct err *why)
 {
 	struct capture *c = stream_arg(s);
 
-	c->said = NULL;
+	answered(c);
 	(void)why; /* a guest without such a program has its memory all the same */
 	if (link_is_up(c->sb->link))
 		add_layer(c);
@@ -357,9 +380,35 @@ static void sync_disk(struct capture *c)
 	struct err e = ERR_INIT;
 
 	c->phase = PHASE_SYNC;
-	if (link_call(c->sb->link, METHOD_EXEC_START, &rec_exec_start_type, &rec, false, NULL, 0, &ops, c, &c->said,
-		      &e) < 0)
+	if (ask(c, METHOD_EXEC_START, &rec_exec_start_type, &rec, SYNC_MS, &ops, &e) < 0)
 		fail(c, &e);
+}
+
+/* ---- a guest that does not answer ---- */
+
+/*
+ * A freeze that comes after all is followed by a thaw: order on the link is kept. One that
+ * was frozen and does not thaw is no running sandbox.
+ */
+static void on_late(struct loop_timer *t)
+{
+	static const struct stream_ops deaf = {0};
+	struct capture *c = CONTAINER_OF(t, struct capture, late);
+	struct stream *s = NULL;
+	struct err e = ERR_INIT;
+
+	err_set(&e, ERR_TIMEOUT, "the guest did not answer within %d s", ANSWER_MS / 1000);
+	stream_reset(take_ptr(&c->said));
+	if (c->phase == PHASE_THAW) {
+		sandbox_break(c->sb, &e); /* ends us */
+		return;
+	}
+	if (c->phase == PHASE_FREEZE) {
+		link_release(c->sb->link);
+		(void)link_call(c->sb->link, METHOD_GUEST_THAW, &rec_empty_type, &(struct rec_empty){0}, false, NULL, 0,
+				&deaf, NULL, &s, NULL);
+	}
+	fail(c, &e);
 }
 
 static void prepare(struct capture *c)
@@ -501,6 +550,7 @@ bool capture_holds(struct sandbox *sb)
 
 		/* The driver has it: its answer, which comes before the machine is gone, frees it. */
 		close_overlay(c);
+		loop_timer_cancel(c->engine->loop, &c->late);
 		sb->capture = NULL;
 		c->sb = NULL;
 		call->done(call, NULL, &sb->reason);
@@ -518,6 +568,7 @@ void capture_drop(struct sandbox *sb)
 	if (!c)
 		return;
 	close_overlay(c);
+	loop_timer_cancel(c->engine->loop, &c->late);
 	sb->capture = NULL;
 	(void)set_unref(c->set);
 	free(c);

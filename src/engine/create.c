@@ -43,6 +43,7 @@ static const struct step adopt_steps[] = {
 	{.name = "record", .undo = step_undo_record},
 	{.name = "disk", .undo = step_undo_disk},
 	{.name = "machine", .run = step_run_adopt, .undo = step_undo_machine},
+	{.name = "layers", .run = step_run_layers, .waits = true},
 	{.name = "link", .run = step_run_link, .undo = step_undo_link},
 	{.name = "hello", .run = step_run_hello},
 	{.name = "thaw", .run = step_run_thaw},

@@ -50,7 +50,12 @@ enum sandbox_state {
 	SANDBOX_STATE_N,
 };
 
-enum { SANDBOX_TEXT = LIMIT_TEXT_SHORT + 1, SANDBOX_CLOSURE = 65, SANDBOX_KEY = 2 * SANDBOX_TEXT, SANDBOX_STAGES = 1024 };
+enum {
+	SANDBOX_TEXT = LIMIT_TEXT_SHORT + 1,
+	SANDBOX_CLOSURE = 65,
+	SANDBOX_KEY = 2 * SANDBOX_TEXT,
+	SANDBOX_STAGES = 1024,
+};
 
 struct sandbox {
 	struct engine *engine;

@@ -35,6 +35,7 @@ int step_run_turn(struct plan *p, struct err *e);
 void step_undo_turn(struct plan *p);
 int step_run_machine(struct plan *p, struct err *e);
 int step_run_adopt(struct plan *p, struct err *e);
+int step_run_layers(struct plan *p, struct err *e); /* of what is adopted: which of them it writes to */
 void step_undo_machine(struct plan *p);
 int step_run_link(struct plan *p, struct err *e);
 void step_undo_link(struct plan *p);

@@ -18,7 +18,7 @@ struct machine_calls {
 	struct sandbox *sandbox; /* NULL: forgotten */
 };
 
-/* ---- turn: kernels that boot all at once would all be late ---- */
+/* ---- turn: kernels that start all at once, booted or forked, would all be late ---- */
 
 uint64_t step_deadline_ms(const struct sandbox *sb)
 {
@@ -68,7 +68,7 @@ int step_run_turn(struct plan *p, struct err *e)
 	struct engine *g = sb->engine;
 
 	(void)e;
-	if (!(sb->driver->caps & DRIVER_OWN_KERNEL) || step_is_fork(sb)) {
+	if (!(sb->driver->caps & DRIVER_OWN_KERNEL)) {
 		plan_next(p);
 	} else if (may_boot(g) && list_empty(&g->boot_queue)) {
 		take_turn(sb);
@@ -194,6 +194,7 @@ int step_run_state(struct plan *p, struct err *e)
 			       sb->template, sb->template);
 	if (sb->is_shell && sb->pool) {
 		plan_deadline(p, 0); /* until somebody comes */
+		step_give_turn(sb);
 		pool_parked(sb, SPARE_SHELL);
 		return 0;
 	}

@@ -385,6 +385,44 @@ int step_run_disk_again(struct plan *p, struct err *e)
 	return 0;
 }
 
+/*
+ * The daemon before may have died between the machine's going on with a new layer and its record,
+ * or before that, and after it had made the layer.
+ */
+static void drop_layer(struct work *w)
+{
+	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
+	const struct engine_host *host = sb->engine->host;
+
+	(void)host->layers_drop(host->arg, &sb->id, sb->layers, &sb->job_error);
+}
+
+int step_run_layers(struct plan *p, struct err *e)
+{
+	struct sandbox *sb = step_sandbox(p);
+	int top = sb->driver->top ? sb->driver->top(sb->machine) : -1;
+	int r = 0;
+
+	if (top < 0) {
+		plan_next(p);
+		return 0;
+	}
+	if ((unsigned)top == sb->node + 1 && sb->layers < LIMIT_DISK_LAYERS) {
+		sb->node++;
+		sb->layers++;
+		r = sandbox_save(sb, e);
+	} else if ((unsigned)top != sb->node) {
+		r = err_set(e, ERR_INVALID, "its disk writes to layer node %d, and %u was written down", top, sb->node);
+	}
+	if (r < 0)
+		return r;
+	if (sb->layers < LIMIT_DISK_LAYERS)
+		submit(sb, drop_layer, job_done);
+	else
+		plan_next(p);
+	return 0;
+}
+
 void step_undo_disk_again(struct plan *p)
 {
 	step_close_files(step_sandbox(p));

@@ -147,7 +147,8 @@ _Static_assert(FD_ROOT == 3 && FD_LINK == 4 && FD_MONITOR == 5 && FD_CONSOLE == 
 
 /*
  * Layer i is node l<i> on l<i>-file, descriptor set KEEPER_LAYER_SET + i; the driver goes on
- * counting when it adds one to a machine that runs. Flushes of the disk are not passed on: it has to survive the guest, not the host.
+ * counting when it adds one to a machine that runs. Flushes of the disk are not passed on: it
+ * has to survive the guest, not the host.
  */
 static void compose_disk(struct jail_qemu *q, unsigned n)
 {
@@ -166,7 +167,7 @@ static void compose_disk(struct jail_qemu *q, unsigned n)
 		     "driver=%s,node-name=l%u,file=l%u-file%s,read-only=%s,discard=unmap,cache.no-flush=on",
 		     i ? "qcow2" : "raw", i, i, backing, read_only);
 	}
-	addf(q, "-device", "virtio-blk-device,drive=l%u", n - 1);
+	addf(q, "-device", "virtio-blk-device,drive=l%u,id=" KEEPER_DISK, n - 1);
 }
 
 static unsigned layers_of(const struct jail_qemu_parts *p)

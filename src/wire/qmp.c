@@ -30,11 +30,14 @@ static void json_free(json_t **j)
 }
 
 /* Absent or of another type: empty. */
+static void copy_text(const json_t *j, char ret[QMP_TEXT_MAX + 1])
+{
+	span_copy((struct span){json_string_value(j), json_string_length(j)}, ret, QMP_TEXT_MAX + 1);
+}
+
 static void text_of(const json_t *object, const char *key, char ret[QMP_TEXT_MAX + 1])
 {
-	const json_t *j = json_object_get(object, key);
-
-	span_copy((struct span){json_string_value(j), json_string_length(j)}, ret, QMP_TEXT_MAX + 1);
+	copy_text(json_object_get(object, key), ret);
 }
 
 static int read_greeting(const json_t *qmp, struct qmp_message *m)
@@ -52,7 +55,10 @@ static int read_greeting(const json_t *qmp, struct qmp_message *m)
 static int read_return(const json_t *value, struct qmp_message *m)
 {
 	m->kind = QMP_RETURN;
-	text_of(value, "status", m->text);
+	if (json_is_string(value))
+		copy_text(value, m->text);
+	else
+		text_of(value, "status", m->text);
 	return 0;
 }
 

@@ -31,7 +31,8 @@ struct qmp_message {
 	enum qmp_kind kind;
 	uint64_t id;			/* return, error: of the command; 0: none */
 	char name[QMP_TEXT_MAX + 1];	/* event: its name; error: its class; greeting: "7.2.22" */
-	char text[QMP_TEXT_MAX + 1];	/* event: reason, action, status or error; error: description; return: status */
+	/* Event: reason, action, status or error; error: description; return: status, or the text it is. */
+	char text[QMP_TEXT_MAX + 1];
 };
 
 struct qmp_parser {
