@@ -17,6 +17,7 @@
 #include "base/mem.h"
 #include "keeper/jail_qemu.h"
 #include "loop/loop.h"
+#include "sys/caps.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 #include "sys/process.h"
@@ -61,6 +62,7 @@ struct fetch {
 struct job {
 	pid_t pid;
 	int base_fd, to_fd, talk_fd;
+	int maps_fd, pagemap_fd; /* of the machine: opened while we may */
 	uint64_t bytes, page;
 	struct region regions[REGIONS_MAX];
 	unsigned n_regions;
@@ -92,18 +94,20 @@ static int take_line(struct job *j, const char *line, const struct stat *st)
 
 static int find_regions(struct job *j)
 {
-	char path[64], line[LINE_MAX_BYTES];
+	char line[LINE_MAX_BYTES];
 	struct stat st;
+	int r = 0, fd;
 	FILE *f;
-	int r = 0;
 
 	j->what = "look at its address space";
-	(void)snprintf(path, sizeof(path), "/proc/%d/maps", j->pid);
-	if (fstat(j->base_fd, &st) < 0)
+	if (fstat(j->base_fd, &st) < 0 || lseek(j->maps_fd, 0, SEEK_SET) < 0)
 		return -errno;
-	f = fopen(path, "re");
-	if (!f)
-		return -errno;
+	fd = sys_dup(j->maps_fd);
+	f = fd < 0 ? NULL : fdopen(fd, "r");
+	if (!f) {
+		(void)sys_close(fd);
+		return -EMFILE;
+	}
 	j->n_regions = 0;
 	while (r == 0 && fgets(line, sizeof(line), f))
 		r = take_line(j, line, &st);
@@ -175,14 +179,14 @@ static int fetch_runs(struct job *j, const struct region *g, uint64_t first, siz
 	return r;
 }
 
-static int fetch_region(struct job *j, int pagemap_fd, const struct region *g)
+static int fetch_region(struct job *j, const struct region *g)
 {
 	uint64_t pages = g->bytes / j->page;
 	int r = 0;
 
 	for (uint64_t at = 0; at < pages && r == 0;) {
 		size_t n = (size_t)MIN(pages - at, (uint64_t)ENTRIES);
-		ssize_t got = sys_pread(pagemap_fd, j->entries, n * sizeof(*j->entries),
+		ssize_t got = sys_pread(j->pagemap_fd, j->entries, n * sizeof(*j->entries),
 					(g->start / j->page + at) * sizeof(*j->entries));
 
 		if (got <= 0)
@@ -197,20 +201,14 @@ static int fetch_region(struct job *j, int pagemap_fd, const struct region *g)
 /* A machine never gives a page back (it has no balloon): what was its own once stays so. */
 static int copy_own(struct job *j)
 {
-	AUTO_CLOSE int fd = -1;
-	char path[64];
 	int r = find_regions(j);
 
 	if (r < 0)
 		return r;
 	j->what = "read its memory";
 	j->copied = 0;
-	(void)snprintf(path, sizeof(path), "/proc/%d/pagemap", j->pid);
-	fd = sys_open(path, O_RDONLY);
-	if (fd < 0)
-		return fd;
 	for (unsigned k = 0; k < j->n_regions && r == 0; k++)
-		r = fetch_region(j, fd, &j->regions[k]);
+		r = fetch_region(j, &j->regions[k]);
 	return r < 0 ? r : fetch_now(j);
 }
 
@@ -281,6 +279,24 @@ static void say(const struct job *j, int r, uint64_t bytes, uint64_t us)
 	(void)sys_write_full(j->talk_fd, &w, sizeof(w));
 }
 
+static int open_of(const struct job *j, const char *name)
+{
+	char path[64];
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/%s", j->pid, name);
+	return sys_open(path, O_RDONLY);
+}
+
+/* What is left is to own the machine's user namespace, which lets us read its memory, and nothing else. */
+static int give_up_powers(struct job *j)
+{
+	j->maps_fd = open_of(j, "maps");
+	if (j->maps_fd < 0)
+		return j->maps_fd;
+	j->pagemap_fd = open_of(j, "pagemap");
+	return j->pagemap_fd < 0 ? j->pagemap_fd : caps_limit(0);
+}
+
 static int begin(struct job *j)
 {
 	const int keep[] = {j->base_fd, j->to_fd, j->talk_fd};
@@ -290,6 +306,8 @@ static int begin(struct job *j)
 	j->what = "begin";
 	(void)sys_close_all_but(keep, ARRAY_LEN(keep));
 	(void)sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE);
+	if (r == 0)
+		r = give_up_powers(j);
 	if (r < 0)
 		return r;
 	j->buffer = malloc(CHUNK);

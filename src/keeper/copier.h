@@ -7,7 +7,8 @@
  * what it wrote, while its vCPUs stand still.
  *
  * COPIER-1 The machine is only read, through /proc and process_vm_readv(2); what it maps
- *	    where is not believed beyond the bounds of the file.
+ *	    where is not believed beyond the bounds of the file. The process that copies has no
+ *	    capability left: it owns the machine's user namespace, or is the machine's user.
  * COPIER-2 The result is sealed before anybody else gets it.
  *
  * Thread: the keeper's loop. Completions come later, never from inside the call.
