@@ -21,7 +21,7 @@
 
 enum { HOSTS_MAX = 1024 * 1024 };
 static const char machine_id_path[] = "/etc/machine-id", machine_id_cover[] = "/run/hotcell-machine-id";
-static const char hosts_path[] = "/etc/hosts", hosts_head[] = "127.0.1.1\t";
+static const char hosts_path[] = "/etc/hosts";
 
 /* ---- life ---- */
 
@@ -34,7 +34,7 @@ static void read_boot_id(struct identity *i, int dirfd, const char *path)
 
 void identity_init(struct identity *i, struct loop *l, int proc_fd)
 {
-	*i = (struct identity){.loop = l, .random_fd = -1, .machine_id_fd = -1, .boot_id_fd = -1};
+	*i = (struct identity){.loop = l, .random_fd = -1, .machine_id_fd = -1, .boot_id_fd = -1, .hosts_fd = -1};
 	read_boot_id(i, proc_fd, "sys/kernel/random/boot_id");
 }
 
@@ -80,6 +80,7 @@ void identity_deinit(struct identity *i)
 	(void)sys_close(i->random_fd);
 	(void)sys_close(i->machine_id_fd);
 	(void)sys_close(i->boot_id_fd);
+	(void)sys_close(i->hosts_fd);
 }
 
 /* ---- randomness ---- */
@@ -161,76 +162,78 @@ int identity_renew_boot_id(struct identity *i, struct err *e)
 
 /* ---- host name ---- */
 
-static bool line_has(struct span line, const char *name)
+/* Always as long, so that the next one fits in its place. */
+static void format_line(char ret[IDENTITY_LINE + 1])
 {
-	size_t n = strlen(name);
+	char name[IDENTITY_LINE] = "";
 
-	for (size_t at = 0; n && at + n <= line.n; at++) {
-		bool begins = at > 0 && (line.p[at - 1] == ' ' || line.p[at - 1] == '\t');
-		bool ends = at + n == line.n || strchr(" \t#", line.p[at + n]);
-
-		if (begins && ends && memcmp(line.p + at, name, n) == 0)
-			return true;
-	}
-	return false;
+	(void)gethostname(name, sizeof(name) - 1);
+	(void)snprintf(ret, IDENTITY_LINE + 1, "127.0.1.1\t%-64s\n", name);
 }
 
-/* The line that we wrote, whole: what somebody else changed is theirs. */
-static bool is_ours(struct span line, const char *name)
+/* The line that we wrote is where it was, in the file that is there: another name takes its place. */
+static bool replace_line(struct identity *i, const char *line)
 {
-	size_t head = strlen(hosts_head);
+	char now[IDENTITY_LINE];
+	struct stat st;
 
-	return *name && line.n == head + strlen(name) && memcmp(line.p, hosts_head, head) == 0 &&
-	       memcmp(line.p + head, name, line.n - head) == 0;
+	if (i->hosts_fd < 0 || lstat(hosts_path, &st) < 0 || st.st_ino != i->hosts_ino ||
+	    sys_pread(i->hosts_fd, now, sizeof(now), i->hosts_at) != IDENTITY_LINE ||
+	    memcmp(now, i->hosts_line, IDENTITY_LINE) != 0)
+		return false;
+	return sys_pwrite_full(i->hosts_fd, line, IDENTITY_LINE, i->hosts_at) == 0;
 }
 
-/* @ret: @file without our line of @old and with one of @name. Returns false when @name was there already. */
-static bool edit_hosts(struct span file, const char *old, const char *name, struct str *ret)
+/* @ret: @file without our line, wherever somebody moved it, and with the new one at its end. */
+static void move_line(const struct identity *i, struct span file, const char *line, struct str *ret)
 {
-	bool same = strcmp(old, name) == 0, has = false;
+	const char *old = *i->hosts_line ? memmem(file.p, file.n, i->hosts_line, IDENTITY_LINE) : NULL;
+	size_t before = old ? (size_t)(old - file.p) : file.n;
 
-	while (file.n) {
-		const char *end = memchr(file.p, '\n', file.n);
-		struct span line = {file.p, end ? (size_t)(end - file.p) : file.n};
-
-		if (same || !is_ours(line, old)) {
-			str_add_mem(ret, line.p, line.n);
-			str_add(ret, "\n");
-			has |= line.n && line.p[0] != '#' && line_has(line, name);
-		}
-		file.p += line.n + (end != NULL);
-		file.n -= line.n + (end != NULL);
-	}
-	if (!has)
-		str_addf(ret, "%s%s\n", hosts_head, name);
-	return !has;
+	str_add_mem(ret, file.p, before);
+	if (old)
+		str_add_mem(ret, old + IDENTITY_LINE, file.n - before - IDENTITY_LINE);
+	if (ret->len && ret->p[ret->len - 1] != '\n')
+		str_add(ret, "\n");
+	str_add(ret, line);
 }
 
 /* In place: it may be a mount, and others may have it open. */
-static int write_hosts(const struct str *text)
+static int write_hosts(struct identity *i, const struct str *text)
 {
 	AUTO_CLOSE int fd =
-		sys_openat(AT_FDCWD, hosts_path, O_WRONLY | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0644);
+		sys_openat(AT_FDCWD, hosts_path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY, 0644);
+	struct stat st;
 	int r = fd < 0 ? fd : sys_pwrite_full(fd, text->p, text->len, 0);
 
-	return r < 0 ? r : sys_truncate(fd, text->len);
+	if (r == 0)
+		r = sys_truncate(fd, text->len);
+	if (r < 0 || fstat(fd, &st) < 0)
+		return r < 0 ? r : -errno;
+	(void)sys_close(i->hosts_fd);
+	i->hosts_fd = take_fd(&fd);
+	i->hosts_ino = st.st_ino;
+	i->hosts_at = text->len - IDENTITY_LINE;
+	return 0;
 }
 
 /* A name that does not resolve makes sudo and others complain or wait. */
 static void on_hosts(struct loop_call *c)
 {
 	struct identity *i = CONTAINER_OF(c, struct identity, hosts);
-	char name[LIMIT_TEXT_SHORT + 1] = "";
 	struct str text = STR_INIT(HOSTS_MAX);
-	struct span file;
-	bool added;
+	char line[IDENTITY_LINE + 1];
+	struct span file = {0};
+	bool done;
 
-	(void)gethostname(name, sizeof(name) - 1);
-	if (user_load(hosts_path, &file, NULL) < 0)
-		return; /* the workload has put something else there: its business */
-	added = edit_hosts(file, i->listed, name, &text);
-	if (!text.failed && (added || text.len < file.n) && write_hosts(&text) == 0)
-		(void)strcpy(i->listed, added || strcmp(i->listed, name) == 0 ? name : "");
+	format_line(line);
+	done = replace_line(i, line);
+	if (!done && user_load(hosts_path, &file, NULL) == 0) { /* else it is the workload's business */
+		move_line(i, file, line, &text);
+		done = !text.failed && write_hosts(i, &text) == 0;
+	}
+	if (done)
+		(void)strcpy(i->hosts_line, line);
 	free((void *)file.p);
 	str_deinit(&text);
 }

@@ -17,12 +17,16 @@ struct err;
 struct guest_log;
 struct id;
 
+enum { IDENTITY_SEED_MAX = 64, IDENTITY_LINE = 10 + 64 + 1 }; /* address, tab; host names are padded; newline */
+
 struct identity {
 	struct loop *loop;
 	struct loop_call hosts;
 	int random_fd, machine_id_fd, boot_id_fd; /* -1: none */
 	char boot_id[LIMIT_TEXT_SHORT + 1];	  /* without its newline; "": unknown */
-	char listed[LIMIT_TEXT_SHORT + 1];	  /* the name it has from us; "": none */
+	int hosts_fd;				  /* -1: no line of ours is in it */
+	uint64_t hosts_at, hosts_ino;		  /* where the line begins, and in which file */
+	char hosts_line[IDENTITY_LINE + 1];
 };
 
 void identity_init(struct identity *i, struct loop *l, int proc_fd); /* of a sandbox that shares its kernel */
@@ -31,7 +35,6 @@ void identity_cover(struct identity *i, struct guest_log *log);
 void identity_deinit(struct identity *i);
 
 /* Mix @seed (at most IDENTITY_SEED_MAX bytes) into the kernel's pool, counted, and use it at once. */
-enum { IDENTITY_SEED_MAX = 64 };
 int identity_reseed(const struct identity *i, struct span seed, struct err *e);
 int identity_set_machine_id(const struct identity *i, const struct id *id, struct err *e);
 int identity_renew_boot_id(struct identity *i, struct err *e); /* random: after the reseed */

@@ -345,7 +345,7 @@ static void t_a_copy(void **state)
 	(void)snprintf(text, sizeof(text), "%.*s\n62626262626262626262626262626262\ncell-b\n127.0.1.1\tcell-b\n",
 		       (int)ready.boot_id.n, ready.boot_id.p);
 	assert_true(ready.boot_id.n == 36 && memcmp(ready.boot_id.p, old_boot_id, 36) != 0);
-	expect(&b.peer, "cat /proc/sys/kernel/random/boot_id /etc/machine-id; hostname; grep cell /etc/hosts", text, "",
+	expect(&b.peer, "cat /proc/sys/kernel/random/boot_id /etc/machine-id; hostname; grep cell /etc/hosts | tr -d ' '", text, "",
 	       0);
 	call_free(c);
 
@@ -454,11 +454,18 @@ static void t_a_busy_interpreter_goes_on(void **state)
 	close_box(&b);
 }
 
+static void as_root(struct peer *p, const char *command)
+{
+	struct rec_exec_start rq = {.command = span_of(command), .user = span_of("root")};
+	struct call *c = call_wait(p, METHOD_EXEC_START, &rq, NULL);
+
+	assert_int_equal(c->why.code, 0);
+	call_free(c);
+}
+
 /* A ready machine is handed to somebody: the same call again, with what it shall be now. */
 static void t_a_second_setup(void **state)
 {
-	struct rec_exec_start theirs = {.command = span_of("echo 10.0.0.1 theirs localhost >>/etc/hosts"),
-					.user = span_of("root")};
 	struct rec_guest_setup rq = identity_of('a', false);
 	struct rec_guest_ready ready;
 	struct call *c;
@@ -471,26 +478,34 @@ static void t_a_second_setup(void **state)
 	rq.user = span_of("other");
 	set_up(&b.peer, &rq, &ready, &c);
 	call_free(c);
-	expect(&b.peer, "echo $OWNER $LEFT; id -un; cat /etc/hosts", "first over\nother\n127.0.1.1\tcell-a\n", "",
+	expect(&b.peer, "echo $OWNER $LEFT; id -un; tr -d ' ' </etc/hosts", "first over\nother\n127.0.1.1\tcell-a\n", "",
 	       0);
-	c = call_wait(&b.peer, METHOD_EXEC_START, &theirs, NULL);
-	assert_int_equal(c->why.code, 0);
-	call_free(c);
+	as_root(&b.peer, "echo 10.0.0.1 theirs localhost >>/etc/hosts");
 	rq = identity_of('b', false);
 	rq.env = (struct strv){"OWNER=second", 13};
 	for (int i = 0; i < 2; i++) { /* twice is the same as once */
 		set_up(&b.peer, &rq, &ready, &c);
 		assert_true(span_is(ready.hostname, "cell-b"));
 		call_free(c);
-		expect(&b.peer, "echo $OWNER $LEFT; id -un; hostname; cat /etc/machine-id /etc/hosts",
+		expect(&b.peer, "echo $OWNER $LEFT; id -un; hostname; cat /etc/machine-id; sed 's/ *$//' /etc/hosts",
 		       "second\nuser\ncell-b\n62626262626262626262626262626262\n"
-		       "10.0.0.1 theirs localhost\n127.0.1.1\tcell-b\n",
+		       "127.0.1.1\tcell-b\n10.0.0.1 theirs localhost\n",
 		       "", 0);
 	}
-	rq = identity_of('c', false); /* a name that is part of another */
+	/* Whoever writes the file anew, in place or beside, keeps what is theirs. */
+	as_root(&b.peer, "sed -i s/theirs/other/ /etc/hosts; sed '1!G;h;$!d' /etc/hosts >/tmp/h; cat /tmp/h >/etc/hosts");
+	rq = identity_of('c', false);
 	set_up(&b.peer, &rq, &ready, &c);
 	call_free(c);
-	expect(&b.peer, "cat /etc/hosts", "10.0.0.1 theirs localhost\n127.0.1.1\tlocal\n", "", 0);
+	expect(&b.peer, "sed 's/ *$//' /etc/hosts", "10.0.0.1 other localhost\n127.0.1.1\tlocal\n", "", 0);
+	as_root(&b.peer, "printf '1.1.1.1 a' >/etc/hosts");
+	set_up(&b.peer, &rq, &ready, &c);
+	call_free(c);
+	expect(&b.peer, "sed 's/ *$//' /etc/hosts", "1.1.1.1 a\n127.0.1.1\tlocal\n", "", 0);
+	as_root(&b.peer, "rm /etc/hosts; mkfifo /etc/hosts"); /* nothing is written there, and nobody waits */
+	set_up(&b.peer, &rq, &ready, &c);
+	call_free(c);
+	expect(&b.peer, "[ -p /etc/hosts ] && echo still", "still\n", "", 0);
 	close_box(&b);
 }
 
