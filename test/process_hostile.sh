@@ -21,6 +21,7 @@ test_mistakes() {
 	refuses 2 'build, list, info, verify, rm' image bild
 	refuses 2 'did you mean --json' doctor --jsn
 	refuses 2 '"x"' doctor x
+	refuses 4 'no vm pool of template nosuch' pool rm nosuch
 	refuses 4 'no template nosuch' template build nosuch
 	refuses 4 'no hot template nosuch' template rm nosuch
 	refuses 4 'no hot template nosuch' template info nosuch

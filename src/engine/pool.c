@@ -520,7 +520,7 @@ static void run_setting(struct work *w)
 	const struct engine_host *host = t->engine->host;
 	struct image image = IMAGE_INIT;
 
-	if (t->want.size || t->want.prestarted) /* a name nothing stands behind is a mistake */
+	if (!t->error.code && (t->want.size || t->want.prestarted)) /* a name nothing stands behind is a mistake */
 		(void)host->image_open(host->arg, t->template, &image, &t->error);
 	image_close(&image);
 	if (!t->error.code)
@@ -574,6 +574,9 @@ static void next_setting(struct engine *g)
 	if (list_empty(&g->pool_sets))
 		return;
 	t = LIST_ENTRY(g->pool_sets.next, struct setting, link);
+	if (!t->want.size && !t->want.prestarted && !find(g, &t->want))
+		err_set(&t->error, ERR_NOT_FOUND, "there is no %s pool of template %s with these sizes; hotcell pool list "
+			"shows them", t->isolation, t->template);
 	t->job.run = run_setting;
 	t->job.done = setting_done;
 	work_submit(g->pool, &t->job);

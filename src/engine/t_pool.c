@@ -599,8 +599,9 @@ static void bad_pools_are_refused(void **state)
 		{.template = span_of("missing"), .size = 1},
 		{.template = span_of("base"), .isolation = span_of("process"), .size = 1},
 		{.template = span_of("base"), .memory_mb = 64, .size = 1},
+		{.template = span_of("base")}, /* to be ended, and there is none */
 	};
-	static const int codes[] = {ERR_NOT_FOUND, ERR_UNSUPPORTED, ERR_LIMIT};
+	static const int codes[] = {ERR_NOT_FOUND, ERR_UNSUPPORTED, ERR_LIMIT, ERR_NOT_FOUND};
 	struct rig *r = rig_new();
 	struct ask *a = ask_new();
 
