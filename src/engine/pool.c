@@ -575,8 +575,8 @@ static void next_setting(struct engine *g)
 		return;
 	t = LIST_ENTRY(g->pool_sets.next, struct setting, link);
 	if (!t->want.size && !t->want.prestarted && !find(g, &t->want))
-		err_set(&t->error, ERR_NOT_FOUND, "there is no %s pool of template %s with these sizes; hotcell pool list "
-			"shows them", t->isolation, t->template);
+		err_set(&t->error, ERR_NOT_FOUND, "there is no %s pool of template %s with these sizes; "
+			"hotcell pool list shows them", t->isolation, t->template);
 	t->job.run = run_setting;
 	t->job.done = setting_done;
 	work_submit(g->pool, &t->job);
