@@ -146,16 +146,24 @@ static void answered(struct capture *c)
 
 /* ---- thaw ---- */
 
+/* A machine that stays stopped, or a workload that stays frozen, is no running sandbox. */
+static void stuck(struct capture *c, const struct err *why)
+{
+	struct err e = ERR_INIT;
+
+	c->phase = PHASE_THAW; /* the driver does not have it any more */
+	err_copy(&e, why);
+	err_wrap(&e, "the guest did not go on");
+	sandbox_break(c->sb, &e); /* ends us */
+}
+
 static void thawed(struct stream *s, const struct err *why)
 {
 	struct capture *c = stream_arg(s);
-	struct err e = ERR_INIT;
 
 	answered(c);
-	if (why) { /* a workload that stays frozen is no running sandbox */
-		err_copy(&e, why);
-		err_wrap(&e, "the guest did not go on");
-		sandbox_break(c->sb, &e); /* ends us */
+	if (why) {
+		stuck(c, why);
 	} else if (c->why.code) {
 		fail(c, &c->why);
 	} else {
@@ -171,7 +179,7 @@ static void thaw(struct capture *c)
 	c->phase = PHASE_THAW;
 	link_release(c->sb->link);
 	if (ask(c, METHOD_GUEST_THAW, &rec_empty_type, &(struct rec_empty){0}, 0, &ops, &e) < 0)
-		fail(c, &e);
+		stuck(c, &e);
 }
 
 static void gone_on(struct driver_req *r, const struct err *why)
@@ -183,7 +191,7 @@ static void gone_on(struct driver_req *r, const struct err *why)
 		return;
 	}
 	if (why)
-		fail(c, why);
+		stuck(c, why);
 	else
 		thaw(c);
 }
@@ -195,7 +203,7 @@ static void go_on(struct capture *c)
 	c->phase = PHASE_GO;
 	c->go.done = gone_on;
 	if (c->sb->driver->resume(c->sb->machine, &c->go, &e) < 0)
-		fail(c, &e);
+		stuck(c, &e);
 }
 
 /* ---- copy ---- */
