@@ -610,6 +610,19 @@ static void start_resume(struct task *t, struct set *set)
 		sandbox_follow(t->sb, &t->follow);
 }
 
+/* One that was stopped in the middle of a rollback is put back where it was to go. */
+static struct set *set_of_rollback(const struct sandbox *sb)
+{
+	char text[ID_TEXT];
+	struct set *set;
+
+	id_format(&sb->parent, text);
+	set = set_find(sb->engine, sb->tenant, span_of(text));
+	return set && id_eq(&set->m.sandbox, &sb->id) ? set : NULL;
+}
+
+static void start_rollback(struct client *c, struct stream *s, struct sandbox *sb, struct set *set);
+
 void run_resume(struct client *c, struct stream *s, const void *rec)
 {
 	const struct rec_sandbox_ref *rq = rec;
@@ -623,9 +636,13 @@ void run_resume(struct client *c, struct stream *s, const void *rec)
 	if (capture_check_memory(sb, &e) == 0 && sb->state != SANDBOX_PAUSED)
 		err_set(&e, ERR_CONFLICT, "sandbox %s is %s, not paused", sb->id_text,
 			sandbox_state_name(sb->state));
-	else if (!e.code && !set)
-		err_set(&e, ERR_NOT_FOUND, "sandbox %s was stopped in the middle of a rollback: roll it back again",
-			sb->id_text);
+	if (!e.code && !set && (set = set_of_rollback(sb))) {
+		start_rollback(c, s, sb, set);
+		return;
+	}
+	if (!e.code && !set)
+		err_set(&e, ERR_NOT_FOUND, "sandbox %s: what was saved of it at its pause is missing or damaged; hotcell "
+			"rollback puts it back to a snapshot of it, if there is one", sb->id_text);
 	if (e.code)
 		stream_fail(s, &e);
 	else
@@ -657,7 +674,6 @@ static void swapped(struct work *w)
 		return;
 	}
 	sb->layers = t->layers.n;
-	sb->parent = t->set->m.id;
 	if (sb->fate == SANDBOX_GONE) { /* removed meanwhile */
 		sandbox_remove(sb, &sb->reason);
 		(void)is_lost(t, SANDBOX_PAUSED);
@@ -702,6 +718,27 @@ static void drop_pause(struct task *t)
 		swap(t);
 }
 
+/*
+ * From here on it is paused without memory, on its way to the set: if we die, the next daemon
+ * finds that, and a resume goes there.
+ */
+static bool note_rollback(struct task *t)
+{
+	struct sandbox *sb = t->sb;
+	struct id before = sb->parent;
+	struct store_sandbox row;
+	struct err e = ERR_INIT;
+
+	sb->parent = t->set->m.id;
+	sandbox_row(sb, &row);
+	row.state = sandbox_state_name(SANDBOX_PAUSED);
+	if (store_sandbox_rewrite(t->engine->store, &row, &e) == 0)
+		return true;
+	sb->parent = before;
+	task_fail(t, &e);
+	return false;
+}
+
 static void rollback_loaded(struct set_wait *w, const struct err *why)
 {
 	struct task *t = CONTAINER_OF(w, struct task, wait);
@@ -712,14 +749,24 @@ static void rollback_loaded(struct set_wait *w, const struct err *why)
 		return;
 	}
 	if (t->sb && t->sb->state == SANDBOX_PAUSED) {
-		drop_pause(t);
+		if (note_rollback(t))
+			drop_pause(t);
 		return;
 	}
-	if (is_lost(t, SANDBOX_RUNNING))
+	if (is_lost(t, SANDBOX_RUNNING) || !note_rollback(t))
 		return;
 	err_set(&gone, ERR_FORKED, "the sandbox was rolled back");
 	step_unlink(t->sb, &gone);
 	step_park(t->sb, rollback_parked);
+}
+
+static void start_rollback(struct client *c, struct stream *s, struct sandbox *sb, struct set *set)
+{
+	struct task *t = task_new(c, s, sb);
+
+	t->set = set_ref(set);
+	t->wait.done = rollback_loaded;
+	set_load(set, &t->wait);
 }
 
 static int check_rollback(const struct sandbox *sb, const struct set *set, struct err *e)
@@ -743,18 +790,13 @@ void run_rollback(struct client *c, struct stream *s, const void *rec)
 	struct sandbox *sb = find(c, s, rq->sandbox);
 	struct set *set = sb ? find_set(c, s, rq->snapshot) : NULL;
 	struct err e = ERR_INIT;
-	struct task *t;
 
 	if (!set)
 		return;
-	if (check_rollback(sb, set, &e) < 0) {
+	if (check_rollback(sb, set, &e) < 0)
 		stream_fail(s, &e);
-		return;
-	}
-	t = task_new(c, s, sb);
-	t->set = set_ref(set);
-	t->wait.done = rollback_loaded;
-	set_load(set, &t->wait);
+	else
+		start_rollback(c, s, sb, set);
 }
 
 /* ---- hot templates ---- */

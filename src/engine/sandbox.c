@@ -839,7 +839,7 @@ void sandbox_resume(struct sandbox *sb, const struct err *machine_ended)
 		return;
 	}
 	sb->engine->usage.sandboxes++;
-	if (sb->loaded_state == SANDBOX_PAUSED && pause) {
+	if (sb->loaded_state == SANDBOX_PAUSED) { /* without its memory, too: its disk is there, and can be rolled back */
 		stay_paused(sb);
 		return;
 	}
@@ -847,10 +847,7 @@ void sandbox_resume(struct sandbox *sb, const struct err *machine_ended)
 		set_remove(pause, NULL);
 	sb->engine->recovering++;
 	sb->is_recovering = true;
-	if (sb->loaded_state == SANDBOX_PAUSED) {
-		err_set(&why, ERR_GONE, "what was saved of it at its pause is missing or damaged");
-		resume_undo(sb, &why);
-	} else if (was_running && machine_ended->code) {
+	if (was_running && machine_ended->code) {
 		resume_undo(sb, machine_ended);
 	} else if (was_running && !sb->driver) {
 		err_set(&why, ERR_UNSUPPORTED, "this daemon does not have its driver");
@@ -925,6 +922,9 @@ void sandbox_lost(struct sandbox *sb, const struct err *why)
 		.stages = {sb->stages, sb->stages_n},
 	};
 
+	/* Paused, on its way there, or not yet back: its record says all, and it had no machine to lose. */
+	if (sb->state == SANDBOX_PAUSED || sb->parked || (sb->is_resuming && !sb->is_committed))
+		return;
 	if (sb->is_recorded && sb->state != SANDBOX_FAILED && sb->fate != SANDBOX_GONE)
 		(void)store_sandbox_update(sb->engine->store, &sb->id, &life, NULL);
 }
