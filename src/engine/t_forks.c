@@ -722,10 +722,11 @@ static void a_paused_one_outlives_the_daemon(void **state)
 	end(h, a);
 }
 
-static void a_pause_that_is_lost_leaves_a_disk_to_roll_back(void **state)
+static void a_pause_that_is_lost_is_a_failure_with_a_reason(void **state)
 {
 	struct host *h = up();
 	struct ask *a = ask_new();
+	struct rec_sandbox_info x;
 
 	T_UNUSED(state);
 	assert_int_equal(make_named(h, a, "x"), 0);
@@ -734,10 +735,9 @@ static void a_pause_that_is_lost_leaves_a_disk_to_roll_back(void **state)
 	for (unsigned i = 0; i < HOST_SETS; i++)
 		h->sets[i].is_used = false; /* damaged: set_each() does not give it */
 	rig_up(&h->rig);
-	state_is(h, "x", "paused");
-	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_RESUME, "x"), -ERR_NOT_FOUND);
-	assert_non_null(strstr(a->why.text, "missing or damaged"));
-	state_is(h, "x", "paused");
+	x = sandbox(h, a, "x");
+	assert_true(span_is(x.state, "failed"));
+	assert_non_null(memmem(x.reason.p, x.reason.n, "pause", 5));
 	end(h, a);
 }
 
@@ -815,7 +815,7 @@ static void a_rollback_that_fails_late_is_never_a_mixture(void **state)
 	T_UNUSED(state);
 	for (int was_paused = 0; was_paused < 2; was_paused++) {
 		const char *name = was_paused ? "p" : "r", *set = was_paused ? "sp" : "sr";
-		struct id id;
+		int r;
 
 		assert_int_equal(make_named(h, a, name), 0);
 		assert_int_equal(snap(h, a, name, set), 0);
@@ -825,18 +825,294 @@ static void a_rollback_that_fails_late_is_never_a_mixture(void **state)
 		assert_int_equal(rollback(h, a, name, set), -ERR_INTERNAL);
 		h->rig.script.steps[NULL_START].mode = NULL_OK;
 		state_is(h, name, "paused");
-		if (was_paused) { /* a resume goes where the rollback was to go, under the next daemon too */
-			rig_crash(&h->rig);
-			rig_up(&h->rig);
-			assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_RESUME, name), 0);
-			id = sandbox(h, a, name).id;
-			assert_int_equal(host_disk(h, &id)->chain.n, 2);
-		} else {
-			assert_int_equal(rollback(h, a, name, set), 0);
-		}
+		r = on_sandbox(h, a, METHOD_SANDBOX_RESUME, name);
+		assert_int_equal(r, -ERR_NOT_FOUND);
+		assert_non_null(strstr(a->why.text, "roll it back again"));
+		assert_int_equal(rollback(h, a, name, set), 0);
 		is_usable(h, a, name);
 	}
 	end(h, a);
+}
+
+/* ---- every verb, for what follows: it fails, is disturbed, or its daemon dies, at any point ---- */
+
+union request {
+	struct rec_snapshot_create snapshot;
+	struct rec_sandbox_fork fork;
+	struct rec_sandbox_ref ref;
+	struct rec_sandbox_rollback rollback;
+	struct rec_sandbox_create create;
+	struct rec_template_build build;
+};
+
+struct verb {
+	const char *name;
+	void (*prepare)(struct host *h, struct ask *a); /* there is sandbox x */
+	unsigned method;
+	union request rec;
+	const char *before; /* state of x */
+	bool is_of_another; /* x has no part in it */
+	bool is_rollback;
+};
+
+static void have_x(struct host *h, struct ask *a)
+{
+	assert_int_equal(make_named(h, a, "x"), 0);
+}
+
+static void have_cold_sets(struct host *h)
+{
+	host_crash(h, false);
+	rig_up(&h->rig);
+}
+
+static void have_snapshot(struct host *h, struct ask *a)
+{
+	have_x(h, a);
+	assert_int_equal(snap(h, a, "x", "s"), 0);
+	have_cold_sets(h);
+}
+
+static void have_paused(struct host *h, struct ask *a)
+{
+	have_x(h, a);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), 0);
+	have_cold_sets(h);
+}
+
+static void have_paused_snapshot(struct host *h, struct ask *a)
+{
+	have_x(h, a);
+	assert_int_equal(snap(h, a, "x", "s"), 0);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), 0);
+	have_cold_sets(h);
+}
+
+static void have_all_layers(struct host *h, struct ask *a)
+{
+	have_x(h, a);
+	for (int i = 1; i < LIMIT_DISK_LAYERS; i++)
+		assert_int_equal(snap(h, a, "x", ""), 0);
+}
+
+static void have_warm_list(struct host *h, struct ask *a)
+{
+	have_x(h, a);
+	memcpy(h->image_warm, "ls", h->n_warm = 3);
+	memcpy(h->image_interpreters, "python=1", h->n_interpreters = 9);
+}
+
+#define TEXT(text) {text, sizeof(text) - 1}
+
+static const struct verb verbs[] = {
+	{.name = "snapshot", .prepare = have_x, .method = METHOD_SNAPSHOT_CREATE,
+	 .rec.snapshot = {.sandbox = TEXT("x"), .name = TEXT("t")}, .before = "running"},
+	{.name = "snapshot of many layers", .prepare = have_all_layers, .method = METHOD_SNAPSHOT_CREATE,
+	 .rec.snapshot = {.sandbox = TEXT("x"), .name = TEXT("t")}, .before = "running"},
+	{.name = "fork", .prepare = have_x, .method = METHOD_SANDBOX_FORK,
+	 .rec.fork = {.sandbox = TEXT("x"), .name = TEXT("y"), .count = 2}, .before = "running"},
+	{.name = "pause", .prepare = have_x, .method = METHOD_SANDBOX_PAUSE, .rec.ref = {.sandbox = TEXT("x")},
+	 .before = "running"},
+	{.name = "resume", .prepare = have_paused, .method = METHOD_SANDBOX_RESUME,
+	 .rec.ref = {.sandbox = TEXT("x")}, .before = "paused"},
+	{.name = "rollback", .prepare = have_snapshot, .method = METHOD_SANDBOX_ROLLBACK,
+	 .rec.rollback = {.sandbox = TEXT("x"), .snapshot = TEXT("s")}, .before = "running",
+	 .is_rollback = true},
+	{.name = "rollback of a paused one", .prepare = have_paused_snapshot, .method = METHOD_SANDBOX_ROLLBACK,
+	 .rec.rollback = {.sandbox = TEXT("x"), .snapshot = TEXT("s")}, .before = "paused",
+	 .is_rollback = true},
+	{.name = "create from a snapshot", .prepare = have_snapshot, .method = METHOD_SANDBOX_CREATE,
+	 .rec.create = {.name = TEXT("y"), .snapshot = TEXT("s")}, .before = "running",
+	 .is_of_another = true},
+	{.name = "create from its disk", .prepare = have_snapshot, .method = METHOD_SANDBOX_CREATE,
+	 .rec.create = {.name = TEXT("y"), .snapshot = TEXT("s"), .disk_only = true}, .before = "running",
+	 .is_of_another = true},
+	{.name = "template", .prepare = have_warm_list, .method = METHOD_TEMPLATE_BUILD,
+	 .rec.build = {.template = TEXT("base")}, .before = "running", .is_of_another = true},
+};
+
+/* What can go wrong in a step of it. */
+struct fault {
+	const char *name;
+	enum { OF_AGENT, OF_DRIVER, OF_HOST } of;
+	int part; /* offset of the agent's answer, a call of the driver, an operation of the host */
+	int how;  /* enum answer, enum null_mode */
+	uint64_t after_ns;
+	bool is_layered;
+	bool breaks; /* x does not survive it */
+};
+
+static const struct fault faults[] = {
+	{"the freeze is busy", OF_AGENT, offsetof(struct rig, freeze), ANSWER_FAIL, 0, false, false},
+	{"the agent goes at the freeze", OF_AGENT, offsetof(struct rig, freeze), ANSWER_HANGS_UP, 0, false, true},
+	{"the thaw fails", OF_AGENT, offsetof(struct rig, thaw), ANSWER_FAIL, 0, false, true},
+	{"the agent goes at the thaw", OF_AGENT, offsetof(struct rig, thaw), ANSWER_HANGS_UP, 0, false, true},
+	{"programs fail", OF_AGENT, offsetof(struct rig, programs), ANSWER_FAIL, 0, false, false},
+	{"the agent goes at a program", OF_AGENT, offsetof(struct rig, programs), ANSWER_HANGS_UP, 0, false, true},
+	{"the copy is refused", OF_DRIVER, NULL_CAPTURE, NULL_REFUSE, 0, false, false},
+	{"the copy fails", OF_DRIVER, NULL_CAPTURE, NULL_FAIL, 0, false, false},
+	{"the copy fails late", OF_DRIVER, NULL_CAPTURE, NULL_FAIL, 30 * NS_PER_MS, false, false},
+	{"the copy fails on its new layer", OF_DRIVER, NULL_CAPTURE, NULL_FAIL, 0, true, false},
+	{"the copy comes late", OF_DRIVER, NULL_CAPTURE, NULL_OK, 30 * NS_PER_MS, false, false},
+	{"the merge is refused", OF_DRIVER, NULL_FLATTEN, NULL_REFUSE, 0, false, false},
+	{"the merge fails", OF_DRIVER, NULL_FLATTEN, NULL_FAIL, 30 * NS_PER_MS, false, false},
+	{"going on is refused", OF_DRIVER, NULL_RESUME, NULL_REFUSE, 0, false, true},
+	{"going on fails", OF_DRIVER, NULL_RESUME, NULL_FAIL, 30 * NS_PER_MS, false, true},
+	{"the create is refused", OF_DRIVER, NULL_CREATE, NULL_REFUSE, 0, false, false},
+	{"the start is refused", OF_DRIVER, NULL_START, NULL_REFUSE, 0, false, false},
+	{"the start fails", OF_DRIVER, NULL_START, NULL_FAIL, 30 * NS_PER_MS, false, false},
+	{"the load is refused", OF_DRIVER, NULL_LOAD, NULL_REFUSE, 0, false, false},
+	{"the load fails", OF_DRIVER, NULL_LOAD, NULL_FAIL, 30 * NS_PER_MS, false, false},
+	{"the image is gone", OF_HOST, HOST_IMAGE, 0, 0, false, false},
+	{"there is no disk", OF_HOST, HOST_DISK_MAKE, 0, 0, false, false},
+	{"the disk can't be opened", OF_HOST, HOST_OPEN, 0, 0, false, false},
+	{"a layer can't be added", OF_HOST, HOST_ADD, 0, 0, false, false},
+	{"layers can't be merged", OF_HOST, HOST_FLATTEN, 0, 0, false, false},
+	{"a layer can't be dropped", OF_HOST, HOST_DROP, 0, 0, false, false},
+	{"layers can't be linked", OF_HOST, HOST_LINK, 0, 0, false, false},
+	{"the disk can't be put back", OF_HOST, HOST_ROLLBACK, 0, 0, false, false},
+	{"a set can't be saved", OF_HOST, HOST_SAVE, 0, 0, false, false},
+	{"a set can't be loaded", OF_HOST, HOST_LOAD, 0, 0, false, false},
+	{"a set can't be removed", OF_HOST, HOST_REMOVE, 0, 0, false, false},
+};
+
+static void inject(struct host *h, const struct fault *f)
+{
+	if (f->of == OF_AGENT)
+		*(enum answer *)(void *)((char *)&h->rig + f->part) = (enum answer)f->how;
+	else if (f->of == OF_DRIVER)
+		h->rig.script.steps[f->part] =
+			(struct null_step){(enum null_mode)f->how, f->after_ns, {ERR_LIMIT, "no room"}};
+	else
+		h->fails[f->part] = ERR_LIMIT;
+	h->copy_is_layered = f->is_layered;
+}
+
+static void repair(struct host *h)
+{
+	h->rig.freeze = h->rig.thaw = h->rig.programs = ANSWER_OK;
+	memset(h->rig.script.steps, 0, sizeof(h->rig.script.steps));
+	for (unsigned i = 0; i < HOST_OPS; i++)
+		h->fails[i] = h->blocks[i] = 0;
+	h->copy_is_layered = false;
+}
+
+static bool is_on_its_way(struct host *h, struct ask *a)
+{
+	struct rec_sandbox_info box;
+
+	assert_int_equal(call(h, a, METHOD_SANDBOX_LIST, &(struct rec_empty){0}), 0);
+	for (size_t at = 0; at < a->items.len;) {
+		at += (size_t)rec_item_next(&rec_sandbox_info_type, a->items.p + at, a->items.len - at, &box, NULL);
+		if (span_is(box.state, "stopping") || span_is(box.state, "creating"))
+			return true;
+	}
+	return false;
+}
+
+/* In a rollback it may end paused without a memory: then it says so, and can be rolled back again. */
+static void may_need_rollback(struct host *h, struct ask *a, const struct verb *v)
+{
+	struct rec_sandbox_info x = sandbox(h, a, "x");
+
+	if (!v->is_rollback || !span_is(x.state, "paused") || on_sandbox(h, a, METHOD_SANDBOX_RESUME, "x") == 0)
+		return;
+	assert_int_equal(a->why.code, ERR_NOT_FOUND);
+	assert_non_null(strstr(a->why.text, "roll it back again"));
+	assert_int_equal(rollback(h, a, "x", "s"), 0);
+}
+
+/* What failed beside the answer has its effect, and nothing is on its way any more. */
+static void settle(struct host *h, struct ask *a)
+{
+	for (unsigned i = 0; i < 12; i++) {
+		rig_turns(&h->rig, 1);
+		loop_advance(h->rig.loop, ENGINE_GONE_WAIT_MS / 8 * NS_PER_MS);
+	}
+	for (unsigned i = 0; i < MANY_TURNS && is_on_its_way(h, a); i++)
+		assert_int_equal(loop_turn(h->rig.loop, 1), 0);
+}
+
+/* What the verb has made runs, if it said that all is well. */
+static void result_is_usable(struct host *h, struct ask *a, const struct verb *v)
+{
+	if (v->method == METHOD_SANDBOX_CREATE)
+		is_usable(h, a, "y");
+	if (v->method == METHOD_SANDBOX_FORK)
+		is_usable(h, a, "y-2");
+	if (v->method == METHOD_SNAPSHOT_CREATE)
+		assert_int_equal(from_snap(h, a, "t", "from-it", false), 0);
+}
+
+/* Nothing runs but x. */
+static void only_x_is_left(struct host *h, struct ask *a)
+{
+	struct rec_sandbox_info box;
+
+	assert_int_equal(call(h, a, METHOD_SANDBOX_LIST, &(struct rec_empty){0}), 0);
+	for (size_t at = 0; at < a->items.len;) {
+		at += (size_t)rec_item_next(&rec_sandbox_info_type, a->items.p + at, a->items.len - at, &box, NULL);
+		if (!span_is(box.name, "x") && !span_is(box.state, "failed"))
+			fail_msg("%.*s is left, and %.*s", (int)box.name.n, box.name.p, (int)box.state.n, box.state.p);
+	}
+}
+
+/* @second: something else that goes wrong, too; NULL: nothing. */
+static void one_fault(const struct verb *v, const struct fault *f, const struct fault *second)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+	struct rec_sandbox_info x;
+	unsigned promised;
+	int got;
+
+	v->prepare(h, a);
+	promised = (unsigned)rig_info(&h->rig).memory_promised_mb;
+	inject(h, f);
+	if (second)
+		inject(h, second);
+	got = call(h, a, v->method, &v->rec);
+	repair(h);
+	settle(h, a);
+	if (got < 0 || v->method == METHOD_TEMPLATE_BUILD)
+		only_x_is_left(h, a);
+	x = sandbox(h, a, "x");
+	if (got == 0 && !span_is(x.state, "failed"))
+		result_is_usable(h, a, v);
+	else if (span_is(x.state, v->before))
+		assert_int_equal(rig_info(&h->rig).memory_promised_mb, promised);
+	if (!span_is(x.state, "failed")) {
+		may_need_rollback(h, a, v);
+		is_usable(h, a, "x");
+	} else if (v->is_of_another || (!f->breaks && (!second || !second->breaks))) {
+		fail_msg("%s: %s: x failed: %.*s", v->name, f->name, (int)x.reason.n, x.reason.p);
+	}
+	end(h, a);
+}
+
+/* Which case it was. */
+#define say(...) (getenv("T_SAY") ? print_message(__VA_ARGS__) : (void)0)
+
+static void any_step_may_fail(void **state)
+{
+	T_UNUSED(state);
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		for (size_t k = 0; k < ARRAY_LEN(faults); k++) {
+			say("%s: %s\n", verbs[i].name, faults[k].name);
+			one_fault(&verbs[i], &faults[k], NULL);
+		}
+}
+
+static void going_back_may_fail_too(void **state)
+{
+	static const struct fault unsaved = {"a set can't be saved", OF_HOST, HOST_SAVE, 0, 0, false, false};
+
+	T_UNUSED(state);
+	for (size_t i = 0; i < ARRAY_LEN(verbs); i++)
+		for (size_t k = 0; verbs[i].method == METHOD_SANDBOX_PAUSE && k < ARRAY_LEN(faults); k++) {
+			say("%s: %s, and %s\n", verbs[i].name, unsaved.name, faults[k].name);
+			one_fault(&verbs[i], &unsaved, &faults[k]);
+		}
 }
 
 T_MAIN(T(a_snapshot_is_kept_listed_and_removed), T(sandboxes_start_from_a_snapshot),
@@ -847,6 +1123,7 @@ T_MAIN(T(a_snapshot_is_kept_listed_and_removed), T(sandboxes_start_from_a_snapsh
        T(forks_that_do_not_fit_are_none), T(ephemeral_forks_go_with_nobody),
        T(a_pause_gives_memory_back_and_goes_on), T(a_pause_stops_the_idle_clock_not_the_other),
        T(a_pause_ends_what_runs_on_the_link), T(a_resume_needs_its_memory), T(a_paused_one_can_be_removed),
-       T(a_paused_one_outlives_the_daemon), T(a_pause_that_is_lost_leaves_a_disk_to_roll_back),
+       T(a_paused_one_outlives_the_daemon), T(a_pause_that_is_lost_is_a_failure_with_a_reason),
        T(a_rollback_puts_it_back), T(a_rollback_is_to_ones_own_snapshots), T(a_paused_one_can_be_rolled_back),
-       T(a_rollback_that_fails_late_is_never_a_mixture))
+       T(a_rollback_that_fails_late_is_never_a_mixture), T(any_step_may_fail),
+       T(going_back_may_fail_too))

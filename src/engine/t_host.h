@@ -54,6 +54,7 @@ struct host_machine {
 	struct machine *m; /* NULL: none */
 	bool runs;	   /* writes to `top` */
 	ino_t top;
+	int node; /* of it */
 	struct driver_capture *copy;
 	void (*copied)(struct driver_req *r, const struct err *why);
 	struct driver_req *end;
@@ -79,13 +80,17 @@ struct host {
 	char wrong[160];
 };
 
-static inline struct host *host_of_test(void)
+/* The driver's calls have no argument a test could own. */
+static inline struct host **host_of_tests(void)
 {
 	static struct host *h;
 
-	if (!h)
-		h = calloc(1, sizeof(*h)); /* one test at a time; of the process, so the sanitizer finds it */
-	return h;
+	return &h;
+}
+
+static inline struct host *host_of_test(void)
+{
+	return *host_of_tests();
 }
 
 /* ---- files ---- */
@@ -590,7 +595,8 @@ static inline int host_driver_start(struct machine *m, const struct machine_spec
 	for (unsigned i = 0; i < HOST_MACHINES; i++)
 		if (!h->machines[i].m) {
 			h->machines[i] = (struct host_machine){
-				.id = s->id, .m = m, .runs = true, .top = host_ino(s->layers[s->n_layers - 1])};
+				.id = s->id, .m = m, .runs = true, .node = (int)s->n_layers - 1,
+				.top = host_ino(s->layers[s->n_layers - 1])};
 			return 0;
 		}
 	abort();
@@ -608,6 +614,13 @@ static inline int host_driver_adopt(struct loop *l, struct keeper *k, const stru
 		hm->runs = true;
 	}
 	return got;
+}
+
+static inline int host_driver_top(const struct machine *m)
+{
+	const struct host_machine *hm = host_machine_of(m);
+
+	return hm ? hm->node : -1;
 }
 
 static inline void host_copied(struct driver_req *r, const struct err *why)
@@ -628,8 +641,10 @@ static inline void host_copied(struct driver_req *r, const struct err *why)
 	hm->copy = NULL;
 	if (why && h->copy_is_layered && c->overlay_fd >= 0)
 		c->is_layered = true;
-	if (c->is_layered)
+	if (c->is_layered) {
 		hm->top = host_ino(c->overlay_fd);
+		hm->node++;
+	}
 	if (!why && d) {
 		m = host_memory_of(c->memory_fd, &d->chain, d->chain.n - c->is_layered, false);
 		host_remember(h, &m);
@@ -709,9 +724,9 @@ static inline void host_driver_destroy(struct machine *m, struct driver_req *r)
 
 static inline struct host *host_new(void)
 {
-	struct host *h = host_of_test();
+	struct host *h = calloc(1, sizeof(*h));
 
-	memset(h, 0, sizeof(*h));
+	*host_of_tests() = h;
 	rig_begin(&h->rig);
 	(void)pthread_mutex_init(&h->lock, NULL);
 	h->rig.host.image_open = host_image_open;
@@ -729,6 +744,7 @@ static inline struct host *host_new(void)
 	h->rig.host.set_each = host_set_each;
 	h->rig.driver.start = host_driver_start;
 	h->rig.driver.adopt = host_driver_adopt;
+	h->rig.driver.top = host_driver_top;
 	h->rig.driver.capture = host_driver_capture;
 	h->rig.driver.resume = host_driver_resume;
 	h->rig.driver.destroy = host_driver_destroy;
@@ -755,12 +771,16 @@ static inline void host_crash(struct host *h, bool jobs_are_lost)
 
 static inline void host_free(struct host *h)
 {
+	char wrong[sizeof(h->wrong)];
+
 	rig_end(&h->rig);
 	for (unsigned i = 0; i < HOST_DISKS; i++)
 		host_chain_close(&h->disks[i].chain);
 	for (unsigned i = 0; i < HOST_SETS; i++)
 		host_chain_close(&h->sets[i].chain);
 	(void)pthread_mutex_destroy(&h->lock);
-	if (h->wrong[0])
-		fail_msg("%s", h->wrong);
+	memcpy(wrong, h->wrong, sizeof(wrong));
+	free(h);
+	if (wrong[0])
+		fail_msg("%s", wrong);
 }
