@@ -300,6 +300,7 @@ static void finish(struct capture *c, const struct err *why)
 		rq->state_fd = c->state_fd;
 		rq->pause_us = c->pause_us;
 		rq->copied_bytes = c->copied_bytes;
+		c->machine->is_held = rq->stay_stopped;
 	}
 	(void)sys_close(c->state_out);
 	c->machine->capture = NULL;

@@ -18,6 +18,7 @@
 
 enum {
 	LAST_WORDS = 256,    /* bytes of a console in a sentence */
+	ROOM_WAIT_MS = 1000, /* a disk that was full is tried again after that */
 	DOWN_WAIT_MS = 1000, /* the monitor ended while the machine started: wait for its own last word */
 };
 
@@ -146,6 +147,7 @@ static void on_gone(struct keeper_watch *w, const struct rec_machine_info *info)
 		fail_start(m, &why);
 	} else if (m->state == KEPT_UP) {
 		m->state = KEPT_GONE; /* DRIVER-2 */
+		loop_timer_cancel(m->loop, &m->room);
 		m->monitor = monitor_free(m->monitor);
 		complete(take_ptr(&m->load_req), &why);
 		complete(take_ptr(&m->resume_req), &why);
@@ -224,6 +226,30 @@ static void on_loaded(struct machine *m, const char *status)
 	}
 }
 
+/*
+ * A write found this host's disk full: QEMU stops the machine, so nothing of the write is lost,
+ * and leaves it to us when to go on. While the disk is full it stops again.
+ */
+static void tried_again(struct monitor_call *c, const struct err *why)
+{
+	(void)why;
+	CONTAINER_OF(c, struct machine, try_again)->is_trying = false;
+}
+
+static void on_room(struct loop_timer *t)
+{
+	struct machine *m = CONTAINER_OF(t, struct machine, room);
+
+	if (m->state != KEPT_UP || !m->monitor || m->is_held)
+		return;
+	if (m->capture || m->is_trying) {
+		loop_timer_set(m->loop, &m->room, loop_now(m->loop) + ROOM_WAIT_MS * NS_PER_MS, on_room);
+		return;
+	}
+	m->try_again.done = tried_again;
+	m->is_trying = monitor_call(m->monitor, "cont", NULL, -1, &m->try_again, NULL) == 0;
+}
+
 static void on_event(void *arg, const struct qmp_message *msg)
 {
 	struct machine *m = arg;
@@ -234,6 +260,8 @@ static void on_event(void *arg, const struct qmp_message *msg)
 	}
 	if (m->flatten)
 		flatten_event(m, msg);
+	if (str_eq(msg->name, "BLOCK_IO_ERROR"))
+		loop_timer_set(m->loop, &m->room, loop_now(m->loop) + ROOM_WAIT_MS * NS_PER_MS, on_room);
 	if (str_eq(msg->name, "SHUTDOWN") || str_eq(msg->name, "GUEST_PANICKED"))
 		(void)snprintf(m->last_event, sizeof(m->last_event), "%s%s%s", msg->name,
 			       msg->text[0] ? " " : "", msg->text);
@@ -492,6 +520,7 @@ int kept_resume(struct machine *m, struct driver_req *r, struct err *e)
 		return err_set(e, ERR_GONE, "the machine does not run");
 	if (m->resume_req)
 		return err_set(e, ERR_CONFLICT, "the machine is being resumed");
+	m->is_held = false;
 	m->resume.done = resumed;
 	ret = monitor_call(m->monitor, "cont", NULL, -1, &m->resume, e);
 	if (ret == 0)
@@ -553,6 +582,7 @@ static void leave(struct machine *m)
 {
 	m->state = KEPT_ENDING;
 	loop_timer_cancel(m->loop, &m->down_timer);
+	loop_timer_cancel(m->loop, &m->room);
 	keeper_unwatch(&m->watch);
 	m->monitor = monitor_free(m->monitor);
 	m->link_fd = sys_close(m->link_fd);

@@ -52,6 +52,9 @@ struct machine {
 	unsigned tidy_part;
 	struct driver_req *resume_req;
 	struct monitor_call resume;
+	struct loop_timer room;	      /* its disk was full: it stands still, and tries again then */
+	struct monitor_call try_again;
+	bool is_trying, is_held;      /* held: it stands still because a capture said so */
 	struct capture *capture; /* under way; NULL: none */
 	struct flatten *flatten; /* likewise */
 	struct list ops;

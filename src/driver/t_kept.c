@@ -1,5 +1,6 @@
 /* driver/t_kept.c - the drivers of the keeper keep the contract of driver.h, against a keeper played here */
 #include "driver/kept.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/eventfd.h>
 #include "base/err.h"
@@ -744,6 +745,38 @@ static void an_odd_layer_is_not_believed(void **state)
 	}
 }
 
+/* ---- a full disk ---- */
+
+static const char no_room[] =
+	"{\"event\": \"BLOCK_IO_ERROR\", \"data\": {\"action\": \"stop\", \"reason\": \"No space left on device\"}}\n";
+
+static void a_machine_without_room_tries_again(void **state)
+{
+	struct asked a = ASKED;
+	struct machine *m;
+	struct stage t;
+
+	T_UNUSED(state);
+	begin(&t);
+	m = running(&t);
+	for (int i = 0; i < 3; i++) {
+		qemu_says(&t, no_room);
+		loop_advance(t.loop, 900 * NS_PER_MS);
+		turn(&t);
+		assert_int_equal(sys_read(t.qemu_fd, (char[1]){0}, 1), -EAGAIN); /* not at once */
+		loop_advance(t.loop, 101 * NS_PER_MS);
+		turn(&t);
+		qemu_hears(&t, "cont", i == 1 ? "still full" : NULL);
+	}
+	loop_advance(t.loop, 10000 * NS_PER_MS);
+	turn(&t);
+	assert_int_equal(sys_read(t.qemu_fd, (char[1]){0}, 1), -EAGAIN); /* there was room */
+	qemu_says(&t, no_room);
+	assert_int_equal(driver_qemu.resume(m, &a.usage.req, NULL), 0);
+	destroy(&t, m);
+	end(&t);
+}
+
 /* ---- flatten ---- */
 
 static const char job_over[] = "{\"event\": \"BLOCK_JOB_COMPLETED\", \"data\": {\"device\": \"flatten\"}}\n";
@@ -819,4 +852,4 @@ T_MAIN(T(lives), T(tells_the_end_once), T(cuts_long_last_words), T(a_start_can_f
        T(a_broken_monitor_ends_alone),
        T(destroy_cancels_first), T(forgets), T(adopts), T(a_lost_keeper_ends_calls), T(checks_the_spec),
        T(process_needs_no_monitor), T(process_files_are_copied),
-       T(an_odd_layer_is_not_believed), T(merged_layers_are_let_go_of), T(a_failed_merge_is_told))
+       T(an_odd_layer_is_not_believed), T(a_machine_without_room_tries_again), T(merged_layers_are_let_go_of), T(a_failed_merge_is_told))
