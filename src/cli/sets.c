@@ -58,7 +58,9 @@ static int on_set(void *arg, const void *item, struct err *e)
 	const struct rec_snapshot_info *s = item;
 	struct sets *l = arg;
 
-	if (!span_is(s->kind, l->kind) || (l->template && !span_is(s->template, l->template)))
+	bool is_wanted = span_is(s->kind, l->kind) || (span_is(s->kind, "unusable") && str_eq(l->kind, "snapshot"));
+
+	if (!is_wanted || (l->template && !span_is(s->template, l->template)))
 		return 0;
 	if (++l->n > FOUND_MAX)
 		return err_set(e, ERR_LIMIT, "more than %d of them", FOUND_MAX);
@@ -83,7 +85,7 @@ static void add_shape(struct table *t, const struct rec_snapshot_info *s)
 	table_addf(t, "%llu", (unsigned long long)s->vcpus);
 	table_addf(t, "%llu MiB", (unsigned long long)s->memory_mb);
 	table_addf(t, "%llu MiB", (unsigned long long)s->disk_mb);
-	table_add(t, span_of(s->hot ? "yes" : "no"));
+	table_add(t, span_of(s->reason.n ? "unusable" : s->hot ? "yes" : "no"));
 	table_add(t, span_of(size));
 	table_add(t, span_of(age));
 }

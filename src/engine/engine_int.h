@@ -15,6 +15,8 @@ struct sandbox;
 
 enum { ENGINE_WALLS_MAX = 8 };
 
+#define ENGINE_TENANT "default" /* whose everything is for which nobody else is known */
+
 enum engine_state {
 	ENGINE_STARTING, /* waits for the keeper, then for recovery */
 	ENGINE_SERVING,

@@ -771,7 +771,7 @@ static void start_rollback(struct client *c, struct stream *s, struct sandbox *s
 
 static int check_rollback(const struct sandbox *sb, const struct set *set, struct err *e)
 {
-	if (capture_check_memory(sb, e) < 0)
+	if (capture_check_memory(sb, e) < 0 || set_check(set, e) < 0)
 		return -e->code;
 	if (sb->state != SANDBOX_RUNNING && sb->state != SANDBOX_PAUSED)
 		return err_set(e, ERR_CONFLICT, "sandbox %s is %s", sb->id_text, sandbox_state_name(sb->state));
@@ -781,7 +781,7 @@ static int check_rollback(const struct sandbox *sb, const struct set *set, struc
 	if (set->m.layers + 1 > LIMIT_DISK_LAYERS)
 		return err_set(e, ERR_LIMIT, "the snapshot's disk has %llu layers, %d is the most",
 			       (unsigned long long)set->m.layers, LIMIT_DISK_LAYERS - 1);
-	return set_check(set, e);
+	return 0;
 }
 
 void run_rollback(struct client *c, struct stream *s, const void *rec)

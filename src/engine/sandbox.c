@@ -474,6 +474,8 @@ static int find_set(struct engine *g, const struct policy_principal *who,
 	if (!s)
 		return err_set(e, ERR_NOT_FOUND, "there is no snapshot %.*s", (int)rec->snapshot.n,
 			       rec->snapshot.p);
+	if (s->unusable.code)
+		return err_copy(e, &s->unusable);
 	if (rec->template.n && !span_is(rec->template, s->m.template))
 		return err_set(e, ERR_INVALID, "template: the snapshot's is %s", s->m.template);
 	if (!set_is_files(s) && span_is(rec->isolation, "process"))

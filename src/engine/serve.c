@@ -16,8 +16,6 @@
 
 enum { RECORD_STRUCT_MAX = 1024 }; /* bytes of the largest decoded request */
 
-static const char tenant_default[] = "default";
-
 /* ---- methods of the guest ---- */
 
 static struct span *sandbox_field(const struct rec_type *t, void *rec)
@@ -238,7 +236,7 @@ int engine_serve(struct engine *g, int fd, unsigned uid, struct err *e)
 	*c = (struct client){.engine = g, .uid = uid, .is_stranger = !is_served(g, uid)};
 	c->is_spare = g->n_clients >= ENGINE_CLIENTS_MAX;
 	(void)snprintf(c->owner, sizeof(c->owner), "uid:%u", uid);
-	c->who = (struct policy_principal){tenant_default, c->owner};
+	c->who = (struct policy_principal){ENGINE_TENANT, c->owner};
 	list_init(&c->calls);
 	r = link_new(g->loop, fd, LINK_SOCKET, 0, &ops, c, &c->conn, e);
 	if (r < 0) {

@@ -207,6 +207,8 @@ int set_check(const struct set *s, struct err *e)
 	const struct engine *g = s->engine;
 	const struct keeper_host *h = g->keeper ? keeper_host(g->keeper) : NULL;
 
+	if (s->unusable.code)
+		return err_copy(e, &s->unusable);
 	if (h && h->tsc_khz && s->m.tsc_khz && s->m.tsc_khz / 1000 != h->tsc_khz / 1000)
 		return err_set(e, ERR_UNSUPPORTED,
 			       "the snapshot was taken at %llu kHz of the time stamp counter, this host has "
@@ -402,16 +404,16 @@ static void on_expiry(struct loop_timer *t)
 
 static void found(void *arg, const struct id *id, const struct snap_manifest *m, const struct err *why)
 {
+	const struct snap_manifest unknown = {.id = *id, .tenant = ENGINE_TENANT, .kind = SET_UNUSABLE};
 	struct engine *g = arg;
-	struct set *s;
+	struct set *s = set_new(g, why ? &unknown : m, -1, -1);
 	char text[ID_TEXT];
 
 	if (why) {
+		s->unusable = *why;
 		id_format(id, text);
 		log_line(g->host, g->loop, "warn", "snapshot_unusable", text, "text", why->text, NULL);
-		return;
 	}
-	s = set_new(g, m, -1, -1);
 	s->is_stored = true;
 	name_folder(s);
 	arm_expiry(s, 0);
@@ -451,5 +453,6 @@ void set_info(const struct set *s, struct rec_snapshot_info *ret)
 		.bytes = m->memory_bytes + m->state_bytes,
 		.hot = set_is_hot(s),
 		.pause_us = s->pause_us,
+		.reason = span_of(s->unusable.text),
 	};
 }

@@ -6,6 +6,7 @@
  *
  * SETS-1 A set lives while it is stored or somebody holds a reference.
  * SETS-2 A removed set can't be found any more; who holds it goes on.
+ * SETS-3 A damaged or foreign set is found by its id, to be told why and removed; nothing starts from it.
  *
  * Private to engine/. Thread: the loop's.
  */
@@ -17,6 +18,8 @@
 #include "base/span.h"
 #include "loop/work.h"
 #include "snap/set.h"
+
+#define SET_UNUSABLE "unusable" /* a kind */
 
 struct engine;
 struct rec_snapshot_info;
@@ -36,6 +39,7 @@ struct set {
 	uint64_t serial; /* grows */
 	struct snap_manifest m;
 	struct snap_manifest saved; /* what the worker writes and completes; then it is @m */
+	struct err unusable; /* code 0: it is not. Nothing of @m is known then but the id */
 	bool is_stored, is_removed;
 	int memory_fd, state_fd; /* -1: not hot */
 	uint64_t used_ns, pause_us;
@@ -63,7 +67,8 @@ struct set *set_unref(struct set *s); /* NULL: fine; returns NULL */
 
 bool set_is_hot(const struct set *s);
 bool set_is_files(const struct set *s); /* of a process sandbox: no machine, its files */
-struct set *set_find(struct engine *g, const char *tenant, struct span ref); /* stored, not a pause; NULL: none */
+/* Stored, not a pause; perhaps unusable. NULL: none. */
+struct set *set_find(struct engine *g, const char *tenant, struct span ref);
 struct set *set_of_pause(struct engine *g, const struct id *sandbox);
 bool set_name_is_taken(struct engine *g, const char *tenant, struct span name);
 
