@@ -249,7 +249,6 @@ test_walls_without() {
 	for verb in fork pause; do
 		refuses 9 'process' "$verb" p
 	done
-	refuses 9 'process' snapshot create p
 	status 0 hotcell exec p -- true
 	done_with
 }

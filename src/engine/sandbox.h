@@ -127,6 +127,8 @@ struct sandbox {
 	struct stream *setup;
 	void (*setup_done)(struct sandbox *sb);
 	bool said_forked;	/* in that setup */
+	unsigned clock_tries;	/* setups that were said again, for the clock's sake */
+	bool clock_is_off;
 	struct list relays;
 	struct work job; /* image or disk, one at a time */
 	struct err job_error;
