@@ -538,11 +538,12 @@ int cgroup_doors(struct cgroup *c, bool born, int ret[CGROUP_DOORS])
 	int doors[CGROUP_DOORS], r = 0;
 
 	for (unsigned i = 0; i < CGROUP_DOORS; i++) {
-		bool needed = i < c->root->n && !(born && c->root->trees[i].version == 2);
+		bool is_v2 = i < c->root->n && c->root->trees[i].version == 2;
+		bool needed = i < c->root->n && !(born && is_v2);
 
 		doors[i] = -1;
 		if (needed && r >= 0)
-			r = doors[i] = sys_openat(c->dirs[i], "cgroup.procs", O_WRONLY, 0);
+			r = doors[i] = sys_openat(c->dirs[i], is_v2 ? "cgroup.procs" : "tasks", O_WRONLY, 0);
 	}
 	if (r < 0) {
 		for (unsigned i = 0; i < CGROUP_DOORS; i++)

@@ -57,8 +57,9 @@ int cgroup_remove(struct cgroup *c);
 int cgroup_clone_fd(const struct cgroup *c); /* lent: for sys_clone(); -1: no v2 here */
 /*
  * Doors into the hierarchies that sys_clone() does not serve (all of them when not @born): the
- * process that goes in writes "0" to each. It may have lost every right by then; and the
- * milliseconds that v1 takes for a move are its own. CGROUP_DOORS descriptors, given, -1 where absent.
+ * process that goes in, of one thread, writes "0" to each. It may have lost every right by then. In v1
+ * it goes in as a thread: for a whole process the kernel would first wait until nobody forks, 17 ms here.
+ * CGROUP_DOORS descriptors, given, -1 where absent.
  */
 enum { CGROUP_DOORS = 6 };
 int cgroup_doors(struct cgroup *c, bool born, int ret[CGROUP_DOORS]);
