@@ -47,19 +47,20 @@ enum {
 #define OOM_SCORE "-950" /* the last of ours; lowering needs a privilege, so this may fail */
 
 static const char usage[] =
-	"usage: hotcell-keeper [--state DIR] [--run DIR] [--qemu FILE] [--slots N] [--ready-fd N]\n"
-	"       hotcell-keeper --probe [--json] [--state DIR] [--qemu FILE]\n"
+	"usage: hotcell-keeper [--state DIR] [--run DIR] [--qemu FILE] [--kvm WHETHER] [--slots N] [--ready-fd N]\n"
+	"       hotcell-keeper --probe [--json] [--state DIR] [--qemu FILE] [--kvm WHETHER]\n"
 	"\n"
 	"Keeps the machines of hotcelld, which starts it. --probe says what this host can do.\n"
 	"  --state DIR    images and closures (HOTCELL_STATE)\n"
 	"  --run DIR      sockets (HOTCELL_RUN)\n"
 	"  --qemu FILE    the QEMU to run (HOTCELL_QEMU)\n"
+	"  --kvm WHETHER  machines run on it: yes, no, or probe: if it is quick enough (HOTCELL_KVM; probe)\n"
 	"  --slots N      machines at most, 1 to 1024 (1024)\n"
 	"  --ready-fd N   write a byte there when it serves\n";
 
 struct options {
 	struct host_paths paths;
-	bool probe, json;
+	bool probe, json, has_kvm;
 	uint64_t slots, ready_fd; /* ready_fd 0: none */
 };
 
@@ -83,13 +84,29 @@ static int set_path(char ret[HOST_PATH_MAX], const char *path, struct err *e)
 	return 0;
 }
 
-static int default_paths(struct host_paths *p, struct err *e)
+static int set_kvm(enum host_kvm *ret, const char *word, struct err *e)
 {
-	const char *qemu = getenv("HOTCELL_QEMU");
+	static const char *const words[] = {[HOST_KVM_PROBE] = "probe", [HOST_KVM_YES] = "yes", [HOST_KVM_NO] = "no"};
+
+	for (size_t i = 0; i < ARRAY_LEN(words); i++)
+		if (str_eq(word, words[i])) {
+			*ret = (enum host_kvm)i;
+			return 0;
+		}
+	return err_set(e, ERR_INVALID, "--kvm (HOTCELL_KVM): yes, no or probe, not %s", word);
+}
+
+static int fill_in(struct options *o, struct err *e)
+{
+	struct host_paths *p = &o->paths;
+	const char *qemu = getenv("HOTCELL_QEMU"), *kvm = getenv("HOTCELL_KVM");
 	struct place place;
 	int r = 0;
 
-	if (!p->qemu[0] && qemu)
+	if (!o->has_kvm && kvm)
+		r = set_kvm(&p->kvm, kvm, e);
+
+	if (r == 0 && !p->qemu[0] && qemu)
 		r = set_path(p->qemu, qemu, e);
 	if (r == 0 && !p->state[0])
 		r = place_state(p->state, sizeof(p->state), e);
@@ -129,6 +146,9 @@ static int take_option(struct options *o, int opt, struct err *e)
 		return set_path(o->paths.run, optarg, e);
 	case 'q':
 		return set_path(o->paths.qemu, optarg, e);
+	case 'k':
+		o->has_kvm = true;
+		return set_kvm(&o->paths.kvm, optarg, e);
 	case 'n':
 		if (str_to_u64(optarg, 1, MACHINES_SLOTS_MAX, &o->slots) < 0)
 			return err_set(e, ERR_INVALID, "--slots: a number from 1 to %d", MACHINES_SLOTS_MAX);
@@ -155,7 +175,7 @@ static int parse_options(int argc, char **argv, struct options *o, struct err *e
 {
 	static const struct option longs[] = {
 		{"state", 1, NULL, 's'}, {"run", 1, NULL, 'r'},	  {"slots", 1, NULL, 'n'},
-		{"qemu", 1, NULL, 'q'},
+		{"qemu", 1, NULL, 'q'},	  {"kvm", 1, NULL, 'k'},
 		{"ready-fd", 1, NULL, 'f'}, {"probe", 0, NULL, 'p'}, {"json", 0, NULL, 'j'},
 		{"help", 0, NULL, 'h'},	 {0},
 	};
@@ -167,7 +187,7 @@ static int parse_options(int argc, char **argv, struct options *o, struct err *e
 	if (r == 0 && optind < argc)
 		r = err_set(e, ERR_INVALID, "unexpected argument %s", argv[optind]);
 	if (r == 0)
-		r = default_paths(&o->paths, e);
+		r = fill_in(o, e);
 	if (r == 0 && find_init(&o->paths) < 0)
 		r = err_set(e, ERR_INTERNAL, "/proc is not mounted");
 	return r;
@@ -245,12 +265,12 @@ static void name_groups(const char *run, char ret[CGROUP_NAME_MAX])
 static int drop_privileges(struct err *e)
 {
 	/*
-	 * Mounts and cgroups; id maps; signals to slots' uids; delegating a cgroup; groups made by
-	 * slots' uids. The last two are used by overlays that the mount helper makes (process_root.h).
+	 * Mounts and cgroups; id maps; signals to slots' uids; QEMU's own /dev/kvm; delegating a cgroup;
+	 * groups made by slots' uids. The last two are used by overlays that the mount helper makes (process_root.h).
 	 */
 	const uint64_t keep = CAP_BIT(CAP_SYS_ADMIN) | CAP_BIT(CAP_SETUID) | CAP_BIT(CAP_SETGID) |
-			      CAP_BIT(CAP_KILL) | CAP_BIT(CAP_CHOWN) | CAP_BIT(CAP_DAC_OVERRIDE) |
-			      CAP_BIT(CAP_FOWNER) | CAP_BIT(CAP_FSETID);
+			      CAP_BIT(CAP_KILL) | CAP_BIT(CAP_MKNOD) | CAP_BIT(CAP_CHOWN) |
+			      CAP_BIT(CAP_DAC_OVERRIDE) | CAP_BIT(CAP_FOWNER) | CAP_BIT(CAP_FSETID);
 	AUTO_CLOSE int filter = -1;
 	struct rlimit files;
 	int r;

@@ -852,4 +852,5 @@ T_MAIN(T(lives), T(tells_the_end_once), T(cuts_long_last_words), T(a_start_can_f
        T(a_broken_monitor_ends_alone),
        T(destroy_cancels_first), T(forgets), T(adopts), T(a_lost_keeper_ends_calls), T(checks_the_spec),
        T(process_needs_no_monitor), T(process_files_are_copied),
-       T(an_odd_layer_is_not_believed), T(a_machine_without_room_tries_again), T(merged_layers_are_let_go_of), T(a_failed_merge_is_told))
+       T(an_odd_layer_is_not_believed), T(a_machine_without_room_tries_again),
+       T(merged_layers_are_let_go_of), T(a_failed_merge_is_told))

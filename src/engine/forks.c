@@ -641,8 +641,8 @@ void run_resume(struct client *c, struct stream *s, const void *rec)
 		return;
 	}
 	if (!e.code && !set)
-		err_set(&e, ERR_NOT_FOUND, "sandbox %s: what was saved of it at its pause is missing or damaged; hotcell "
-			"rollback puts it back to a snapshot of it, if there is one", sb->id_text);
+		err_set(&e, ERR_NOT_FOUND, "sandbox %s: what was saved of it at its pause is missing or damaged; "
+			"hotcell rollback puts it back to a snapshot of it, if there is one", sb->id_text);
 	if (e.code)
 		stream_fail(s, &e);
 	else

@@ -841,7 +841,7 @@ void sandbox_resume(struct sandbox *sb, const struct err *machine_ended)
 		return;
 	}
 	sb->engine->usage.sandboxes++;
-	if (sb->loaded_state == SANDBOX_PAUSED) { /* without its memory, too: its disk is there, and can be rolled back */
+	if (sb->loaded_state == SANDBOX_PAUSED) { /* without its memory, too: rollback needs only the disk */
 		stay_paused(sb);
 		return;
 	}

@@ -997,8 +997,10 @@ static void repair(struct host *h)
 {
 	h->rig.freeze = h->rig.thaw = h->rig.programs = ANSWER_OK;
 	memset(h->rig.script.steps, 0, sizeof(h->rig.script.steps));
-	for (unsigned i = 0; i < HOST_OPS; i++)
-		h->fails[i] = h->blocks[i] = 0;
+	for (unsigned i = 0; i < HOST_OPS; i++) {
+		h->fails[i] = 0;
+		h->blocks[i] = false;
+	}
 	h->copy_is_layered = false;
 }
 

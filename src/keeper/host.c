@@ -18,6 +18,17 @@ static void keep(char ret[HOST_REASON_MAX], const char *text)
 	(void)snprintf(ret, HOST_REASON_MAX, "%s", text);
 }
 
+static void probe_kvm(enum host_kvm choice, struct kvm_probe *ret)
+{
+	kvm_probe(ret);
+	if (choice == HOST_KVM_YES && ret->runs)
+		ret->usable = true;
+	if (choice == HOST_KVM_NO) {
+		ret->usable = false;
+		(void)snprintf(ret->reason, sizeof(ret->reason), "switched off: the keeper was told --kvm no");
+	}
+}
+
 static void probe_groups(const char *name, struct host *h)
 {
 	int r = cgroup_root_open(name, &h->groups);
@@ -95,7 +106,7 @@ void host_probe(const struct host_paths *p, const char *groups, struct host *ret
 	*ret = (struct host){.root = geteuid() == 0, .qemu = QEMU_HOST_INIT};
 	if (sys_tsc_khz(TSC_MS, &ret->tsc_khz) < 0)
 		ret->tsc_khz = 0;
-	kvm_probe(&ret->kvm);
+	probe_kvm(p->kvm, &ret->kvm);
 	probe_groups(groups, ret);
 	probe_qemu(p, ret);
 	probe_process(p, ret);

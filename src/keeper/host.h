@@ -19,10 +19,14 @@ enum { HOST_REASON_MAX = 1024, HOST_PATH_MAX = 4096 };
 #define HOST_UID_SLOTS	   (HOST_UID_DAEMON + 65536u)
 #define HOST_UID_TRIAL	   (HOST_UID_SLOTS + 65536u * 1024) /* behind the last slot */
 
+/* Whether machines run on KVM: as the probe says, or as the operator knows better. */
+enum host_kvm { HOST_KVM_PROBE, HOST_KVM_YES, HOST_KVM_NO };
+
 struct host_paths {
 	char state[HOST_PATH_MAX], run[HOST_PATH_MAX]; /* absolute */
 	char init[HOST_PATH_MAX];		       /* hotcell-init; may be missing */
 	char qemu[HOST_PATH_MAX];		       /* the operator's choice; empty: the known places */
+	enum host_kvm kvm;
 };
 
 struct host {

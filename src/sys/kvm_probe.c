@@ -158,6 +158,7 @@ void kvm_probe(struct kvm_probe *ret)
 		r = guest_run(&g, &ns);
 		memcpy(&count, g.memory + COUNT_AT, sizeof(count));
 		ret->loops_per_s = count * (uint64_t)LOOPS_PER_STORE * 1000000 / MAX(ns / NS_PER_US, (uint64_t)1);
+		ret->runs = r == 0;
 		if (r < 0)
 			say(ret, "a test guest on KVM does not run", r);
 		else if (ret->loops_per_s < KVM_PROBE_LOOPS_PER_S)

@@ -4,7 +4,7 @@
 #include <stdint.h>
 
 struct kvm_probe {
-	bool usable;
+	bool usable, runs; /* runs: a guest does, at whatever speed */
 	uint64_t loops_per_s; /* of a guest at privilege level 0 */
 	char reason[256];     /* why not */
 };
