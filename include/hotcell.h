@@ -73,6 +73,7 @@ struct hotcell;		/* a connection to the daemon; petty-core's SandboxManager */
 struct hotcell_sandbox; /* a handle of one sandbox */
 struct hotcell_list;
 struct hotcell_snapshot; /* what is known of one; the snapshot itself stays */
+struct hotcell_pool;	/* what is known of one, as above */
 struct hotcell_result;	/* of a program that has ended */
 struct hotcell_code_result; /* of source that has run */
 struct hotcell_session; /* a program that is being followed */
@@ -264,6 +265,58 @@ HOTCELL_API void hotcell_snapshot_free(struct hotcell_snapshot *s); /* NULL is f
 HOTCELL_API int hotcell_template_build(struct hotcell *h, const char *template_name, uint32_t vcpus,
 				       uint32_t memory_mib, uint32_t disk_mib,
 				       struct hotcell_snapshot **ret, struct hotcell_error *e);
+
+/*
+ * ---- pools: sandboxes made before anybody asks ----
+ *
+ * Creates that fit a pool take a ready one of it, which takes milliseconds. Pools belong to the caller's
+ * tenant and are kept until they are removed; what identifies one is its template, wall and sizes.
+ */
+
+/* Shape of the spares. NULL and 0 mean: the template's value. */
+struct hotcell_pool_options {
+	size_t size;
+	const char *isolation;		/* "vm" or "process"; NULL: "vm" */
+	uint32_t vcpus, memory_mib, disk_mib; /* limits as in struct hotcell_config */
+	const char *const *unenforced;	/* as in struct hotcell_config */
+};
+#define HOTCELL_POOL_OPTIONS_INIT {.size = sizeof(struct hotcell_pool_options)}
+
+/*
+ * hotcell_pool_set() - how many spares of a template are kept
+ * @ready:	sandboxes that run and wait, at most 256
+ * @prestarted:	empty shells that only have to load the hot template, at most 256; one of the two is not 0
+ * @o:		NULL: all defaults
+ * @ret:	hotcell_pool_free(); NULL: not wanted
+ *
+ * Returns before they are made; hotcell_pool_ready() of a pool asked for later says how many are there.
+ * Return: 0; HOTCELL_NOT_FOUND (template); HOTCELL_UNSUPPORTED (this wall, on this host).
+ */
+HOTCELL_API int hotcell_pool_set(struct hotcell *h, const char *template_name, unsigned ready,
+				 unsigned prestarted, const struct hotcell_pool_options *o,
+				 struct hotcell_pool **ret, struct hotcell_error *e);
+/* End the pool that was set with the same shape, and what waits in it. HOTCELL_NOT_FOUND. */
+HOTCELL_API int hotcell_pool_remove(struct hotcell *h, const char *template_name,
+				    const struct hotcell_pool_options *o, struct hotcell_error *e);
+/*
+ * hotcell_pool_list() - call @fn with each pool of the caller
+ * @fn:		@p is lent for the call; of this library it may use the accessors of @p only. 0: go on
+ *
+ * Return: 0; HOTCELL_CANCELED when @fn returned something else.
+ */
+HOTCELL_API int hotcell_pool_list(struct hotcell *h, int (*fn)(void *arg, const struct hotcell_pool *p),
+				  void *arg, struct hotcell_error *e);
+HOTCELL_API const char *hotcell_pool_template(const struct hotcell_pool *p);
+HOTCELL_API const char *hotcell_pool_isolation(const struct hotcell_pool *p); /* "vm", "process" */
+HOTCELL_API unsigned hotcell_pool_size(const struct hotcell_pool *p);  /* ready sandboxes that are wanted */
+HOTCELL_API unsigned hotcell_pool_ready(const struct hotcell_pool *p); /* that are there */
+HOTCELL_API uint64_t hotcell_pool_hits(const struct hotcell_pool *p);  /* creates that took a spare of it */
+HOTCELL_API uint64_t hotcell_pool_misses(const struct hotcell_pool *p); /* creates that found none */
+/* Why the last attempt to make a spare failed; "": it did not. */
+HOTCELL_API const char *hotcell_pool_reason(const struct hotcell_pool *p);
+/* All of it as one JSON object; its keys are those of `hotcell pool list --json`. */
+HOTCELL_API const char *hotcell_pool_json(const struct hotcell_pool *p);
+HOTCELL_API void hotcell_pool_free(struct hotcell_pool *p); /* NULL is fine */
 
 /* ---- programs ---- */
 

@@ -48,4 +48,14 @@ rolled back: ['start']" "$(sed 's/, 0\.[0-9]*e*-*[0-9]*)/, *)/' "$OUT")" "what h
 	no_traces
 }
 
+# A sandbox that waited in a pool, and nothing of the pool afterwards.
+test_pool() {
+	host
+	status 0 example-pool process
+	same "at once
+taken from the pool: 1" "$(cat "$OUT")" "what it said"
+	same "" "$(hotcell pool list --json)" "pools left"
+	no_traces
+}
+
 run_tests

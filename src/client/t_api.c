@@ -155,6 +155,61 @@ static void t_snapshots_double(void **state)
 	hotcell_snapshot_free(NULL);
 }
 
+static int see_pool(void *arg, const struct hotcell_pool *p)
+{
+	struct str *seen = arg;
+
+	str_addf(seen, "%s %s %u/%u %s;", hotcell_pool_template(p), hotcell_pool_isolation(p),
+		 hotcell_pool_ready(p), hotcell_pool_size(p), hotcell_pool_reason(p));
+	return strcmp(hotcell_pool_isolation(p), "process") == 0 ? -1 : 0;
+}
+
+static void t_pools_double(void **state)
+{
+	static const char *const unenforced[] = {"cpu", "pids", NULL};
+	struct hotcell_pool_options o = HOTCELL_POOL_OPTIONS_INIT;
+	struct str seen = STR_INIT(1024);
+	struct test *t = *state;
+	struct hotcell_pool *p = NULL;
+
+	o.isolation = "vm";
+	o.vcpus = 2;
+	o.memory_mib = 256;
+	o.disk_mib = 512;
+	o.unenforced = unenforced;
+	assert_int_equal(hotcell_pool_set(t->h, "base", 3, 2, &o, &p, &t->e), 0);
+	assert_string_equal(t->x.name, "base");
+	assert_string_equal(t->x.isolation, "vm");
+	assert_string_equal(t->x.metadata, "cpu;pids;");
+	assert_int_equal(t->x.pool.size, 3);
+	assert_int_equal(t->x.pool.prestarted, 2);
+	assert_int_equal(t->x.pool.vcpus, 2);
+	assert_int_equal(t->x.pool.memory_mb, 256);
+	assert_int_equal(t->x.pool.disk_mb, 512);
+	assert_string_equal(hotcell_pool_template(p), "base");
+	assert_int_equal(hotcell_pool_size(p), 3);
+	assert_int_equal(hotcell_pool_ready(p), 1);
+	assert_int_equal(hotcell_pool_hits(p), 5);
+	assert_int_equal(hotcell_pool_misses(p), 4);
+	assert_non_null(strstr(hotcell_pool_json(p), "\"prestarted\":2"));
+	hotcell_pool_free(p);
+	hotcell_pool_free(NULL);
+	/* a pool of nothing, too many, no such template; nothing is answered */
+	p = NULL;
+	assert_int_equal(hotcell_pool_set(t->h, "base", 0, 0, &o, &p, &t->e), -HOTCELL_INVALID);
+	assert_int_equal(hotcell_pool_set(t->h, "base", LIMIT_POOL + 1, 0, &o, &p, &t->e), -HOTCELL_LIMIT);
+	assert_non_null(strstr(t->e.message, "size"));
+	assert_int_equal(hotcell_pool_set(t->h, "nobody", 1, 0, NULL, &p, &t->e), -HOTCELL_NOT_FOUND);
+	assert_null(p);
+	assert_int_equal(hotcell_pool_remove(t->h, "base", &o, &t->e), 0);
+	assert_int_equal(t->x.pool.size + t->x.pool.prestarted, 0);
+	assert_int_equal(t->x.pool.memory_mb, 256);
+	assert_int_equal(hotcell_pool_remove(t->h, "nobody", NULL, &t->e), -HOTCELL_NOT_FOUND);
+	assert_int_equal(hotcell_pool_list(t->h, see_pool, &seen, &t->e), -HOTCELL_CANCELED);
+	assert_string_equal(str_text(&seen), "base vm 3/3 ;python vm 0/2 no room;base process 0/0 ;");
+	str_deinit(&seen);
+}
+
 static void t_lists_double(void **state)
 {
 	struct test *t = *state;
@@ -309,6 +364,7 @@ static void t_option_sizes_double(void **state)
 T_MAIN(TEST(t_sandboxes_double),
        TEST(t_machines_double),
        TEST(t_snapshots_double),
+       TEST(t_pools_double),
        TEST(t_lists_double),
        TEST(t_programs_double),
        TEST(t_code_double),

@@ -34,6 +34,7 @@ struct echo {
 	struct rec_sandbox_fork fork;
 	struct rec_snapshot_create keep;
 	struct rec_template_build build;
+	struct rec_pool_set pool;
 };
 
 static inline void echo_chunk(struct echo *x, unsigned tag, const void *p, size_t n)
@@ -250,6 +251,25 @@ static inline void echo_build(struct echo *x, struct stream *s, struct span payl
 	echo_reply_snapshot(s, (struct span){0}, "template");
 }
 
+static inline void echo_pool(struct echo *x, struct stream *s, struct span payload)
+{
+	struct rec_pool_info info = {.ready = 1, .isolation = span_of("vm"), .hits = 2, .shell_hits = 3, .misses = 4};
+
+	assert(rec_decode(&rec_pool_set_type, payload.p, payload.n, &x->pool, NULL) == 0);
+	span_copy(x->pool.template, x->name, sizeof(x->name));
+	span_copy(x->pool.isolation, x->isolation, sizeof(x->isolation));
+	echo_copy_list(x->pool.unenforced, x->metadata, sizeof(x->metadata));
+	if (span_is(x->pool.template, "nobody")) {
+		double_fail(s, ERR_NOT_FOUND, "there is no template nobody");
+		return;
+	}
+	info.template = x->pool.template;
+	info.size = x->pool.size;
+	info.prestarted = x->pool.prestarted;
+	stream_accept(s, &echo_none, NULL);
+	assert(stream_reply(s, &rec_pool_info_type, &info, false, NULL, 0, NULL) == 0);
+}
+
 static inline void echo_create_sandbox(struct echo *x, struct stream *s, struct span payload)
 {
 	assert(rec_decode(&rec_sandbox_create_type, payload.p, payload.n, &x->create, NULL) == 0);
@@ -296,6 +316,10 @@ static inline void echo_answer(struct double_daemon *d, struct stream *s, unsign
 		{.id = {{2}}, .kind = {"template", 8}, .template = {"base", 4}, .image = {"0123456789abcdef", 16},
 		 .vcpus = 1, .memory_mb = 512, .disk_mb = 2048, .hot = true},
 		{.id = {{3}}, .kind = {"template", 8}, .template = {"python", 6}}};
+	static const struct rec_pool_info pools[ECHO_ITEMS] = {
+		{.template = {"base", 4}, .isolation = {"vm", 2}, .size = 3, .ready = 3},
+		{.template = {"python", 6}, .isolation = {"vm", 2}, .size = 2, .reason = {"no room", 7}},
+		{.template = {"base", 4}, .isolation = {"process", 7}, .prestarted = 2}};
 	struct echo *x = d->arg;
 
 	x->calls++;
@@ -330,6 +354,8 @@ static inline void echo_answer(struct double_daemon *d, struct stream *s, unsign
 	case METHOD_SNAPSHOT_REMOVE: echo_refer(x, s, payload, true); return;
 	case METHOD_SNAPSHOT_LIST: echo_send_items(s, &rec_snapshot_info_type, sets, sizeof(sets[0])); return;
 	case METHOD_TEMPLATE_BUILD: echo_build(x, s, payload); return;
+	case METHOD_POOL_SET: echo_pool(x, s, payload); return;
+	case METHOD_POOL_LIST: echo_send_items(s, &rec_pool_info_type, pools, sizeof(pools[0])); return;
 	case METHOD_SANDBOX_LIST:
 		echo_send_items(s, &rec_sandbox_info_type, boxes, sizeof(boxes[0]));
 		return;
