@@ -333,6 +333,7 @@ struct hotcell_exec_options {
 	bool pty;	   /* hotcell_start: a terminal of @rows x @cols */
 	uint16_t rows, cols;
 	bool keep_running; /* hotcell_start: goes on when nobody follows it */
+	bool drop_output;  /* hotcell_start: what is not read in time is left out, and the program does not wait */
 };
 #define HOTCELL_EXEC_OPTIONS_INIT {.size = sizeof(struct hotcell_exec_options)}
 
@@ -457,6 +458,17 @@ HOTCELL_API int hotcell_start(struct hotcell_sandbox *s, const char *command,
 /* Follow a session that runs, or ended less than 30 s ago, from the oldest output kept. HOTCELL_NOT_FOUND. */
 HOTCELL_API int hotcell_attach(struct hotcell_sandbox *s, uint64_t number,
 			       struct hotcell_session **ret, struct hotcell_error *e);
+struct hotcell_attach_options {
+	size_t size;
+	bool from_now;	  /* only output that comes from now on */
+	bool watch_only;  /* standard input stays with whoever has it */
+	bool drop_output; /* as in struct hotcell_exec_options, for this follower */
+};
+#define HOTCELL_ATTACH_OPTIONS_INIT {.size = sizeof(struct hotcell_attach_options)}
+/* The same with options; NULL: all defaults. */
+HOTCELL_API int hotcell_attach_with(struct hotcell_sandbox *s, uint64_t number,
+				    const struct hotcell_attach_options *o, struct hotcell_session **ret,
+				    struct hotcell_error *e);
 HOTCELL_API uint64_t hotcell_session_number(const struct hotcell_session *x);
 /*
  * hotcell_session_read() - the next output, in the order the program wrote it
@@ -526,6 +538,20 @@ HOTCELL_API int hotcell_make_dir(struct hotcell_sandbox *s, const char *path, un
  */
 HOTCELL_API int hotcell_list_dir(struct hotcell_sandbox *s, const char *path, struct hotcell_dir **ret,
 				 struct hotcell_error *e);
+/*
+ * hotcell_watch_dir() - call @fn with each change in a directory of the sandbox
+ * @recursive:	what is below its directories, too
+ * @timeout_ms:	end after so long; HOTCELL_FOREVER
+ * @fn:		@kind: "create", "write", "remove", "rename", "chmod", or "overflow": changes were left out,
+ *		look for yourself; @path: below the directory, as the guest says it. Both are lent for the
+ *		call; it must not call hotcell_x(). 0: go on
+ *
+ * Return: HOTCELL_CANCELED when @fn returned something else; HOTCELL_TIMEOUT; HOTCELL_GONE when the connection
+ * was lost, and what changed meanwhile is not known.
+ */
+HOTCELL_API int hotcell_watch_dir(struct hotcell_sandbox *s, const char *path, bool recursive, uint64_t timeout_ms,
+				  int (*fn)(void *arg, const char *kind, const char *path), void *arg,
+				  struct hotcell_error *e);
 HOTCELL_API size_t hotcell_dir_count(const struct hotcell_dir *d);
 HOTCELL_API const char *hotcell_dir_name(const struct hotcell_dir *d, size_t i); /* @i below the count */
 HOTCELL_API bool hotcell_dir_is_dir(const struct hotcell_dir *d, size_t i);

@@ -201,6 +201,18 @@ suite_sessions() {
 	status 0 hotcell signal box "$number" 9
 	status 137 hotcell attach --no-stdin box "$number"
 	refuses 125 9999 attach --no-stdin box 9999
+	# a program does not wait for who may miss output: it ends while nothing is read, and its last words come
+	mkfifo "$SCRATCH/slow"
+	hotcell exec --on-slow drop box -c 'head -c 8M /dev/zero; echo last words; touch ended' >"$SCRATCH/slow" &
+	client=$!
+	exec 8<"$SCRATCH/slow"
+	eventually 30 hotcell exec box -- test -e ended
+	cat <&8 >"$SCRATCH/slow-output"
+	exec 8<&-
+	wait $client || fail "exit status $?"
+	same 'last words' "$(tail -c 11 "$SCRATCH/slow-output")" "the end of what was read slowly"
+	got=$(stat -c %s "$SCRATCH/slow-output")
+	[ "$got" -lt 4000000 ] || fail "nothing was left out: $got bytes"
 	python3 "$TOP/test/slow.py" box || fail "slow.py"
 	done_with
 }
@@ -226,6 +238,18 @@ suite_files() {
 	echo piped | hotcell cp - box:/tmp/piped
 	same piped "$(hotcell cp box:/tmp/piped -)" "by way of standard output"
 	hotcell cp --user root "$SCRATCH/binary" box:/root/secret
+	# changes, as they happen
+	says 0 '' -- mkdir seen
+	hotcell watch --recursive box:seen >"$SCRATCH/changes" &
+	watcher=$!
+	eventually 20 sh -c "hotcell exec box -- touch seen/probe && grep -q probe '$SCRATCH/changes'"
+	says 0 '' -c 'echo x >seen/new; mv seen/new seen/newer; rm seen/newer'
+	eventually 20 grep -qx 'remove newer' "$SCRATCH/changes"
+	same 'create new,write new,rename new,create newer,remove newer' \
+		"$(grep -v probe "$SCRATCH/changes" | paste -s -d ,)" "changes"
+	kill -TERM $watcher
+	wait $watcher || same 143 $? "exit status of watch"
+	refuses 4 'seen/none' watch box:seen/none
 	refuses 6 secret cp box:/root/secret "$SCRATCH/stolen"
 	[ ! -e "$SCRATCH/stolen" ] || fail "a file that could not be read was made"
 	refuses 4 '/no/such/file' cp box:/no/such/file "$SCRATCH/none"

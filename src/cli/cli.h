@@ -89,6 +89,7 @@ int run_shell(struct cli *c, const struct args *a, struct err *e);
 int run_attach(struct cli *c, const struct args *a, struct err *e);
 int run_cp(struct cli *c, const struct args *a, struct err *e);
 int run_ls(struct cli *c, const struct args *a, struct err *e);
+int run_watch(struct cli *c, const struct args *a, struct err *e);
 int run_ps(struct cli *c, const struct args *a, struct err *e);
 int run_list(struct cli *c, const struct args *a, struct err *e);
 int run_info(struct cli *c, const struct args *a, struct err *e);
@@ -102,4 +103,4 @@ int run_version(struct cli *c, const struct args *a, struct err *e);
 int run_help(struct cli *c, const struct args *a, struct err *e);
 
 extern const struct rec_type run_type, follow_type, shell_type, cp_type, ls_type, rm_type,
-	attach_type, events_type, code_type;
+	attach_type, events_type, code_type, watch_type;

@@ -41,6 +41,7 @@ const struct rec_type shell_type = {.name = "shell_flags", .fields = shell_field
 struct attach_flags {
 	bool no_stdin, from_now;
 	uint64_t max_output_mb;
+	struct span on_slow;
 };
 
 static const struct rec_field attach_fields[] = {
@@ -51,6 +52,9 @@ static const struct rec_field attach_fields[] = {
 	{.name = "max_output", .type = REC_U64, .offset = offsetof(struct attach_flags, max_output_mb),
 	 .max = 1024, .unit = REC_MIB, .flag = "max-output", .arg = "SIZE",
 	 .doc = "With --json: keep this much of each output stream (1M)."},
+	{.name = "on_slow", .type = REC_TEXT, .offset = offsetof(struct attach_flags, on_slow), .max = 8,
+	 .choices = (const char *const[]){"block", "drop", NULL}, .flag = "on-slow", .arg = "WHAT",
+	 .doc = "When we are slow: block the program, or drop output (block)."},
 };
 const struct rec_type attach_type = {.name = "attach_flags", .fields = attach_fields,
 				     .n_fields = ARRAY_LEN(attach_fields),
@@ -149,6 +153,7 @@ int run_attach(struct cli *c, const struct args *a, struct err *e)
 	const struct attach_flags *flags = args_rec(a, &attach_type);
 	struct rec_exec_attach rec = {.sandbox = span_of(a->operand[0]),
 				      .from_now = flags->from_now,
+				      .on_slow = flags->on_slow,
 				      .stdin = !flags->no_stdin &&
 					       !terminal_is_background(STDIN_FILENO)};
 	struct follow_options o = {

@@ -148,6 +148,7 @@ int hotcell_start(struct hotcell_sandbox *s, const char *command, const char *co
 	rec.rows = mine.rows;
 	rec.cols = mine.cols;
 	rec.on_detach = span_of(mine.keep_running ? "keep" : "");
+	rec.on_slow = span_of(mine.drop_output ? "drop" : "");
 	if (r == 0)
 		r = start(s, &rec, ret, api_err(e));
 	str_deinit(&lists[0]);
@@ -155,17 +156,15 @@ int hotcell_start(struct hotcell_sandbox *s, const char *command, const char *co
 	return r;
 }
 
-int hotcell_attach(struct hotcell_sandbox *sandbox, uint64_t number, struct hotcell_session **ret,
-		   struct hotcell_error *e)
+static int attach(struct hotcell_sandbox *sandbox, const struct rec_exec_attach *rec, struct hotcell_session **ret,
+		  struct hotcell_error *e)
 {
-	struct rec_exec_attach rec = {
-		.sandbox = span_of(sandbox->id), .session = number, .stdin = true};
 	struct hotcell_session *s = mem_new(sizeof(*s));
 	int r = conn_ready(sandbox->h->conn, api_err(e));
 
 	s->conn = sandbox->h->conn;
 	if (r == 0)
-		r = exec_attach(s->conn, &rec, &session_ops, s, &s->x, api_err(e));
+		r = exec_attach(s->conn, rec, &session_ops, s, &s->x, api_err(e));
 	while (r == 0 && !s->ended && !s->started)
 		r = turn(s, HOTCELL_FOREVER, api_err(e));
 	if (r == 0 && s->ended && s->why.code)
@@ -176,6 +175,24 @@ int hotcell_attach(struct hotcell_sandbox *sandbox, uint64_t number, struct hotc
 	}
 	*ret = s;
 	return 0;
+}
+
+int hotcell_attach_with(struct hotcell_sandbox *s, uint64_t number, const struct hotcell_attach_options *o,
+			struct hotcell_session **ret, struct hotcell_error *e)
+{
+	struct rec_exec_attach rec = {.sandbox = span_of(s->id), .session = number};
+	struct hotcell_attach_options mine;
+	int r = api_options(o, &mine, sizeof(mine), "hotcell_attach_options", api_err(e));
+
+	rec.from_now = mine.from_now;
+	rec.stdin = !mine.watch_only;
+	rec.on_slow = span_of(mine.drop_output ? "drop" : "");
+	return r < 0 ? r : attach(s, &rec, ret, e);
+}
+
+int hotcell_attach(struct hotcell_sandbox *s, uint64_t number, struct hotcell_session **ret, struct hotcell_error *e)
+{
+	return hotcell_attach_with(s, number, NULL, ret, e);
 }
 
 uint64_t hotcell_session_number(const struct hotcell_session *x)
@@ -342,7 +359,7 @@ static int execute(struct hotcell_sandbox *s, const char *command, const char *c
 	struct hotcell_result *result;
 	int r;
 
-	plain.pty = plain.keep_running = false;
+	plain.pty = plain.keep_running = plain.drop_output = false;
 	r = hotcell_start(s, command, argv, &plain, &x, e);
 	if (r < 0)
 		return r;

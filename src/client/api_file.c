@@ -5,6 +5,7 @@
 #include "client/api_int.h"
 #include "client/conn.h"
 #include "client/file.h"
+#include "loop/loop.h"
 #include "sys/fd.h"
 #include "wire/gen/methods.h"
 
@@ -244,4 +245,50 @@ void hotcell_dir_free(struct hotcell_dir *d)
 	str_deinit(&d->names);
 	free(d->entries);
 	free(d);
+}
+
+/* ---- changes ---- */
+
+struct dir_watch {
+	struct loop_timer timer;
+	struct conn *conn;
+	bool is_late;
+	int (*fn)(void *arg, const char *kind, const char *path);
+	void *arg;
+	char kind[17], path[LIMIT_PATH + 1];
+};
+
+static void on_late(struct loop_timer *t)
+{
+	struct dir_watch *w = CONTAINER_OF(t, struct dir_watch, timer);
+
+	w->is_late = true;
+	conn_cancel(w->conn);
+}
+
+static int on_change(void *arg, const void *item, struct err *e)
+{
+	const struct rec_file_event *v = item;
+	struct dir_watch *w = arg;
+
+	span_copy(v->kind, w->kind, sizeof(w->kind));
+	span_copy(v->path, w->path, sizeof(w->path));
+	return w->fn(w->arg, w->kind, w->path) == 0 ? 0 : err_set(e, ERR_CANCELED, "ended by the caller");
+}
+
+int hotcell_watch_dir(struct hotcell_sandbox *s, const char *path, bool recursive, uint64_t timeout_ms,
+		      int (*fn)(void *arg, const char *kind, const char *path), void *arg, struct hotcell_error *e)
+{
+	const struct rec_file_ref ref = {.sandbox = span_of(s->id), .path = span_of(path), .recursive = recursive};
+	struct dir_watch w = {.conn = s->h->conn, .fn = fn, .arg = arg};
+	struct loop *l = conn_loop(w.conn);
+	int r;
+
+	if (timeout_ms < UINT64_MAX / NS_PER_MS / 2)
+		loop_timer_set(l, &w.timer, loop_now(l) + timeout_ms * NS_PER_MS, on_late);
+	r = conn_items(w.conn, METHOD_FILE_WATCH, &ref, on_change, &w, api_err(e));
+	loop_timer_cancel(l, &w.timer);
+	return w.is_late && r == -ERR_CANCELED ? err_set(api_err(e), ERR_TIMEOUT, "%llu ms have passed",
+							 (unsigned long long)timeout_ms)
+					       : r;
 }

@@ -48,6 +48,7 @@ struct exec {
 	bool known;	    /* session is valid */
 	bool followed;	    /* output flowed: from here on it has no gaps (EXEC-1) */
 	bool from_now;
+	bool drops; /* what we are too slow for is left out */
 
 	struct ring out; /* [head, tail) of the chunk stream: received, not taken */
 	struct chunk chunk;
@@ -359,7 +360,7 @@ static void on_started(struct stream *s, struct span payload, const int *fds, un
 	x->session = rec.session;
 	x->pid = rec.pid;
 	x->known = true;
-	if (!x->followed && (x->from_now || rec.offset > x->out.tail))
+	if ((!x->followed && x->from_now) || ((!x->followed || x->drops) && rec.offset > x->out.tail))
 		jump(x, rec.offset);
 	x->followed = true;
 	x->from_now = false;
@@ -427,7 +428,8 @@ static int send_attach(struct exec *x, struct err *e)
 				      .session = x->session,
 				      .offset = x->out.head,
 				      .from_now = x->from_now,
-				      .stdin = x->has_input};
+				      .stdin = x->has_input,
+				      .on_slow = span_of(x->drops ? "drop" : "")};
 	int r;
 
 	/* What was received and not taken comes again: one place holds the truth, the guest's ring. */
@@ -650,6 +652,7 @@ int exec_start(struct conn *c, const struct rec_exec_start *rec, const struct ex
 	}
 	if (r == 0) {
 		x->has_input = rec->stdin;
+		x->drops = span_is(rec->on_slow, "drop");
 		r = rec_encode(&rec_exec_start_type, &tagged, &x->request, e);
 	}
 	if (r == 0 && !conn_link(c))
@@ -675,6 +678,7 @@ int exec_attach(struct conn *c, const struct rec_exec_attach *rec, const struct 
 		x->known = true;
 		x->from_now = rec->from_now;
 		x->has_input = rec->stdin;
+		x->drops = span_is(rec->on_slow, "drop");
 		x->out.head = x->out.tail = rec->offset;
 		r = conn_link(c) ? send_attach(x, e)
 				 : err_set(e, ERR_UNAVAILABLE, "not connected");

@@ -11,7 +11,8 @@
  * EXEC_ATTACHING exec.attach was sent
  * EXEC_ENDED     `ended` was or will be called
  *
- * EXEC-1 Output is exact: after a reconnect it goes on at the first byte that was not taken.
+ * EXEC-1 Output is exact: after a reconnect it goes on at the first byte that was not taken. A follower with
+ *	  on_slow "drop" may miss whole chunks, and only those.
  * EXEC-2 Input is exact: up to LIMIT_WINDOW bytes the guest has not acknowledged are kept, and
  *	  sent again from where the guest says it is.
  * EXEC-3 A program is started once: an exec.start without an answer is looked up, not repeated blindly.

@@ -237,6 +237,58 @@ static void t_lists_double(void **state)
 	assert_int_equal(t->x.removed, ECHO_ITEMS);
 }
 
+static int see_change(void *arg, const char *kind, const char *path)
+{
+	struct str *seen = arg;
+
+	str_addf(seen, "%s %s;", kind, path);
+	return strcmp(kind, "write") == 0 && str_text(seen)[0] == '.' ? -1 : 0;
+}
+
+static void t_changes_double(void **state)
+{
+	struct str seen = STR_INIT(1024);
+	struct test *t = *state;
+
+	assert_int_equal(hotcell_watch_dir(t->s, "in", true, 300, see_change, &seen, &t->e), -HOTCELL_TIMEOUT);
+	assert_string_equal(str_text(&seen), "create a;write a;overflow ;");
+	assert_string_equal(t->x.name, "in");
+	assert_true(t->x.watch.recursive);
+	str_clear(&seen);
+	str_add(&seen, ".");
+	assert_int_equal(hotcell_watch_dir(t->s, "in", false, HOTCELL_FOREVER, see_change, &seen, &t->e),
+			 -HOTCELL_CANCELED);
+	assert_string_equal(str_text(&seen), ".create a;write a;");
+	str_deinit(&seen);
+	/* the connection is as good as before */
+	assert_true(hotcell_sandbox_refresh(t->s, &t->e) == 0);
+}
+
+static void t_followers_double(void **state)
+{
+	struct hotcell_exec_options start = HOTCELL_EXEC_OPTIONS_INIT;
+	struct hotcell_attach_options o = HOTCELL_ATTACH_OPTIONS_INIT;
+	struct test *t = *state;
+	struct hotcell_session *x;
+	int code;
+
+	start.drop_output = true;
+	assert_int_equal(hotcell_start(t->s, "fail", NULL, &start, &x, &t->e), 0);
+	assert_string_equal(t->x.on_slow, "drop");
+	hotcell_session_close(x);
+	assert_int_equal(hotcell_attach(t->s, 1, &x, &t->e), 0);
+	assert_string_equal(t->x.on_slow, "");
+	assert_true(t->x.attach.stdin && !t->x.attach.from_now);
+	assert_int_equal(hotcell_session_wait(x, HOTCELL_FOREVER, &code, &t->e), 0);
+	assert_int_equal(code, 5);
+	hotcell_session_close(x);
+	o.drop_output = o.from_now = o.watch_only = true;
+	assert_int_equal(hotcell_attach_with(t->s, 1, &o, &x, &t->e), 0);
+	assert_string_equal(t->x.on_slow, "drop");
+	assert_true(t->x.attach.from_now && !t->x.attach.stdin);
+	hotcell_session_close(x);
+}
+
 static void t_programs_double(void **state)
 {
 	static const char *const env[] = {"A=1", NULL};
@@ -366,6 +418,8 @@ T_MAIN(TEST(t_sandboxes_double),
        TEST(t_snapshots_double),
        TEST(t_pools_double),
        TEST(t_lists_double),
+       TEST(t_changes_double),
+       TEST(t_followers_double),
        TEST(t_programs_double),
        TEST(t_code_double),
        TEST(t_sessions_double),

@@ -26,7 +26,7 @@ struct echo {
 	struct str in, out;
 	size_t at;
 	bool echoes, ended, is_late;
-	char argv[64], env[64], cwd[64], on_detach[16];
+	char argv[64], env[64], cwd[64], on_detach[16], on_slow[16];
 	uint64_t timeout_ms;
 	unsigned removed, calls, held;
 	struct rec_sandbox_create create;
@@ -35,6 +35,8 @@ struct echo {
 	struct rec_snapshot_create keep;
 	struct rec_template_build build;
 	struct rec_pool_set pool;
+	struct rec_exec_attach attach;
+	struct rec_file_ref watch;
 };
 
 static inline void echo_chunk(struct echo *x, unsigned tag, const void *p, size_t n)
@@ -159,6 +161,7 @@ static inline void echo_start_program(struct echo *x, struct stream *s, struct s
 	echo_copy_list(rec.env, x->env, sizeof(x->env));
 	span_copy(rec.cwd, x->cwd, sizeof(x->cwd));
 	span_copy(rec.on_detach, x->on_detach, sizeof(x->on_detach));
+	span_copy(rec.on_slow, x->on_slow, sizeof(x->on_slow));
 	if (span_is(rec.command, "nobody")) {
 		double_fail(s, ERR_NOT_FOUND, "no user 'nobody'");
 		return;
@@ -291,6 +294,37 @@ static inline void echo_send_items(struct stream *s, const struct rec_type *t, c
 	stream_end(s);
 }
 
+/* A session that has ended already. */
+static inline void echo_follow(struct echo *x, struct stream *s, struct span payload)
+{
+	struct rec_exec_started reply = {.session = 1, .pid = 2};
+
+	assert(rec_decode(&rec_exec_attach_type, payload.p, payload.n, &x->attach, NULL) == 0);
+	span_copy(x->attach.on_slow, x->on_slow, sizeof(x->on_slow));
+	str_clear(&x->out);
+	x->at = 0;
+	x->stream = s;
+	stream_accept(s, &echo_ops, x);
+	assert(stream_reply(s, &rec_exec_started_type, &reply, true, NULL, 0, NULL) == 0);
+	echo_exit_chunk(x, 5, 0);
+	echo_pump(x);
+}
+
+/* Three changes, and then nothing more happens. */
+static inline void echo_changes(struct echo *x, struct stream *s, struct span payload)
+{
+	static const struct rec_file_event changes[ECHO_ITEMS] = {
+		{{"create", 6}, {"a", 1}}, {{"write", 5}, {"a", 1}}, {{"overflow", 8}, {"", 0}}};
+	struct rec_empty nothing = {0};
+
+	assert(rec_decode(&rec_file_ref_type, payload.p, payload.n, &x->watch, NULL) == 0);
+	span_copy(x->watch.path, x->name, sizeof(x->name));
+	stream_accept(s, &echo_none, NULL);
+	assert(stream_reply(s, &rec_empty_type, &nothing, true, NULL, 0, NULL) == 0);
+	for (size_t i = 0; i < ECHO_ITEMS; i++)
+		assert(stream_send_item(s, &rec_file_event_type, &changes[i]));
+}
+
 static inline void echo_take_signal(struct echo *x, struct stream *s, struct span payload)
 {
 	struct rec_exec_signal rec;
@@ -359,6 +393,8 @@ static inline void echo_answer(struct double_daemon *d, struct stream *s, unsign
 	case METHOD_SANDBOX_LIST:
 		echo_send_items(s, &rec_sandbox_info_type, boxes, sizeof(boxes[0]));
 		return;
+	case METHOD_EXEC_ATTACH: echo_follow(x, s, payload); return;
+	case METHOD_FILE_WATCH: echo_changes(x, s, payload); return;
 	case METHOD_FILE_LIST: echo_send_items(s, &rec_file_info_type, files, sizeof(files[0])); return;
 	default: double_fail(s, ERR_UNSUPPORTED, "not played"); return;
 	}
