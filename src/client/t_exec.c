@@ -26,6 +26,7 @@ struct session {
 	bool input_first;	   /* says nothing before it has read all input */
 	bool signal_first;	   /* ... before it was sent one */
 	unsigned busy;		   /* that many attaches are told "unavailable" */
+	bool drops;		   /* on_slow is "drop": whoever comes back finds only the exit */
 	/* state */
 	bool exists;
 	unsigned starts, attaches;
@@ -33,6 +34,7 @@ struct session {
 	unsigned n_signals;
 	char tag[65];
 	struct str out; /* the chunk stream */
+	uint64_t exit_at; /* in there */
 	struct str in;
 	bool in_ended;
 	uint64_t at;
@@ -79,6 +81,7 @@ static void make_output(struct session *s, size_t bytes)
 	if (s->lie == LIE_CHUNK)
 		add_chunk(&s->out, 9, "x", 1);
 	assert_int_equal(rec_encode(&rec_exec_exit_type, &exit, &rec, NULL), 0);
+	s->exit_at = s->out.len;
 	if (s->lie == LIE_LONG_EXIT)
 		put_u32(rec.p, 5000u << 8 | EXEC_EXIT); /* a head and nothing that fits it */
 	if (s->lie == LIE_LONG_EXIT)
@@ -210,10 +213,11 @@ static void attach_session(struct session *s, struct stream *st, struct span pay
 		return;
 	}
 	s->attaches++;
+	assert_int_equal(span_is(rec.on_slow, "drop"), s->drops);
 	if (!s->exists || rec.session != SESSION)
 		double_fail(st, ERR_NOT_FOUND, "no such session");
 	else
-		follow(s, st, rec.offset);
+		follow(s, st, s->drops ? s->exit_at : rec.offset);
 }
 
 static void list_sessions(struct session *s, struct stream *st)
@@ -356,7 +360,8 @@ static void play(struct session *s, struct reader *r, size_t out_bytes)
 	struct double_daemon d = {.request = answer, .arg = s};
 	struct rec_exec_start rec = {.sandbox = span_of("lab"),
 				     .command = span_of("work"),
-				     .stdin = r->to_write > 0};
+				     .stdin = r->to_write > 0,
+				     .on_slow = span_of(s->drops ? "drop" : "")};
 	struct conn *c;
 	struct err e = ERR_INIT;
 
@@ -420,6 +425,21 @@ static void t_output_survives_deaths_double(void **state)
 }
 
 /* EXEC-2 */
+/* Who asked for it may find a gap after a death, in the middle of a chunk too, and goes on behind it. */
+static void t_gaps_for_who_drops_double(void **state)
+{
+	struct session s = {.die_out = {300001}, .drops = true};
+	struct reader r = {0};
+
+	(void)state;
+	play(&s, &r, OUT_BYTES);
+	assert_int_equal(r.code, 0);
+	assert_int_equal(r.exit.code, 3);
+	assert_int_equal(s.attaches, 1);
+	assert_in_range(r.got[EXEC_STDOUT].len + r.got[EXEC_STDERR].len, 1, 310000);
+	finish(&s, &r);
+}
+
 static void t_input_survives_deaths_double(void **state)
 {
 	struct session s = {.input_first = true};
@@ -514,6 +534,7 @@ static void t_lies_end_the_session_double(void **state)
 
 T_MAIN(T(t_output_and_exit_status_double),
        T(t_output_survives_deaths_double),
+       T(t_gaps_for_who_drops_double),
        T(t_input_survives_deaths_double),
        T(t_lost_answer_does_not_start_twice_double),
        T(t_busy_daemon_is_asked_again_double),
