@@ -238,7 +238,7 @@ static struct snap_manifest manifest_of(const struct capture *c)
 		{m.image, sizeof(m.image), sb->image_digest},
 		{m.driver, sizeof(m.driver), sb->driver->name},
 		{m.closure, sizeof(m.closure), sb->closure},
-		{m.cpu, sizeof(m.cpu), !is_machine ? "" : h && h->kvm ? "host, kvm" : "qemu64+arat, tcg"},
+		{m.cpu, sizeof(m.cpu), is_machine ? set_cpu_here(g) : ""},
 	};
 
 	for (size_t i = 0; i < ARRAY_LEN(texts); i++)

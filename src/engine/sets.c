@@ -182,6 +182,11 @@ static const char *closure_here(const struct engine *g)
 	return g->keeper ? keeper_host(g->keeper)->closure : "";
 }
 
+const char *set_cpu_here(const struct engine *g)
+{
+	return g->keeper && keeper_host(g->keeper)->kvm ? "host, kvm" : KEEPER_CPU ", tcg";
+}
+
 struct set *set_for(struct sandbox *sb)
 {
 	struct engine *g = sb->engine;
@@ -193,7 +198,8 @@ struct set *set_for(struct sandbox *sb)
 
 		if (!is_for(s, sb->tenant) || strcmp(m->kind, "template") != 0 ||
 		    strcmp(m->image, sb->image.digest) != 0 || strcmp(m->driver, sb->driver->name) != 0 ||
-		    strcmp(m->closure, closure_here(g)) != 0 || m->vcpus != sb->verdict.vcpus ||
+		    strcmp(m->closure, closure_here(g)) != 0 || strcmp(m->cpu, set_cpu_here(g)) != 0 ||
+		    m->vcpus != sb->verdict.vcpus ||
 		    m->memory_mb != sb->verdict.memory_mb || m->disk_mb != sb->verdict.disk_mb)
 			continue;
 		if (!found || m->created_ms > found->m.created_ms)
@@ -209,6 +215,11 @@ int set_check(const struct set *s, struct err *e)
 
 	if (s->unusable.code)
 		return err_copy(e, &s->unusable);
+	if (!set_is_files(s) && strcmp(s->m.cpu, set_cpu_here(g)) != 0)
+		return err_set(e, ERR_UNSUPPORTED,
+			       "the snapshot was taken on a processor \"%s\", and guests here get \"%s\": its "
+			       "programs could not go on; --disk-only takes the disk and boots",
+			       s->m.cpu, set_cpu_here(g));
 	if (h && h->tsc_khz && s->m.tsc_khz && s->m.tsc_khz / 1000 != h->tsc_khz / 1000)
 		return err_set(e, ERR_UNSUPPORTED,
 			       "the snapshot was taken at %llu kHz of the time stamp counter, this host has "

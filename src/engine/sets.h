@@ -74,6 +74,8 @@ bool set_name_is_taken(struct engine *g, const char *tenant, struct span name);
 
 /* The hot template that fits what @sb asked for, whoever may have to load it. NULL: none. */
 struct set *set_for(struct sandbox *sb);
+/* The processor that guests get here, and how: as manifests say it. */
+const char *set_cpu_here(const struct engine *g);
 /* Can machines be started from it here? -ERR_UNSUPPORTED says why not and the way out. */
 int set_check(const struct set *s, struct err *e);
 

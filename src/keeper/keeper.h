@@ -28,6 +28,9 @@ enum { KEEPER_STATE_FD = 11 };
 /* In QEMU, the set of descriptors of the disk's layer 0; the next layers have the next ones. */
 enum { KEEPER_LAYER_SET = 200 };
 
+/* The processor an emulated guest sees; jail_qemu.c says why. A guest goes on with the one it had. */
+#define KEEPER_CPU "Nehalem,+arat"
+
 #define KEEPER_DISK "disk" /* in QEMU, the device of the writable disk */
 
 enum { KEEPER_LEASE_MS = 60000, KEEPER_LINK = 0, KEEPER_PIDFD = 1, KEEPER_MONITOR = 2, KEEPER_FDS = 3 };

@@ -117,7 +117,7 @@ static void composes(void **state)
 	begin(&g);
 	assert_int_equal(jail_qemu_new(&g.parts, &q, NULL), 0);
 	jail_qemu_spec(q, &s);
-	assert_true(has(&s, "-accel", "tcg,tb-size=") && has(&s, "-cpu", "qemu64,+arat"));
+	assert_true(has(&s, "-accel", "tcg,tb-size=") && has(&s, "-cpu", KEEPER_CPU));
 	assert_true(has(&s, "-m", "300M") && has(&s, "-smp", "2"));
 	assert_true(has(&s, "-append", "tsc_early_khz=2600123 tsc=reliable"));
 	assert_true(has(&s, "-name", "ab000000000000000000000000000000"));

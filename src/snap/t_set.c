@@ -49,7 +49,7 @@ static struct snap_manifest manifest(const struct id *id, const char *kind)
 	struct snap_manifest m = {
 		.id = *id, .name = "after-install", .tenant = "default", .owner = "uid 1000",
 		.sandbox = B, .parent = C, .template = "base", .image = "sha256", .driver = "qemu",
-		.closure = "c10", .cpu = "qemu64,+arat tcg", .kernel = "6.1.0", .tsc_khz = 2100000,
+		.closure = "c10", .cpu = "Nehalem,+arat, tcg", .kernel = "6.1.0", .tsc_khz = 2100000,
 		.vcpus = 2, .memory_mb = 8, .disk_mb = 64, .pids_max = 100, .created_ms = 1700000000000,
 		.delete_ms = 0, .generation = 7};
 
