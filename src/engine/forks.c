@@ -6,6 +6,7 @@
 #include "base/macro.h"
 #include "base/mem.h"
 #include "engine/capture.h"
+#include "engine/ending.h"
 #include "engine/engine_int.h"
 #include "engine/pool.h"
 #include "engine/sandbox.h"
@@ -19,7 +20,7 @@
 #include "wire/gen/methods.h"
 #include "wire/gen/records.h"
 
-enum { WARM_MS = 120000 }; /* one command or source of a template */
+enum { WARM_MS = 300000 }; /* one command or source of a template */
 
 /* One copy of a fork. */
 struct child {
@@ -56,6 +57,7 @@ struct task {
 	struct stream *said;
 	const char *warm;
 	bool warms_code;
+	struct ending ending; /* of @warm */
 };
 
 /* ---- tasks ---- */
@@ -95,6 +97,7 @@ static void task_free(struct task *t)
 	sandbox_unfollow(&t->follow);
 	set_forget(&t->wait);
 	(void)set_unref(t->set);
+	ending_deinit(&t->ending);
 	list_del(&t->link);
 	free(t->children);
 	free(t);
@@ -869,8 +872,11 @@ static void template_captured(struct capture_call *c, struct set *set, const str
 
 static void warm_data(struct stream *s, uint64_t offset, struct span bytes)
 {
+	struct task *t = stream_arg(s);
+
 	(void)offset;
-	stream_consumed(s, bytes.n); /* what it prints is nobody's business */
+	ending_read(&t->ending, bytes);
+	stream_consumed(s, bytes.n);
 }
 
 static void warm_closed(struct stream *s, const struct err *why)
@@ -883,9 +889,10 @@ static void warm_closed(struct stream *s, const struct err *why)
 		(void)is_lost(t, SANDBOX_RUNNING);
 		return;
 	}
-	if (why) {
+	if (why)
 		err_copy(&e, why);
-		err_wrap(&e, "warm: %s", t->warm);
+	if (why || ending_check(&t->ending, &e) < 0) {
+		err_wrap(&e, "warm: %.*s", (int)strcspn(t->warm, "\n"), t->warm);
 		template_fail(t, &e);
 		return;
 	}
@@ -931,6 +938,7 @@ static const char *warm_after(struct task *t)
 static void next_warm(struct task *t)
 {
 	struct err e = ERR_INIT;
+	bool is_code;
 	int r;
 
 	t->warm = warm_after(t);
@@ -938,7 +946,10 @@ static void next_warm(struct task *t)
 		capture(t, "template", true, template_captured);
 		return;
 	}
-	r = t->warms_code && strchr(t->warm, '=') ? warm_code(t, &e) : warm_command(t, &e);
+	is_code = t->warms_code && strchr(t->warm, '=');
+	ending_deinit(&t->ending);
+	ending_init(&t->ending, is_code);
+	r = is_code ? warm_code(t, &e) : warm_command(t, &e);
 	if (r < 0)
 		template_fail(t, &e);
 }

@@ -1097,6 +1097,23 @@ static void one_fault(const struct verb *v, const struct fault *f, const struct 
 	end(h, a);
 }
 
+static void a_template_whose_warming_fails_is_none(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	have_warm_list(h, a);
+	h->rig.programs = ANSWER_OK;
+	h->rig.programs_status = 3;
+	assert_int_equal(build(h, a), -ERR_INVALID);
+	assert_string_equal(a->why.text, "warm: ls: it ended with status 3");
+	assert_int_equal(snapshots(h, a, NULL), 0);
+	h->rig.programs_status = 0;
+	assert_int_equal(build(h, a), 0);
+	end(h, a);
+}
+
 /* Which case it was. */
 #define say(...) (getenv("T_SAY") ? print_message(__VA_ARGS__) : (void)0)
 
@@ -1132,5 +1149,5 @@ T_MAIN(T(a_snapshot_is_kept_listed_and_removed), T(sandboxes_start_from_a_snapsh
        T(a_pause_ends_what_runs_on_the_link), T(a_resume_needs_its_memory), T(a_paused_one_can_be_removed),
        T(a_paused_one_outlives_the_daemon), T(a_pause_that_is_lost_leaves_a_disk_to_roll_back),
        T(a_rollback_puts_it_back), T(a_rollback_is_to_ones_own_snapshots), T(a_paused_one_can_be_rolled_back),
-       T(a_rollback_that_fails_late_is_never_a_mixture), T(any_step_may_fail),
-       T(going_back_may_fail_too))
+       T(a_rollback_that_fails_late_is_never_a_mixture), T(a_template_whose_warming_fails_is_none),
+       T(any_step_may_fail), T(going_back_may_fail_too))

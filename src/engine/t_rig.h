@@ -90,6 +90,7 @@ struct rig {
 	_Atomic int disks, layers, sets, images_fail, disks_fail, sets_fail;
 	_Atomic bool image_blocks;
 	_Atomic int image_builds; /* a new one has another digest */
+	int programs_status; /* with which they end */
 	enum answer freeze, thaw, programs; /* of agents; freeze and thaw: ANSWER_TEST is ANSWER_OK */
 	unsigned log_lines;
 };
@@ -327,6 +328,24 @@ static inline void agent_answer_freeze(struct agent_double *a, struct stream *s,
 	(void)stream_reply(s, &rec_empty_type, &(struct rec_empty){0}, false, NULL, 0, NULL);
 }
 
+/* What it prints, and how it ends. */
+static inline void agent_ends_program(struct stream *s, bool is_code, int status)
+{
+	const struct rec_exec_exit exited = {.code = status, .reason = span_of("exited")};
+	const struct rec_code_end end = {.status = span_of(status ? "error" : "ok"), .exit_code = status};
+	struct str said = STR_INIT(512);
+
+	str_add_mem(&said, "\1\4\0\0said", 8);
+	str_add_mem(&said, is_code ? "\6\0\0\0" : "\4\0\0\0", 4);
+	if (is_code)
+		assert_int_equal(rec_encode(&rec_code_end_type, &end, &said, NULL), 0);
+	else
+		assert_int_equal(rec_encode(&rec_exec_exit_type, &exited, &said, NULL), 0);
+	said.p[9] = (char)(said.len - 12);
+	(void)stream_send(s, said.p, said.len);
+	str_deinit(&said);
+}
+
 /* What runs in it on its own: sync before a snapshot, the list of a template. */
 static inline void agent_runs(struct agent_double *a, struct stream *s, unsigned method, struct span payload)
 {
@@ -348,7 +367,7 @@ static inline void agent_runs(struct agent_double *a, struct stream *s, unsigned
 		(void)stream_reply(s, &rec_code_started_type, &(struct rec_code_started){0}, true, NULL, 0, NULL);
 	else
 		(void)stream_reply(s, &rec_exec_started_type, &(struct rec_exec_started){0}, true, NULL, 0, NULL);
-	(void)stream_send(s, "says something", 14);
+	agent_ends_program(s, is_code, a->rig->programs_status);
 	stream_end(s);
 }
 
