@@ -32,6 +32,17 @@ int create_sandbox(struct conn *c, const struct rec_sandbox_create *rec, struct 
 	return conn_call(c, METHOD_SANDBOX_CREATE, &named, bytes, ret, e);
 }
 
+/* It could have been a fork, had somebody made it hot in this size. */
+static void note_boot(const struct cli *c, const struct rec_sandbox_create *rec,
+		      const struct rec_sandbox_info *info)
+{
+	if (span_is(info->path, "boot") && !span_is(rec->isolation, "process") && !rec->cold && !rec->disk_only)
+		cli_note(c,
+			 "booted: template %.*s is not hot in this size; 'hotcell template build %.*s' "
+			 "once, with the same sizes, makes the next ones forks",
+			 (int)info->template.n, info->template.p, (int)info->template.n, info->template.p);
+}
+
 int run_create(struct cli *c, const struct args *a, struct err *e)
 {
 	struct str bytes = STR_INIT(RECORD_MAX), out = STR_INIT(256);
@@ -50,6 +61,7 @@ int run_create(struct cli *c, const struct args *a, struct err *e)
 		id_format(&info.id, id);
 		str_addf(&out, "%s\n", id);
 		r = cli_put(&out, e);
+		note_boot(c, args_rec(a, &rec_sandbox_create_type), &info);
 	}
 	str_deinit(&bytes);
 	str_deinit(&out);
