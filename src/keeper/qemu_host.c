@@ -54,15 +54,19 @@ static const char *const firmware_folders[] = {
 	"../share/qemu", "../share/seabios", "/usr/share/qemu", "/usr/share/seabios",
 };
 
-/* What microvm asks for, seen by tracing QEMU 7.2 and 10.0. */
+/*
+ * What microvm asks for, seen by tracing QEMU 7.2 and 10.0, and what it is given. Some distributions have
+ * SeaBIOS under the first name, others qboot. With SeaBIOS the kernel finds no ACPI tables, so no disk, or
+ * the boot ends in its first second, under either version; qboot comes with QEMU itself.
+ */
 static const struct {
-	const char *name;
+	const char *asked, *given;
 	bool needed;
 } firmware[] = {
-	{"bios-microvm.bin", true},
-	{"pvh.bin", true},
-	{"linuxboot_dma.bin", false}, /* kernels that are not PVH */
-	{"kvmvapic.bin", false},      /* only with KVM on old processors */
+	{"bios-microvm.bin", "qboot.rom", true},
+	{"pvh.bin", "pvh.bin", true},
+	{"linuxboot_dma.bin", "linuxboot_dma.bin", false}, /* kernels that are not PVH */
+	{"kvmvapic.bin", "kvmvapic.bin", false},	   /* only with KVM on old processors */
 };
 
 /* Not in 10.0, where the translator is in the program. */
@@ -328,13 +332,13 @@ static int add_firmware(struct closure *c, struct err *e)
 	for (size_t i = 0; i < ARRAY_LEN(firmware); i++) {
 		int r;
 
-		(void)snprintf(to, sizeof(to), "firmware/%s", firmware[i].name);
-		r = add_from(c, firmware_folders, ARRAY_LEN(firmware_folders), firmware[i].name, to, e);
+		(void)snprintf(to, sizeof(to), "firmware/%s", firmware[i].asked);
+		r = add_from(c, firmware_folders, ARRAY_LEN(firmware_folders), firmware[i].given, to, e);
 		if (r < 0)
 			return r;
 		if (r == 0 && firmware[i].needed)
 			return err_set(e, ERR_UNSUPPORTED, "QEMU's firmware %s is missing: %s",
-				       firmware[i].name, INSTALL);
+				       firmware[i].given, INSTALL);
 	}
 	return 0;
 }

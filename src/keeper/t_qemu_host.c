@@ -67,7 +67,8 @@ static void begin(struct place *p)
 	}
 	copy_self(p->qemu);
 	put(p, "bin/qemu.version", "QEMU emulator version 9.1.2 (Test)\nCopyright\n");
-	put(p, "share/qemu/bios-microvm.bin", "bios");
+	put(p, "share/qemu/qboot.rom", "qboot");
+	put(p, "share/qemu/bios-microvm.bin", "a BIOS that does not boot");
 	put(p, "share/qemu/pvh.bin", "pvh");
 	put(p, "share/qemu/linuxboot_dma.bin", "linuxboot");
 	put(p, "share/qemu/kvmvapic.bin", "vapic");
@@ -121,7 +122,7 @@ static void builds_once(void **state)
 	assert_int_equal(fstatat(p.h.root_fd, "qemu", &st, 0), 0);
 	assert_int_equal(st.st_mode & 0777, 0555);
 	assert_string_equal(p.h.version, "9.1.2");
-	assert_content(&p, "firmware/bios-microvm.bin", "bios");
+	assert_content(&p, "firmware/bios-microvm.bin", "qboot");
 	assert_content(&p, "firmware/pvh.bin", "pvh");
 	assert_true(inode_of(&p, "qemu") && inode_of(&p, "lib/libc.so.6") && inode_of(&p, "dev/kvm"));
 	assert_true(inode_of(&p, "lib64/ld-linux-x86-64.so.2") && inode_of(&p, "proc"));
@@ -224,7 +225,7 @@ static void refuses(void **state)
 		{"bin/qemu.version", "QEMU emulator version 7.1.9\n", "too old", 0644},
 		{"bin/qemu.version", "GNU hello 1\n", "which version", 0644},
 		{"share/qemu/pvh.bin", "pvh", "written by others", 0666},
-		{"share/qemu/bios-microvm.bin", "bios", "written by others", 0664},
+		{"share/qemu/qboot.rom", "qboot", "written by others", 0664},
 	};
 	struct place p;
 
