@@ -142,7 +142,7 @@ void guest_setup_call(struct agent *a, struct stream *s, const void *rec)
 	const struct rec_guest_setup *rq = rec;
 	struct err e = ERR_INIT;
 	bool seeded = false;
-	int r = rq->forked && !rq->env.n ? 0 : take_env(a, rq->env, &e);
+	int r = rq->env.n ? take_env(a, rq->env, &e) : 0; /* a copy has its original's, whoever repeats the call */
 
 	if (r == 0 && a->c.is_machine)
 		r = set_machine(a, rq, &seeded, &e);
