@@ -228,6 +228,17 @@ static uint64_t derive_budget(const struct engine_config *c)
 	return free_mb > ENGINE_RESERVE_MB ? free_mb - ENGINE_RESERVE_MB : 0;
 }
 
+/* Whoever waited that long for us finds why: a disk that holds up a commit, a host that holds up everybody. */
+static void on_slow(void *arg, uint64_t took_ns)
+{
+	struct engine *g = arg;
+	char text[64];
+
+	(void)snprintf(text, sizeof(text), "clients and machines waited %llu ms for the daemon",
+		       (unsigned long long)(took_ns / NS_PER_MS));
+	log_line(g->host, g->loop, "warn", "slow_turn", NULL, "text", text, NULL);
+}
+
 int engine_new(const struct engine_config *config, const struct engine_ops *ops,
 	       struct engine **ret, struct err *e)
 {
@@ -273,6 +284,7 @@ int engine_new(const struct engine_config *config, const struct engine_ops *ops,
 		engine_free(g);
 		return r;
 	}
+	loop_on_slow(g->loop, ENGINE_SLOW_MS * NS_PER_MS, on_slow, g);
 	*ret = g;
 	return 0;
 }
@@ -284,6 +296,7 @@ struct engine *engine_free(struct engine *g)
 	if (!g)
 		return NULL;
 	g->state = ENGINE_OVER;
+	loop_on_slow(g->loop, 0, NULL, NULL);
 	g->pool = work_pool_free(g->pool);
 	err_set(&why, ERR_UNAVAILABLE, "the daemon is ending; sandboxes wait for the next one");
 	err_copy(&why, g->over_why.code ? &g->over_why : NULL);

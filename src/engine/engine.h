@@ -92,6 +92,7 @@ enum {
 	ENGINE_IDLE_MS = 3600000,	/* idle timeout when the request names none */
 	ENGINE_GRACE_MS = 30000,	/* an ephemeral sandbox nobody holds yet or any more */
 	ENGINE_FAILED_MS = 600000,	/* how long a failure can be looked up */
+	ENGINE_SLOW_MS = 1000,		/* a turn of the loop that is told in the log */
 	ENGINE_GONE_WAIT_MS = 1000,	/* a link ended: wait for the machine's own last word */
 	ENGINE_STORE_RETRY_MS = 1000,	/* the store refused to forget (full disk) */
 	ENGINE_RESERVE_MB = 512,	/* left to the host by the derived budget */

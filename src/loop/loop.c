@@ -24,6 +24,9 @@ struct loop {
 	struct list calls;
 	pthread_mutex_t lock; /* guards posted */
 	struct list posted;
+	uint64_t slow_ns;
+	void (*on_slow)(void *arg, uint64_t took_ns);
+	void *slow_arg;
 };
 
 static uint32_t to_epoll(unsigned events)
@@ -294,6 +297,21 @@ static void drain_wake(struct loop *l)
 	(void)!read(l->wake_fd, &count, sizeof(count));
 }
 
+void loop_on_slow(struct loop *l, uint64_t ns, void (*cb)(void *arg, uint64_t took_ns), void *arg)
+{
+	l->slow_ns = ns;
+	l->on_slow = cb;
+	l->slow_arg = arg;
+}
+
+static void tell_slow(struct loop *l)
+{
+	uint64_t took_ns = sys_now_ns() - l->now;
+
+	if (took_ns >= l->slow_ns)
+		l->on_slow(l->slow_arg, took_ns);
+}
+
 int loop_turn(struct loop *l, int timeout_ms)
 {
 	int n;
@@ -318,6 +336,8 @@ int loop_turn(struct loop *l, int timeout_ms)
 	l->batch_n = 0;
 	run_timers(l);
 	run_calls(l);
+	if (l->on_slow && !l->fake)
+		tell_slow(l);
 	return 0;
 }
 

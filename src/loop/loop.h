@@ -64,6 +64,8 @@ void loop_call_cancel(struct loop *l, struct loop_call *c); /* same thread, not 
 void loop_post(struct loop *l, struct loop_call *c, void (*cb)(struct loop_call *c));
 
 int loop_run(struct loop *l);	 /* until loop_stop(); -errno when epoll itself fails */
+/* With a real clock: @cb after each turn whose calls took @ns or longer; NULL: nobody asks any more. */
+void loop_on_slow(struct loop *l, uint64_t ns, void (*cb)(void *arg, uint64_t took_ns), void *arg);
 void loop_stop(struct loop *l);
 /* One turn: wait at most @timeout_ms (-1: for ever) and call what is due. */
 int loop_turn(struct loop *l, int timeout_ms);

@@ -477,8 +477,38 @@ static void a_freed_pool_answers_nothing(void **state)
 	(void)sys_close(go[1]);
 }
 
+/* ---- slow turns ---- */
+
+static void count_slow(void *arg, uint64_t took_ns)
+{
+	unsigned *n = arg;
+
+	T_UNUSED(took_ns);
+	++*n;
+}
+
+static void a_slow_turn_is_told(void **state)
+{
+	struct loop *l;
+	unsigned n = 0;
+
+	T_UNUSED(state);
+	assert_int_equal(loop_new(false, &l), 0);
+	loop_on_slow(l, UINT64_MAX, count_slow, &n);
+	assert_int_equal(loop_turn(l, 0), 0);
+	assert_int_equal(n, 0);
+	loop_on_slow(l, 0, count_slow, &n); /* whatever it took was long */
+	assert_int_equal(loop_turn(l, 0), 0);
+	assert_int_equal(n, 1);
+	loop_on_slow(l, 0, NULL, NULL);
+	assert_int_equal(loop_turn(l, 0), 0);
+	assert_int_equal(n, 1);
+	loop_free(l);
+}
+
 T_MAIN(T(timers_fire_in_order_at_their_time), T(time_stands_still_but_for_advance),
        T(a_timer_may_move_or_cancel_any), T(an_impatient_timer_does_not_hold_the_loop), T(real_time_passes),
        T(a_removed_source_is_never_called), T(interest_can_change_and_hangups_come_unasked),
        T(deferred_calls_run_once_in_the_next_turn), T(calls_come_from_any_thread), T(a_posted_call_can_be_cancelled),
-       T(run_ends_at_stop), T(jobs_run_elsewhere_and_answer_here), T(a_freed_pool_answers_nothing))
+       T(run_ends_at_stop), T(a_slow_turn_is_told), T(jobs_run_elsewhere_and_answer_here),
+       T(a_freed_pool_answers_nothing))
