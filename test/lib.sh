@@ -163,6 +163,16 @@ pid_of() {
 	done
 }
 
+# where_they_are - what the threads of daemon and keeper wait for in the kernel: why something hung
+where_they_are() {
+	for name in hotcelld hotcell-keeper; do
+		for task in /proc/"$(pid_of $name)"/task/[0-9]*; do
+			[ -d "$task" ] || continue
+			echo "-- $name ${task##*/}: $(sed -n 's/^State:[[:space:]]*//p' "$task/status") $(cat "$task/wchan") $(cat "$task/syscall")"
+		done
+	done
+}
+
 # is_dead PID - gone, or only a name in the process table
 is_dead() {
 	[ ! -d "/proc/$1" ] || grep -q '^State:.Z' "/proc/$1/status" 2>/dev/null || [ ! -d "/proc/$1" ]
@@ -228,6 +238,7 @@ cleanup() {
 			for log in "$HOTCELL_RUN"/*.log; do
 				[ ! -s "$log" ] || { echo "-- the end of ${log##*/}"; tail -n 20 "$log"; }
 			done
+			where_they_are
 		fi
 		# shellcheck disable=SC2046 # numbers; a client that lives on would start the next daemon
 		kill -KILL $(descendants $$) 2>/dev/null
