@@ -161,6 +161,13 @@ static int host_set_load(void *arg, const struct id *id, struct snap_set *ret, s
 	return snap_load(d->state_fd, id, ret, e);
 }
 
+static int host_set_disk_check(void *arg, const struct id *id, struct err *e)
+{
+	const struct daemon *d = arg;
+
+	return snap_disk_check(d->state_fd, id, e);
+}
+
 static int host_set_remove(void *arg, const struct id *id, struct err *e)
 {
 	const struct daemon *d = arg;
@@ -634,6 +641,7 @@ static int serve(struct daemon *d, struct err *e)
 		.layers_rollback = host_layers_rollback,
 		.set_save = host_set_save,
 		.set_load = host_set_load,
+		.set_disk_check = host_set_disk_check,
 		.set_remove = host_set_remove,
 		.set_each = host_set_each,
 		.random = host_random,

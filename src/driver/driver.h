@@ -122,6 +122,9 @@ struct driver {
 	/* After adopt: the node of its disk that it writes to (driver_capture.node); -1: it has no layers. */
 	int (*top)(const struct machine *m);
 
+	/* Does it stand still just now because this host's disk is full? It goes on by itself. NULL: never. */
+	bool (*lacks_room)(const struct machine *m);
+
 	int (*usage)(struct machine *m, struct driver_usage_req *r, struct err *e);
 
 	/* Copy it as it is; see struct driver_capture. A failure lets it run on. One at a time. */

@@ -1,5 +1,6 @@
 /* driver/kept.c - requests to the keeper, and what becomes of them */
 #include "driver/kept.h"
+#include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -260,8 +261,11 @@ static void on_event(void *arg, const struct qmp_message *msg)
 	}
 	if (m->flatten)
 		flatten_event(m, msg);
-	if (str_eq(msg->name, "BLOCK_IO_ERROR"))
+	if (str_eq(msg->name, "BLOCK_IO_ERROR")) {
+		if (str_eq(msg->text, strerror(ENOSPC)))
+			m->no_room_ns = loop_now(m->loop) + 2 * ROOM_WAIT_MS * NS_PER_MS;
 		loop_timer_set(m->loop, &m->room, loop_now(m->loop) + ROOM_WAIT_MS * NS_PER_MS, on_room);
+	}
 	if (str_eq(msg->name, "SHUTDOWN") || str_eq(msg->name, "GUEST_PANICKED"))
 		(void)snprintf(m->last_event, sizeof(m->last_event), "%s%s%s", msg->name,
 			       msg->text[0] ? " " : "", msg->text);
@@ -395,6 +399,12 @@ int kept_take_link(struct machine *m)
 int kept_top(const struct machine *m)
 {
 	return m->top;
+}
+
+/* It was tried again in the meantime, and would have failed again. */
+bool kept_lacks_room(const struct machine *m)
+{
+	return m->state == KEPT_UP && loop_now(m->loop) < m->no_room_ns;
 }
 
 int kept_pid(const struct machine *m)

@@ -26,6 +26,7 @@ int kept_adopt(struct loop *l, struct keeper *k, const struct id *id, const stru
 int kept_take_link(struct machine *m);
 int kept_pid(const struct machine *m);
 int kept_top(const struct machine *m);
+bool kept_lacks_room(const struct machine *m);
 int kept_usage(struct machine *m, struct driver_usage_req *r, struct err *e);
 int kept_capture(struct machine *m, struct driver_capture *c, struct err *e); /* driver/capture.c */
 int kept_copy_files(struct machine *m, struct driver_capture *c, struct err *e); /* of a process sandbox */

@@ -53,6 +53,7 @@ struct machine {
 	struct driver_req *resume_req;
 	struct monitor_call resume;
 	struct loop_timer room;	      /* its disk was full: it stands still, and tries again then */
+	uint64_t no_room_ns;	      /* its disk was full, and until then it still is, as far as we know */
 	struct monitor_call try_again;
 	bool is_trying, is_held;      /* held: it stands still because a capture said so */
 	struct capture *capture; /* under way; NULL: none */

@@ -84,6 +84,7 @@ const struct driver driver_qemu = {
 	.take_link = kept_take_link,
 	.pid = kept_pid,
 	.top = kept_top,
+	.lacks_room = kept_lacks_room,
 	.usage = kept_usage,
 	.capture = kept_capture,
 	.flatten = kept_flatten,

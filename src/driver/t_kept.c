@@ -761,6 +761,8 @@ static void a_machine_without_room_tries_again(void **state)
 	m = running(&t);
 	for (int i = 0; i < 3; i++) {
 		qemu_says(&t, no_room);
+		turn(&t);
+		assert_true(driver_qemu.lacks_room(m));
 		loop_advance(t.loop, 900 * NS_PER_MS);
 		turn(&t);
 		assert_int_equal(sys_read(t.qemu_fd, (char[1]){0}, 1), -EAGAIN); /* not at once */
@@ -771,6 +773,7 @@ static void a_machine_without_room_tries_again(void **state)
 	loop_advance(t.loop, 10000 * NS_PER_MS);
 	turn(&t);
 	assert_int_equal(sys_read(t.qemu_fd, (char[1]){0}, 1), -EAGAIN); /* there was room */
+	assert_false(driver_qemu.lacks_room(m));
 	qemu_says(&t, no_room);
 	assert_int_equal(driver_qemu.resume(m, &a.usage.req, NULL), 0);
 	destroy(&t, m);

@@ -17,6 +17,7 @@ enum {
 	FREEZE_MS = 100,
 	SYNC_MS = 10000,
 	ANSWER_MS = 15000, /* beyond that: a guest that doesn't answer keeps nobody waiting */
+	WATCH_MS = 1000,   /* looks whether it can answer at all */
 };
 
 enum phase {
@@ -41,7 +42,8 @@ struct capture {
 	int overlay_fd;
 	unsigned layer; /* its number */
 	struct stream *said;
-	struct loop_timer late; /* the guest's answer */
+	struct loop_timer watch; /* the guest's answer */
+	uint64_t late_ns;	 /* it should be there by then */
 	struct driver_capture copy;
 	struct driver_req go;
 	struct set *set;
@@ -71,7 +73,7 @@ static void finish(struct capture *c, const struct err *why)
 
 	err_copy(&e, why);
 	close_overlay(c);
-	loop_timer_cancel(c->engine->loop, &c->late);
+	loop_timer_cancel(c->engine->loop, &c->watch);
 	sb->capture = NULL;
 	if (sb->link && !(call->stay && !e.code && set))
 		link_release(sb->link);
@@ -127,21 +129,27 @@ static void fail(struct capture *c, const struct err *why)
 
 /* ---- what the guest is asked ---- */
 
-static void on_late(struct loop_timer *t);
+static void on_watch(struct loop_timer *t);
+
+static void watch(struct capture *c)
+{
+	struct loop *l = c->engine->loop;
+
+	loop_timer_set(l, &c->watch, loop_now(l) + WATCH_MS * NS_PER_MS, on_watch);
+}
 
 static int ask(struct capture *c, unsigned method, const struct rec_type *type, const void *rec, unsigned ms,
 	       const struct stream_ops *ops, struct err *e)
 {
-	struct loop *l = c->engine->loop;
-
-	loop_timer_set(l, &c->late, loop_now(l) + (ms + (uint64_t)ANSWER_MS) * NS_PER_MS, on_late);
+	c->late_ns = loop_now(c->engine->loop) + (ms + (uint64_t)ANSWER_MS) * NS_PER_MS;
+	watch(c);
 	return link_call(c->sb->link, method, type, rec, false, NULL, 0, ops, c, &c->said, e);
 }
 
 static void answered(struct capture *c)
 {
 	c->said = NULL;
-	loop_timer_cancel(c->engine->loop, &c->late);
+	loop_timer_cancel(c->engine->loop, &c->watch);
 }
 
 /* ---- thaw ---- */
@@ -398,17 +406,14 @@ static void sync_disk(struct capture *c)
  * A freeze that comes after all is followed by a thaw: order on the link is kept. One that
  * was frozen and does not thaw is no running sandbox.
  */
-static void on_late(struct loop_timer *t)
+static void too_late(struct capture *c, const struct err *why)
 {
 	static const struct stream_ops deaf = {0};
-	struct capture *c = CONTAINER_OF(t, struct capture, late);
 	struct stream *s = NULL;
-	struct err e = ERR_INIT;
 
-	err_set(&e, ERR_TIMEOUT, "the guest did not answer within %d s", ANSWER_MS / 1000);
 	stream_reset(take_ptr(&c->said));
 	if (c->phase == PHASE_THAW) {
-		sandbox_break(c->sb, &e); /* ends us */
+		sandbox_break(c->sb, why); /* ends us */
 		return;
 	}
 	if (c->phase == PHASE_FREEZE) {
@@ -416,7 +421,31 @@ static void on_late(struct loop_timer *t)
 		(void)link_call(c->sb->link, METHOD_GUEST_THAW, &rec_empty_type, &(struct rec_empty){0}, false, NULL, 0,
 				&deaf, NULL, &s, NULL);
 	}
-	fail(c, &e);
+	fail(c, why);
+}
+
+static bool lacks_room(const struct sandbox *sb)
+{
+	return sb->driver->lacks_room && sb->driver->lacks_room(sb->machine);
+}
+
+/* A machine that waits for room on this host's disk can't answer; it goes on when there is some, and thaws. */
+static void on_watch(struct loop_timer *t)
+{
+	struct capture *c = CONTAINER_OF(t, struct capture, watch);
+	bool is_full = lacks_room(c->sb);
+	struct err e = ERR_INIT;
+
+	if (is_full && c->phase != PHASE_THAW) {
+		err_set(&e, ERR_LIMIT, "the disk that holds hotcell's state is full, and the sandbox waits for room on "
+			"it; remove snapshots or sandboxes (hotcell list, hotcell snapshot list), or make room");
+		too_late(c, &e);
+	} else if (is_full || loop_now(c->engine->loop) < c->late_ns) {
+		watch(c);
+	} else {
+		err_set(&e, ERR_TIMEOUT, "the guest did not answer within %d s", ANSWER_MS / 1000);
+		too_late(c, &e);
+	}
 }
 
 static void prepare(struct capture *c)
@@ -558,7 +587,7 @@ bool capture_holds(struct sandbox *sb)
 
 		/* The driver has it: its answer, which comes before the machine is gone, frees it. */
 		close_overlay(c);
-		loop_timer_cancel(c->engine->loop, &c->late);
+		loop_timer_cancel(c->engine->loop, &c->watch);
 		sb->capture = NULL;
 		c->sb = NULL;
 		call->done(call, NULL, &sb->reason);
@@ -576,7 +605,7 @@ void capture_drop(struct sandbox *sb)
 	if (!c)
 		return;
 	close_overlay(c);
-	loop_timer_cancel(c->engine->loop, &c->late);
+	loop_timer_cancel(c->engine->loop, &c->watch);
 	sb->capture = NULL;
 	(void)set_unref(c->set);
 	free(c);

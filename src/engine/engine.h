@@ -52,6 +52,7 @@ struct engine_host {
 	int (*set_save)(void *arg, struct snap_manifest *m, int memory_fd, int state_fd,
 			const char *layers_from, struct err *e);
 	int (*set_load)(void *arg, const struct id *id, struct snap_set *ret, struct err *e);
+	int (*set_disk_check)(void *arg, const struct id *id, struct err *e);
 	int (*set_remove)(void *arg, const struct id *id, struct err *e);
 	int (*set_each)(void *arg,
 			void (*each)(void *each_arg, const struct id *id, const struct snap_manifest *m,

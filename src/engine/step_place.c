@@ -335,6 +335,8 @@ static void make_disk(struct work *w)
 	const struct engine_host *host = sb->engine->host;
 	const struct set *set = sb->set;
 
+	if (set && sb->is_disk_only && host->set_disk_check(host->arg, &set->m.id, &sb->job_error) < 0)
+		return;
 	if (set)
 		(void)host->layers_link(host->arg, set->layers_from, (unsigned)set->m.layers, &sb->id,
 					sb->verdict.disk_mb * MIB, &sb->disk, &sb->job_error);

@@ -670,6 +670,78 @@ static void a_pause_ends_what_runs_on_the_link(void **state)
 	end(h, a);
 }
 
+static bool has_no_room(const struct machine *m)
+{
+	T_UNUSED(m);
+	return true;
+}
+
+static bool owes(struct host *h)
+{
+	return agent(h, "x")->owed;
+}
+
+/* A guest that does not answer keeps nobody waiting; the reason is said, if it is a full disk. */
+static void a_guest_that_does_not_answer(void **state)
+{
+	static const struct {
+		bool (*lacks_room)(const struct machine *m);
+		uint64_t ms;
+		int code;
+	} cases[] = {{NULL, 16000, ERR_TIMEOUT}, {has_no_room, 1001, ERR_LIMIT}};
+	struct host *h = up();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct ask *x = ask_new();
+
+		h->rig.driver.lacks_room = cases[i].lacks_room;
+		h->rig.freeze = ANSWER_NEVER;
+		ask_start(&h->rig, x, METHOD_SNAPSHOT_CREATE,
+			  &(struct rec_snapshot_create){.sandbox = span_of("x"), .name = span_of("s")}, false);
+		assert_true(until(h, owes));
+		pass(h, 500);
+		assert_false(x->done);
+		pass(h, cases[i].ms);
+		assert_true(rig_until(&h->rig, &x->done));
+		assert_int_equal(x->why.code, cases[i].code);
+		h->rig.freeze = ANSWER_OK;
+		is_usable(h, a, "x");
+		ask_free(x);
+	}
+	end(h, a);
+}
+
+/* Frozen, and then the disk was full: it thaws when there is room, however late. */
+static void a_thaw_waits_for_room(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new(), *x = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	h->rig.driver.lacks_room = has_no_room;
+	h->rig.thaw = ANSWER_NEVER;
+	ask_start(&h->rig, x, METHOD_SNAPSHOT_CREATE,
+		  &(struct rec_snapshot_create){.sandbox = span_of("x"), .name = span_of("s")}, false);
+	assert_true(until(h, owes));
+	for (unsigned i = 0; i < 3; i++)
+		pass(h, 60000);
+	assert_false(x->done);
+	state_is(h, "x", "running");
+	h->rig.driver.lacks_room = NULL;
+	h->rig.thaw = ANSWER_OK;
+	agent(h, "x")->is_frozen = false;
+	(void)stream_reply(agent(h, "x")->owed, &rec_empty_type, &(struct rec_empty){0}, false, NULL, 0, NULL);
+	assert_true(rig_until(&h->rig, &x->done));
+	assert_int_equal(x->why.code, 0);
+	is_usable(h, a, "x");
+	ask_free(x);
+	end(h, a);
+}
+
 static void a_resume_needs_its_memory(void **state)
 {
 	struct host *h = host_new();
@@ -1146,7 +1218,8 @@ T_MAIN(T(a_snapshot_is_kept_listed_and_removed), T(sandboxes_start_from_a_snapsh
        T(another_tenants_are_not_there), T(forks_run_beside_their_source), T(a_disk_has_so_many_layers),
        T(forks_that_do_not_fit_are_none), T(ephemeral_forks_go_with_nobody),
        T(a_pause_gives_memory_back_and_goes_on), T(a_pause_stops_the_idle_clock_not_the_other),
-       T(a_pause_ends_what_runs_on_the_link), T(a_resume_needs_its_memory), T(a_paused_one_can_be_removed),
+       T(a_pause_ends_what_runs_on_the_link), T(a_guest_that_does_not_answer),
+       T(a_thaw_waits_for_room), T(a_resume_needs_its_memory), T(a_paused_one_can_be_removed),
        T(a_paused_one_outlives_the_daemon), T(a_pause_that_is_lost_leaves_a_disk_to_roll_back),
        T(a_rollback_puts_it_back), T(a_rollback_is_to_ones_own_snapshots), T(a_paused_one_can_be_rolled_back),
        T(a_rollback_that_fails_late_is_never_a_mixture), T(a_template_whose_warming_fails_is_none),

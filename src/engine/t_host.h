@@ -517,6 +517,15 @@ static inline int host_set_load(void *arg, const struct id *id, struct snap_set 
 	return host_leave(h, 0);
 }
 
+static inline int host_set_disk_check(void *arg, const struct id *id, struct err *e)
+{
+	struct host *h = arg;
+
+	if (host_enter(h, HOST_LOAD, e) < 0)
+		return -e->code;
+	return host_leave(h, host_set(h, id) ? 0 : err_set(e, ERR_NOT_FOUND, "there is no such set"));
+}
+
 static inline int host_set_remove(void *arg, const struct id *id, struct err *e)
 {
 	struct host *h = arg;
@@ -740,6 +749,7 @@ static inline struct host *host_new(void)
 	h->rig.host.layers_rollback = host_layers_rollback;
 	h->rig.host.set_save = host_set_save;
 	h->rig.host.set_load = host_set_load;
+	h->rig.host.set_disk_check = host_set_disk_check;
 	h->rig.host.set_remove = host_set_remove;
 	h->rig.host.set_each = host_set_each;
 	h->rig.driver.start = host_driver_start;

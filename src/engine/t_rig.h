@@ -229,6 +229,14 @@ static inline int rig_set_load(void *arg, const struct id *id, struct snap_set *
 	return 0;
 }
 
+static inline int rig_set_disk_check(void *arg, const struct id *id, struct err *e)
+{
+	T_UNUSED(arg);
+	T_UNUSED(id);
+	T_UNUSED(e);
+	return 0;
+}
+
 static inline int rig_set_remove(void *arg, const struct id *id, struct err *e)
 {
 	struct rig *r = arg;
@@ -566,6 +574,7 @@ static inline void rig_begin(struct rig *r)
 		.layers_rollback = rig_layers_rollback,
 		.set_save = rig_set_save,
 		.set_load = rig_set_load,
+		.set_disk_check = rig_set_disk_check,
 		.set_remove = rig_set_remove,
 		.random = rig_random,
 		.close_fd = rig_close_fd,

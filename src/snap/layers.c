@@ -211,6 +211,8 @@ int layers_link_all(int from_fd, int to_fd, unsigned n, struct err *e)
 
 		layer_name(i, "", name);
 		r = sys_link(from_fd, name, to_fd, name);
+		if (r == -ENOENT)
+			return err_set(e, ERR_NOT_FOUND, "disk layer %u is missing", i);
 		if (r < 0)
 			return dir_err(e, r, "share disk layer %u", i);
 	}

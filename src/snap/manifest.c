@@ -11,7 +11,7 @@
 #include "snap/key_int.h"
 #include "snap/set.h"
 
-enum { VALUE_MAX = 128 }; /* bytes of a value, with NUL */
+enum { VALUE_MAX = 160 }; /* bytes of a value, with NUL */
 
 #define FIRST "hotcell-snapshot "
 #define LAST  "mac "
@@ -184,6 +184,7 @@ static const struct field fields[] = {
 	HEX(memory_salt, true),
 	HEX(memory_tag, true),
 	HEX(state_sum, true),
+	HEX(layer_sums, false),
 };
 
 static void *value_of(const struct field *f, struct snap_manifest *m)

@@ -1,7 +1,7 @@
 /*
  * snap/manifest_int.h - the manifest of a set as text
  *
- *	hotcell-snapshot 1
+ *	hotcell-snapshot 2
  *	id 00112233445566778899aabbccddeeff
  *	kind snapshot
  *	...

@@ -5,6 +5,7 @@
  * so whoever sees a set sees all of it (SET-1).
  */
 #include "snap/set.h"
+#include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/crypto.h>
@@ -156,6 +157,62 @@ static int save_state(struct save *s, int device_state_fd, struct err *e)
 	return r < 0 ? dir_err(e, r, "write the state") : sync_file(fd, STATE, e);
 }
 
+/* ---- layers: length and beginning ---- */
+
+static int sum_layer(int folder, unsigned n, unsigned char ret[SNAP_LAYER_SUM], struct err *e)
+{
+	unsigned char all[SNAP_SUM + sizeof(uint64_t)], sum[SNAP_SUM];
+	AUTO_FREE char *head = NULL;
+	AUTO_CLOSE int fd = -1;
+	uint64_t size = 0, head_bytes;
+	char name[32];
+	int r;
+
+	(void)snprintf(name, sizeof(name), "layer-%u", n);
+	fd = sys_open_beneath(folder, name, O_RDONLY, 0);
+	if (fd < 0)
+		return fd == -ENOENT ? err_set(e, ERR_INVALID, "its %s is missing", name)
+				     : err_sys(e, fd, "open its %s", name);
+	r = file_size(fd, &size, e);
+	if (r < 0)
+		return r;
+	head_bytes = MIN(size, (uint64_t)SNAP_LAYER_HEAD);
+	r = read_whole(fd, name, head_bytes, &head, e);
+	if (r == 0)
+		r = sum_of(head, head_bytes, all, e);
+	size = htole64(size);
+	memcpy(all + SNAP_SUM, &size, sizeof(size));
+	if (r == 0)
+		r = sum_of(all, sizeof(all), sum, e);
+	if (r == 0)
+		memcpy(ret, sum, SNAP_LAYER_SUM);
+	return r;
+}
+
+static int sum_layers(struct snap_manifest *m, int folder, struct err *e)
+{
+	int r = 0;
+
+	for (unsigned i = 0; i < m->layers && r == 0; i++)
+		r = sum_layer(folder, i, m->layer_sums[i], e);
+	return r;
+}
+
+static int check_layers(const struct snap_manifest *m, int folder, struct err *e)
+{
+	for (unsigned i = 0; i < m->layers; i++) {
+		unsigned char sum[SNAP_LAYER_SUM];
+		int r = sum_layer(folder, i, sum, e);
+
+		if (r < 0)
+			return r;
+		if (memcmp(sum, m->layer_sums[i], SNAP_LAYER_SUM) != 0)
+			return err_set(e, ERR_INVALID, "its layer-%u is damaged: it has another length or "
+				       "beginning", i);
+	}
+	return 0;
+}
+
 /* The disk of a pause stays where it is; that of a snapshot is linked in. Both are synced. */
 static int save_layers(struct save *s, const char *layers_from, struct err *e)
 {
@@ -175,6 +232,8 @@ static int save_layers(struct save *s, const char *layers_from, struct err *e)
 		r = layers_link_all(from, s->folder, (unsigned)s->m.layers, e);
 	if (r == 0)
 		r = layers_sync(from, (unsigned)s->m.layers, e);
+	if (r == 0)
+		r = sum_layers(&s->m, from, e);
 	return r == 0 && !layers_from ? sync_file(from, "folder of the disk", e) : r;
 }
 
@@ -230,6 +289,7 @@ static void forget_sums(struct snap_manifest *m)
 	memset(m->memory_salt, 0, sizeof(m->memory_salt));
 	memset(m->memory_tag, 0, sizeof(m->memory_tag));
 	memset(m->state_sum, 0, sizeof(m->state_sum));
+	memset(m->layer_sums, 0, sizeof(m->layer_sums));
 }
 
 static int save_set(struct save *s, int memory_fd, int device_state_fd, const char *layers_from,
@@ -278,7 +338,7 @@ static int unusable(const struct id *id, const struct snap_manifest *m, int code
 {
 	char name[ID_TEXT], out[192];
 
-	if (code != -ERR_INVALID && code != -ERR_DENIED)
+	if (code != -ERR_INVALID && code != -ERR_DENIED && code != -ERR_UNSUPPORTED)
 		return code;
 	id_format(id, name);
 	if (m && strcmp(m->kind, "pause") == 0)
@@ -456,6 +516,35 @@ void snap_set_close(struct snap_set *s)
 	s->state_fd = sys_close(s->state_fd);
 }
 
+/* @folder is the set's own; the disk of a pause is its sandbox's. */
+static int load_disk(int state_fd, int folder, const struct snap_manifest *m, struct err *e)
+{
+	AUTO_CLOSE int disk = -1;
+	char path[DIR_PATH], name[DIR_NAME];
+	int r;
+
+	if (!m->layers || strcmp(m->kind, "pause") != 0)
+		return check_layers(m, folder, e);
+	dir_name(&m->id, "", name);
+	(void)snprintf(path, sizeof(path), SANDBOXES_FOLDER "/%s", name);
+	r = dir_open(state_fd, path, "", &disk, e);
+	return r < 0 ? r : check_layers(m, disk, e);
+}
+
+int snap_disk_check(int state_fd, const struct id *id, struct err *e)
+{
+	AUTO_CLOSE int folder = -1;
+	struct key k = {{0}};
+	struct snap_manifest m;
+	int r = enter(state_fd, id, &folder, &k, &m, e);
+
+	key_wipe(&k);
+	if (r < 0)
+		return r;
+	r = load_disk(state_fd, folder, &m, e);
+	return r < 0 ? unusable(id, NULL, r, e) : 0;
+}
+
 int snap_load(int state_fd, const struct id *id, struct snap_set *ret, struct err *e)
 {
 	struct snap_set s = SNAP_SET_INIT;
@@ -463,6 +552,13 @@ int snap_load(int state_fd, const struct id *id, struct snap_set *ret, struct er
 	struct key k = {{0}};
 	int r = enter(state_fd, id, &folder, &k, &s.manifest, e);
 
+	if (r == 0) { /* without its disk, a set is good for nothing */
+		bool is_pause = strcmp(s.manifest.kind, "pause") == 0;
+
+		r = load_disk(state_fd, folder, &s.manifest, e);
+		if (r < 0)
+			r = unusable(id, is_pause ? &s.manifest : NULL, r, e);
+	}
 	if (r == 0 && s.manifest.memory_size) {
 		r = load_memory(folder, &k, &s.manifest, &s.memory_fd, e);
 		if (r == 0 && !is_files(&s.manifest))

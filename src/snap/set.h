@@ -17,7 +17,8 @@
  *	 "<id>.new" and renamed. What a death leaves goes with snap_sweep().
  * SET-2 Nothing in a set is ever written again.
  * SET-3 Nothing of a set is used before the MAC over its manifest was right, and
- *	 nothing of its memory or state before their sums were.
+ *	 nothing of its memory or state before their sums were. Of a layer, length and
+ *	 beginning are checked: that tells one that is cut or another's, not every change.
  *
  * Any thread, but one at a time for the same id; all functions block on disk.
  * @state_fd is the state directory. A full disk is ERR_LIMIT and leaves nothing.
@@ -37,8 +38,10 @@ enum {
 	SNAP_SUM = 32,			/* bytes of a SHA-256 */
 	SNAP_SALT = 32, SNAP_TAG = 16,	/* bytes: of what a tag's key is made of, and of a tag */
 	SNAP_STATE_MAX = 64 << 20,	/* bytes of the device state */
+	SNAP_LAYER_SUM = 8,		/* bytes of a SHA-256, of a layer's length and beginning */
+	SNAP_LAYER_HEAD = 1 << 20,	/* bytes: that beginning */
 	SNAP_MANIFEST_MAX = 8192,	/* bytes of the text */
-	SNAP_FORMAT = 1,
+	SNAP_FORMAT = 2,
 };
 
 /*
@@ -65,6 +68,7 @@ struct snap_manifest {
 	uint64_t state_bytes;
 	unsigned char memory_salt[SNAP_SALT], memory_tag[SNAP_TAG];
 	unsigned char state_sum[SNAP_SUM];
+	unsigned char layer_sums[LIMIT_DISK_LAYERS][SNAP_LAYER_SUM];
 };
 
 /*
@@ -101,6 +105,9 @@ void snap_set_close(struct snap_set *s);
  * -ERR_UNSUPPORTED for a newer format; -ERR_LIMIT without memory for it.
  */
 int snap_load(int state_fd, const struct id *id, struct snap_set *ret, struct err *e);
+
+/* For whoever takes the disk alone: the manifest and the layers are what they were. Failures as snap_load(). */
+int snap_disk_check(int state_fd, const struct id *id, struct err *e);
 
 /* The manifest alone, its MAC verified. Failures as snap_load(). */
 int snap_manifest_load(int state_fd, const struct id *id, struct snap_manifest *ret, struct err *e);

@@ -143,6 +143,7 @@ static void comes_back(void **state)
 	memcpy(m.memory_salt, back.memory_salt, sizeof(m.memory_salt));
 	memcpy(m.memory_tag, back.memory_tag, sizeof(m.memory_tag));
 	memcpy(m.state_sum, back.state_sum, sizeof(m.state_sum));
+	memcpy(m.layer_sums, back.layer_sums, sizeof(m.layer_sums));
 	same_manifest(&m, &back);
 	assert_int_equal(fstatat(s, SET_A "/memory", &st, 0), 0);
 	assert_int_equal(st.st_size, MEMORY);
@@ -402,6 +403,8 @@ static void cut_and_missing_parts_are_refused(void **state)
 		{"state", "state is missing", 0},	  {"manifest", "manifest is damaged", 1},
 		{"manifest", "manifest is damaged", 300}, {"manifest", "manifest is damaged", -1},
 		{"manifest", "manifest is damaged", -10000}, {"manifest", "manifest is damaged", 0},
+		{"layer-0", "layer-0 is damaged", 1},	  {"layer-0", "layer-0 is damaged", -1},
+		{"layer-0", "layer-0 is missing", 0},
 	};
 
 	T_UNUSED(state);
@@ -417,6 +420,45 @@ static void cut_and_missing_parts_are_refused(void **state)
 		refused(s, ERR_INVALID, cases[i].word);
 		state_free(s);
 	}
+}
+
+/* What the disk is good for is said without its memory, and the other way round. */
+static void a_damaged_disk_is_refused(void **state)
+{
+	struct err e = ERR_INIT;
+	int s = state_with_a();
+
+	T_UNUSED(state);
+	flip(s, SET_A "/memory", 1, 1);
+	assert_int_equal(snap_disk_check(s, &A, &e), 0);
+	flip(s, SET_A "/memory", 1, 1);
+	loads(s, &A);
+	flip(s, SET_A "/layer-0", 2, 4);
+	refused(s, ERR_INVALID, "layer-0 is damaged");
+	assert_int_equal(snap_disk_check(s, &A, &e), -ERR_INVALID);
+	assert_non_null(strstr(e.text, "layer-0 is damaged"));
+	assert_null(strstr(e.text, "--disk-only")); /* that is no way out */
+	state_free(s);
+}
+
+/* A pause's disk is its sandbox's. */
+static void a_damaged_disk_of_a_pause_is_refused(void **state)
+{
+	AUTO_CLOSE int memory = memory_new(), device_state = device_state_new();
+	struct snap_manifest m = manifest(&B, "pause");
+	struct snap_set set = SNAP_SET_INIT;
+	struct err e = ERR_INIT;
+	int s = state_new();
+
+	T_UNUSED(state);
+	m.layers = 1;
+	disk_new(s, B_TEXT, "disk");
+	assert_int_equal(snap_save(s, &m, memory, device_state, NULL, &e), 0);
+	cut(s, SANDBOXES_FOLDER "/" B_TEXT "/" LAYER_0, 1);
+	assert_int_equal(snap_load(s, &B, &set, &e), -ERR_INVALID);
+	assert_non_null(strstr(e.text, "layer-0 is damaged"));
+	assert_non_null(strstr(e.text, "roll it back"));
+	state_free(s);
 }
 
 static void a_foreign_set_is_refused(void **state)
@@ -463,7 +505,7 @@ static void a_newer_format_is_refused(void **state)
 	manifest_write_body(&m, &text);
 	assert_int_equal(manifest_read_body(text.p, text.len, &back, &e), 0);
 	same_manifest(&m, &back);
-	text.p[strlen("hotcell-snapshot ")] = '2';
+	text.p[strlen("hotcell-snapshot ")] = '0' + SNAP_FORMAT + 1;
 	assert_int_equal(manifest_read_body(text.p, text.len, &back, &e), -ERR_UNSUPPORTED);
 	str_deinit(&text);
 }
@@ -709,6 +751,7 @@ T_MAIN(T(comes_back), T(a_disk_comes_out_of_a_set), T(a_pause_leaves_the_disk_wh
        T(a_disk_alone_is_a_set_too), T(files_are_a_set_too), T(odd_values_are_refused),
        T(damaged_memory_is_refused), T(moved_memory_is_refused), T(damaged_state_is_refused),
        T(a_damaged_manifest_is_refused), T(cut_and_missing_parts_are_refused), T(a_foreign_set_is_refused),
+       T(a_damaged_disk_is_refused), T(a_damaged_disk_of_a_pause_is_refused),
        T(a_renamed_set_is_refused), T(a_newer_format_is_refused), T(lists_good_and_bad), T(is_removed_and_swept),
        T(a_failed_save_leaves_nothing), T(a_failed_load_gives_nothing), T(a_failed_removal_is_finished_later),
        T(a_death_at_any_call_leaves_all_or_nothing), T(a_full_disk_leaves_nothing))
