@@ -19,7 +19,7 @@
 enum {
 	CLOCK_SLACK_S = 60, /* beyond it the guest did not set its clock at all */
 	CLOCK_OFF_MS = 20,  /* beyond it the setup was long on its way, and is said again */
-	CLOCK_TRIES = 3,
+	CLOCK_TRIES = 8,
 	SEED_BYTES = 32,
 };
 

@@ -5,6 +5,11 @@
 #include "engine/pool.h"
 #include "engine/sandbox.h"
 #include "engine/step.h"
+#include "loop/link.h"
+#include "wire/gen/methods.h"
+#include "wire/gen/records.h"
+
+enum { PRACTICE_MS = 5000 };
 
 /* ---- is its template still what the name means? ---- */
 
@@ -77,13 +82,44 @@ static void rehearsed(struct sandbox *sb)
 	pool_parked(sb, SPARE_READY);
 }
 
-/* A spare is handed over once for practice: its agent has then shown that it can, and is quick at it. */
+static void practice_said(struct stream *s, uint64_t offset, struct span bytes)
+{
+	(void)offset;
+	stream_consumed(s, bytes.n);
+}
+
+/* However it ended: an image may have no such program. */
+static void practised(struct stream *s, const struct err *why)
+{
+	struct sandbox *sb = stream_arg(s);
+
+	(void)why;
+	sb->setup = NULL;
+	if (sb->link && link_is_up(sb->link) && plan_is_forward(&sb->plan)) /* else link_down() knows more */
+		rehearsed(sb);
+}
+
+static void practise(struct sandbox *sb)
+{
+	static const struct stream_ops ops = {.data = practice_said, .closed = practised};
+	const struct rec_exec_start rec = {.command = span_of("/bin/true"), .timeout_ms = PRACTICE_MS};
+	struct err e = ERR_INIT;
+
+	if (link_call(sb->link, METHOD_EXEC_START, &rec_exec_start_type, &rec, false, NULL, 0, &ops, sb, &sb->setup,
+		      &e) < 0)
+		plan_fail(&sb->plan, &e);
+}
+
+/*
+ * A spare is handed over once for practice, and starts a program: its agent has then shown that it can,
+ * and an emulated machine, which translates code when it first meets it, is quick at both.
+ */
 int step_run_pool(struct plan *p, struct err *e)
 {
 	struct sandbox *sb = step_sandbox(p);
 
 	if (sb->pool)
-		return step_say_setup(sb, rehearsed, e);
+		return step_say_setup(sb, practise, e);
 	if (sb->claim) {
 		hand_over(sb);
 	} else {
