@@ -12,6 +12,7 @@ TEST_SECONDS=${TEST_SECONDS:-120}
 PATH=$BUILD/src/bin:$PATH
 export TOP BUILD TEMPLATE_STATE PATH
 unset HOTCELL_STATE HOTCELL_RUN
+export HOTCELL_HEAT=no # what a test did not ask for does not run beside it
 SKIPPED=77
 LENT="images kernels initrds closures" # of a state directory: the parts that tests share
 

@@ -78,7 +78,7 @@ class Hotcell:
         self._borrow()
         self.run = Path(tempfile.mkdtemp(prefix="hotcell-bench-"))
         self.run.chmod(0o755)
-        self.env = dict(os.environ, HOTCELL_STATE=str(self.state), HOTCELL_RUN=str(self.run))
+        self.env = dict(os.environ, HOTCELL_STATE=str(self.state), HOTCELL_RUN=str(self.run), HOTCELL_HEAT="no")
         self.env["PATH"] = f"{self.programs}:{os.environ.get('PATH', '')}"
         self._serve()
         self.probe = Probe(probe_path, self.env)

@@ -56,6 +56,7 @@ enum {
 struct daemon {
 	char state[PLACE_PATH], run[PLACE_PATH];
 	uint64_t memory_budget_mb;
+	bool heats, has_heats;
 	int ready_fd;
 	bool is_root;
 	unsigned uids[3];
@@ -220,6 +221,7 @@ static const char usage[] =
 	"  --run DIR             sockets and logs (HOTCELL_RUN)\n"
 	"  --memory-budget SIZE  memory that may be promised to sandboxes, e.g. 8G\n"
 	"                        (what is available at the start, less 512M)\n"
+	"  --heat yes|no         make a template hot when a sandbox had to boot (HOTCELL_HEAT; yes)\n"
 	"  --ready-fd N          write one byte there when it serves\n"
 	"  --version, --help\n";
 
@@ -230,6 +232,15 @@ static int copy_path(char *to, const char *from, const char *flag, struct err *e
 	if (strlen(from) >= PLACE_PATH - 64)
 		return err_set(e, ERR_LIMIT, "%s: longer than %d bytes", flag, PLACE_PATH - 64);
 	(void)snprintf(to, PLACE_PATH, "%s", from);
+	return 0;
+}
+
+static int set_heats(struct daemon *d, const char *word, struct err *e)
+{
+	if (!str_eq(word, "yes") && !str_eq(word, "no"))
+		return err_set(e, ERR_INVALID, "--heat (HOTCELL_HEAT): yes or no, not %s", word);
+	d->heats = str_eq(word, "yes");
+	d->has_heats = true;
 	return 0;
 }
 
@@ -246,6 +257,7 @@ static int take_option(struct daemon *d, int option, struct err *e)
 				       optarg);
 		d->memory_budget_mb = n / MIB;
 		return 0;
+	case 'H': return set_heats(d, optarg, e);
 	case 'f':
 		if (str_to_u64(optarg, 0, 65535, &n) < 0)
 			return err_set(e, ERR_INVALID, "--ready-fd %s: a descriptor number", optarg);
@@ -263,6 +275,7 @@ static int read_arguments(struct daemon *d, int argc, char **argv, struct err *e
 		{"state", required_argument, NULL, 's'},
 		{"run", required_argument, NULL, 'r'},
 		{"memory-budget", required_argument, NULL, 'm'},
+		{"heat", required_argument, NULL, 'H'},
 		{"ready-fd", required_argument, NULL, 'f'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'v'},
@@ -275,6 +288,8 @@ static int read_arguments(struct daemon *d, int argc, char **argv, struct err *e
 		r = take_option(d, option, e);
 	if (r == 0 && optind < argc)
 		r = err_set(e, ERR_INVALID, "%s: no such argument; see hotcelld --help", argv[optind]);
+	if (r == 0 && !d->has_heats)
+		r = set_heats(d, getenv("HOTCELL_HEAT") ?: "yes", e);
 	return r;
 }
 
@@ -659,6 +674,7 @@ static int serve(struct daemon *d, struct err *e)
 		.version = HOTCELL_VERSION,
 		.pid = getpid(),
 		.memory_budget_mb = d->memory_budget_mb,
+		.heats = d->heats,
 		.boots_max = boots_at_once(),
 		.uids = d->uids,
 		.n_uids = ARRAY_LEN(d->uids),

@@ -82,6 +82,7 @@ struct engine_config {
 	uint64_t memory_available_mb, memory_total_mb;
 	uint64_t create_deadline_ms; /* 0: ENGINE_CREATE_MS */
 	uint64_t hot_budget_mb;	     /* memory that hot sets nobody uses may keep; 0: an eighth of all */
+	bool heats;		     /* a template that had to be booted is made hot (engine/heat.h) */
 	unsigned boots_max;	     /* kernels that start at once, others wait their turn; 0: no bound */
 	const unsigned *uids;	     /* who is served */
 	unsigned n_uids;

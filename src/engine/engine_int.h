@@ -6,6 +6,7 @@
 #include "base/map.h"
 #include "engine/engine.h"
 #include "engine/event.h"
+#include "image/hash.h"
 #include "keeper/keeper.h"
 #include "loop/loop.h"
 #include "loop/work.h"
@@ -13,7 +14,7 @@
 
 struct sandbox;
 
-enum { ENGINE_WALLS_MAX = 8 };
+enum { ENGINE_WALLS_MAX = 8, ENGINE_HEATED = 16 };
 
 #define ENGINE_TENANT "default" /* whose everything is for which nobody else is known */
 
@@ -51,6 +52,8 @@ struct engine {
 	struct list sets; /* struct set */
 	uint64_t next_serial_set;
 	uint64_t hot_budget_bytes;
+	char heated[ENGINE_HEATED][HASH_TEXT]; /* images that were, or could not be (engine/heat.h) */
+	unsigned n_heated;
 	struct list tasks; /* struct task (engine/forks.c) */
 
 	struct list pools, pool_sets; /* struct pool, struct setting (engine/pool.c) */

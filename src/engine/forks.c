@@ -33,7 +33,7 @@ struct child {
 struct task {
 	struct list link; /* in engine->tasks */
 	struct engine *engine;
-	struct stream *stream; /* NULL: its client is gone */
+	struct stream *stream; /* NULL: its client is gone, or nobody asked */
 	struct policy_principal who;
 	char tenant[SANDBOX_TEXT], owner[SANDBOX_TEXT];
 	struct sandbox *sb; /* NULL: none, or gone */
@@ -56,7 +56,7 @@ struct task {
 	/* template */
 	struct stream *said;
 	const char *warm;
-	bool warms_code;
+	bool warms_code, is_unasked;
 	struct ending ending; /* of @warm */
 };
 
@@ -73,19 +73,27 @@ static void on_closed(struct stream *s, const struct err *why)
 static const struct stream_ops task_ops = {.closed = on_closed};
 static const struct stream_ops deaf = {0};
 
-static struct task *task_new(struct client *c, struct stream *s, struct sandbox *sb)
+/* @s NULL: nobody asked. */
+static struct task *task_for(struct engine *g, const struct policy_principal *who, struct stream *s,
+			     struct sandbox *sb)
 {
 	struct task *t = mem_new(sizeof(*t));
 
-	*t = (struct task){.engine = c->engine, .stream = s, .sb = sb, .layers = LAYERS_INIT};
-	span_copy(span_of(c->who.tenant), t->tenant, sizeof(t->tenant));
-	span_copy(span_of(c->who.owner), t->owner, sizeof(t->owner));
+	*t = (struct task){.engine = g, .stream = s, .sb = sb, .layers = LAYERS_INIT};
+	span_copy(span_of(who->tenant), t->tenant, sizeof(t->tenant));
+	span_copy(span_of(who->owner), t->owner, sizeof(t->owner));
 	t->who = (struct policy_principal){t->tenant, t->owner};
 	if (sb)
 		sb->task = t;
-	list_add_tail(&c->engine->tasks, &t->link);
-	stream_accept(s, &task_ops, t);
+	list_add_tail(&g->tasks, &t->link);
+	if (s)
+		stream_accept(s, &task_ops, t);
 	return t;
+}
+
+static struct task *task_new(struct client *c, struct stream *s, struct sandbox *sb)
+{
+	return task_for(c->engine, &c->who, s, sb);
 }
 
 static void task_free(struct task *t)
@@ -820,10 +828,17 @@ static void builder_away(struct task *t, const char *text)
 	sandbox_remove(sb, &why);
 }
 
+static void tell_cold(struct engine *g, struct sandbox *sb, const struct err *why)
+{
+	engine_emit(g, "warn", EVENT_TEMPLATE_NOT_HOT, sb, NULL, "it was to be made hot: %s", why->text);
+}
+
 static void template_fail(struct task *t, const struct err *why)
 {
 	struct err e = *why;
 
+	if (t->is_unasked)
+		tell_cold(t->engine, t->sb, &e);
 	builder_away(t, "the template could not be built");
 	task_fail(t, &e);
 }
@@ -959,6 +974,8 @@ static void builder_ready(struct sandbox_follow *f, struct sandbox *sb, const st
 	struct task *t = CONTAINER_OF(f, struct task, follow);
 
 	if (why) {
+		if (t->is_unasked)
+			tell_cold(t->engine, sb, why);
 		task_fail(t, why);
 		return;
 	}
@@ -972,9 +989,9 @@ static void builder_ready(struct sandbox_follow *f, struct sandbox *sb, const st
 	next_warm(t);
 }
 
-void run_template_build(struct client *c, struct stream *s, const void *rec)
+static int build_template(struct engine *g, const struct policy_principal *who, struct stream *s,
+			  const struct rec_template_build *rq, struct err *e)
 {
-	const struct rec_template_build *rq = rec;
 	const struct rec_sandbox_create want = {
 		.template = rq->template,
 		.vcpus = rq->vcpus,
@@ -983,14 +1000,31 @@ void run_template_build(struct client *c, struct stream *s, const void *rec)
 		.cold = true,
 	};
 	struct sandbox *sb;
-	struct err e = ERR_INIT;
 	struct task *t;
+	int r = sandbox_create(g, who, &want, &sb, e);
 
-	if (sandbox_create(c->engine, &c->who, &want, &sb, &e) < 0) {
-		stream_fail(s, &e);
-		return;
-	}
-	t = task_new(c, s, sb);
+	if (r < 0)
+		return r;
+	t = task_for(g, who, s, sb);
+	t->is_unasked = !s;
 	t->follow.done = builder_ready;
 	sandbox_follow(sb, &t->follow);
+	return 0;
+}
+
+void template_heat(struct engine *g, const struct policy_principal *who, const char *template)
+{
+	struct err e = ERR_INIT;
+
+	engine_emit(g, "info", EVENT_TEMPLATE_HEATING, NULL, NULL, "template %s is made hot", template);
+	if (build_template(g, who, NULL, &(struct rec_template_build){.template = span_of(template)}, &e) < 0)
+		tell_cold(g, NULL, &e);
+}
+
+void run_template_build(struct client *c, struct stream *s, const void *rec)
+{
+	struct err e = ERR_INIT;
+
+	if (build_template(c->engine, &c->who, s, rec, &e) < 0)
+		stream_fail(s, &e);
 }

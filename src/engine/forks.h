@@ -12,11 +12,15 @@
 
 struct client;
 struct engine;
+struct policy_principal;
 struct sandbox;
 struct stream;
 
 void task_lost(struct sandbox *sb);	 /* it is about to be freed */
 void tasks_drop(struct engine *g);	 /* the engine ends */
+
+/* Make @template hot for @who, unasked: events say what comes of it. */
+void template_heat(struct engine *g, const struct policy_principal *who, const char *template);
 
 /* Verbs; see engine/serve.h. */
 void run_fork(struct client *c, struct stream *s, const void *rec);

@@ -7,6 +7,7 @@
 #include "base/mem.h"
 #include "engine/claim.h"
 #include "engine/engine_int.h"
+#include "engine/heat.h"
 #include "engine/forks.h"
 #include "engine/relay.h"
 #include "engine/waiter.h"
@@ -943,6 +944,7 @@ static void settle_ready(struct sandbox *sb)
 		engine_emit(g, "info", EVENT_SANDBOX_READY, sb, NULL, "%llu us",
 			    (unsigned long long)((loop_now(g->loop) - sb->plan_started_ns) / NS_PER_US));
 	}
+	heat_after(sb);
 	waiters_ready(sb);
 	followers_tell(sb, NULL);
 }

@@ -1169,6 +1169,72 @@ static void one_fault(const struct verb *v, const struct fault *f, const struct 
 	end(h, a);
 }
 
+static bool is_hot(struct host *h)
+{
+	return host_sets(h) == 1 && rig_info(&h->rig).sandboxes == 1;
+}
+
+static bool is_being_made_hot(struct host *h)
+{
+	return rig_info(&h->rig).sandboxes == 2;
+}
+
+static bool is_alone(struct host *h)
+{
+	return rig_info(&h->rig).sandboxes == 1;
+}
+
+static struct host *up_and_heating(void)
+{
+	struct host *h = host_new();
+
+	h->rig.config.heats = true;
+	rig_up(&h->rig);
+	return h;
+}
+
+static void what_had_to_boot_is_made_hot(void **state)
+{
+	struct host *h = up_and_heating();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make(h, a, &(struct rec_sandbox_create){.name = span_of("x"), .cold = true}), 0);
+	pass(h, 1000);
+	assert_true(is_alone(h)); /* it was asked to boot */
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_REMOVE, "x"), 0);
+	assert_int_equal(make(h, a, &(struct rec_sandbox_create){.name = span_of("x"), .memory_mb = 300}), 0);
+	pass(h, 1000);
+	assert_true(is_alone(h)); /* another size than the template's */
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_REMOVE, "x"), 0);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_true(span_is(sandbox(h, a, "x").path, "boot"));
+	assert_true(until(h, is_hot));
+	assert_int_equal(make_named(h, a, "y"), 0);
+	assert_true(span_is(sandbox(h, a, "y").path, "fork"));
+	end(h, a);
+}
+
+static void what_cant_be_made_hot_is_tried_once(void **state)
+{
+	struct host *h = up_and_heating();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	memcpy(h->image_warm, "ls", h->n_warm = 3);
+	h->rig.programs_status = 3;
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_true(until(h, is_being_made_hot));
+	assert_true(until(h, is_alone));
+	h->rig.programs_status = 0;
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_REMOVE, "x"), 0);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	pass(h, 1000);
+	assert_true(is_alone(h));
+	assert_int_equal(host_sets(h), 0);
+	end(h, a);
+}
+
 static void a_template_whose_warming_fails_is_none(void **state)
 {
 	struct host *h = up();
@@ -1223,4 +1289,5 @@ T_MAIN(T(a_snapshot_is_kept_listed_and_removed), T(sandboxes_start_from_a_snapsh
        T(a_paused_one_outlives_the_daemon), T(a_pause_that_is_lost_leaves_a_disk_to_roll_back),
        T(a_rollback_puts_it_back), T(a_rollback_is_to_ones_own_snapshots), T(a_paused_one_can_be_rolled_back),
        T(a_rollback_that_fails_late_is_never_a_mixture), T(a_template_whose_warming_fails_is_none),
+       T(what_had_to_boot_is_made_hot), T(what_cant_be_made_hot_is_tried_once),
        T(any_step_may_fail), T(going_back_may_fail_too))

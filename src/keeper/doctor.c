@@ -202,7 +202,8 @@ static enum verdict look_setting(const struct check *c, const struct host *h, ch
 
 static const struct check checks[] = {
 	{"kvm", "machines at the processor's speed",
-	 "enable virtualisation in the firmware, modprobe kvm_intel or kvm_amd, join the group kvm", look_kvm},
+	 "enable virtualisation in the firmware (in a virtual machine: in its host), modprobe kvm_intel or "
+	 "kvm_amd, join the group kvm", look_kvm},
 	{"qemu", "runs machines with a kernel of their own",
 	 "apt-get install qemu-system-x86", look_qemu},
 	{"process wall", "sandboxes without a kernel of their own, as root",
