@@ -11,7 +11,7 @@ setup() {
 
 test_daemon_while_creating() { kill_while_creating daemon $STEPS; }
 test_keeper_while_creating() { kill_while_creating keeper $STEPS; }
-test_machine_while_creating() { kill_while_creating machine machine; }
+test_machine_while_creating() { kill_while_creating machine $(size machine ""); }
 test_client_while_creating() { kill_while_creating client $STEPS; }
 test_adoption() { adoption 2; }
 test_output_across_daemons() { output_across_daemons 20000; }
