@@ -4,6 +4,7 @@
 ISOLATION=vm
 TEST_SECONDS=$(size 180 3600)
 STEPS=$(size "record machine hello" "")
+MACHINE_STEPS=$(size machine "")
 
 setup() {
 	need_root
@@ -11,7 +12,7 @@ setup() {
 
 test_daemon_while_creating() { kill_while_creating daemon $STEPS; }
 test_keeper_while_creating() { kill_while_creating keeper $STEPS; }
-test_machine_while_creating() { kill_while_creating machine $(size machine ""); }
+test_machine_while_creating() { kill_while_creating machine $MACHINE_STEPS; }
 test_client_while_creating() { kill_while_creating client $STEPS; }
 test_adoption() { adoption 2; }
 test_output_across_daemons() { output_across_daemons 20000; }
