@@ -178,7 +178,7 @@ static unsigned layers_of(const struct jail_qemu_parts *p)
 /*
  * Emulated: the processor is one that was made, since libraries choose their code by its name: for
  * qemu64, OpenBLAS takes that of the first Opteron, whose 3DNow! it lacks. Nehalem has what x86-64-v2
- * asks for and none of the wide registers, which are slow to emulate.
+ * asks for, and no more.
  * `arat` lets an idle guest sleep (0.5 % of a core instead of 2.7); the clock's
  * frequency is told because calibrating it against emulated timers hangs half of all boots
  * on a busy host; mitigations guard a processor that the guest never touches; testing the
