@@ -20,6 +20,7 @@ class Source:
         self.all = Contestant(name, self.sample)
         for key, text, unit in (
                 ("private", "Anonymous of its monitor", "MB"), ("still", "snapshot: it stands still", "ms"),
+                ("programs", "snapshot: its programs stand still", "ms"),
                 ("snapshot", "snapshot: until it is taken", "ms"), ("fork", "fork: until the copy is ready", "ms"),
                 ("forks", f"fork of {copies}: until all are ready", "ms"), ("rollback", "rollback", "ms"),
                 ("pause", "pause: until its memory is given back", "ms"), ("parked", "parked: its files", "MiB"),
@@ -62,7 +63,9 @@ class Source:
     def snapshot(self):
         got = self.cell.ask("snapshot")
         self.note("snapshot", float(got["us"]) / 1000)
-        self.note("still", json.loads(got["info"])["pause_us"] / 1000)
+        info = json.loads(got["info"])
+        self.note("still", info["pause_us"] / 1000)
+        self.note("programs", sum(info["stages"].get(stage, 0) for stage in ("freeze", "copy", "thaw")) / 1000)
         return got["id"]
 
     def park(self, box):

@@ -17,6 +17,11 @@ struct err {
 
 #define ERR_INIT {0}
 
+/* What everybody says of the disk with the state directory when there is no room on it; ERR_LIMIT. */
+#define ERR_DISK_FULL                                                        \
+	"the disk that holds hotcell's state is full; remove snapshots or sandboxes " \
+	"(hotcell list, hotcell snapshot list), or make room"
+
 /* Raise: sets @e and returns -code. Text longer than ERR_TEXT_MAX is cut. */
 [[gnu::format(printf, 3, 4)]] int err_set(struct err *e, int code, const char *fmt, ...);
 

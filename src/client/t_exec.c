@@ -271,7 +271,8 @@ struct reader {
 	unsigned started, lost;
 	int code;
 	char text[512];
-	struct rec_exec_exit exit;
+	struct rec_exec_exit exit; /* its reason lies in the next */
+	char reason[32];
 };
 
 static void on_started(struct exec *x)
@@ -324,10 +325,13 @@ static void on_ended(struct exec *x, const struct err *why)
 
 	r->op.done = true;
 	r->code = why ? why->code : 0;
-	if (why)
+	if (why) {
 		(void)snprintf(r->text, sizeof(r->text), "%s", why->text);
-	else
-		r->exit = *exec_exit(x);
+		return;
+	}
+	r->exit = *exec_exit(x);
+	span_copy(r->exit.reason, r->reason, sizeof(r->reason));
+	r->exit.reason = span_of(r->reason);
 }
 
 static const struct exec_ops reader_ops = {.started = on_started,

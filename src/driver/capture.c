@@ -1,10 +1,11 @@
 /*
  * driver/capture.c - what a QEMU machine is at one instant: device state, memory, disk
  *
- * QEMU writes its devices' state, the keeper copies the memory, a new disk layer leaves
+ * QEMU writes its devices' state while the keeper copies the memory, a new disk layer leaves
  * the old one as it is. The machine stands still from `stop` to `cont`; what can be done
  * before is done before. A failure walks back: whatever happens, the machine runs on.
  */
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <fcntl.h>
@@ -16,15 +17,20 @@
 #include "sys/clock.h"
 #include "sys/fd.h"
 
-enum { SET_STATE = KEEPER_LAYER_SET - 1 }; /* a set of descriptors in QEMU */
+enum {
+	SET_STATE = KEEPER_LAYER_SET - 1, /* a set of descriptors in QEMU */
+	GOES_ON = 1,			  /* of a step: the next one need not wait for it */
+};
 
 struct capture {
 	struct machine *machine;
 	struct driver_capture *rq; /* the caller's; lent until it completes */
 	struct monitor_call say;
 	struct op *op; /* with the keeper; NULL: none */
+	struct err copy_why;
+	bool is_awaited; /* its copy is all that is missing */
 	unsigned at;   /* in steps, or in the way back */
-	bool is_back;
+	bool is_back, is_held; /* held: until capture_now() */
 	struct err why;
 	bool state_lent, layer_lent, file_added, layer_added, is_stopped;
 	int state_fd, state_out, memory_fd;
@@ -46,26 +52,55 @@ static int say(struct capture *c, const char *name, const char *arguments, int f
 	return monitor_call(c->machine->monitor, name, arguments, fd, &c->say, e);
 }
 
-static void kept(struct keeper_call *call, const struct err *why)
+/* The capture that an answer of the keeper is for; NULL: it is over. */
+static struct capture *answered(struct op *op)
 {
-	struct op *op = CONTAINER_OF(call, struct op, call);
 	struct capture *c = op->machine->capture;
-	bool is_ours = c && c->op == op;
 
-	if (!why && !is_ours) {
-		(void)sys_close(call->fds[KEEPER_LINK]);
-	} else if (!why && c->is_stopped) { /* of keeper_copy() */
-		c->memory_fd = call->fds[KEEPER_LINK];
-		c->copied_bytes = call->copied_bytes;
-	}
-	if (is_ours)
+	if (!c || c->op != op)
+		c = NULL;
+	else
 		c->op = NULL;
-	op_free(op); /* is_ours: the machine lives, it has us */
-	if (is_ours)
+	op_free(op);
+	return c;
+}
+
+static void saved(struct keeper_call *call, const struct err *why)
+{
+	struct capture *c = answered(CONTAINER_OF(call, struct op, call));
+
+	if (c)
 		next(c, why);
 }
 
-static int ask_keeper(struct capture *c,
+static void copied(struct keeper_call *call, const struct err *why)
+{
+	struct capture *c = answered(CONTAINER_OF(call, struct op, call));
+
+	if (!c)
+		return;
+	err_copy(&c->copy_why, why);
+	if (c->is_awaited)
+		next(c, why);
+}
+
+static void taken(struct keeper_call *call, const struct err *why)
+{
+	uint64_t bytes = call->copied_bytes;
+	int fd = call->fds[KEEPER_LINK];
+	struct capture *c = answered(CONTAINER_OF(call, struct op, call));
+
+	if (!why && c) {
+		c->memory_fd = fd;
+		c->copied_bytes = bytes;
+	} else if (!why) {
+		(void)sys_close(fd);
+	}
+	if (c)
+		next(c, why);
+}
+
+static int ask_keeper(struct capture *c, void (*done)(struct keeper_call *call, const struct err *why),
 		      int (*ask)(struct keeper *k, const struct id *id, struct keeper_call *call,
 				 struct err *e),
 		      struct err *e)
@@ -73,7 +108,7 @@ static int ask_keeper(struct capture *c,
 	struct machine *m = c->machine;
 	int r;
 
-	c->op = op_new(m, NULL, kept);
+	c->op = op_new(m, NULL, done);
 	r = ask(m->keeper, &m->id, &c->op->call, e);
 	if (r < 0) {
 		op_free(c->op);
@@ -143,7 +178,16 @@ static int add_layer(struct capture *c, struct err *e)
 
 static int prepare_memory(struct capture *c, struct err *e)
 {
-	return ask_keeper(c, keeper_save, e);
+	return ask_keeper(c, saved, keeper_save, e);
+}
+
+/* Whoever asked stops what runs in it, and calls kept_capture_now(), perhaps before this returns. */
+static int hold(struct capture *c, struct err *e)
+{
+	(void)e;
+	c->is_held = true;
+	c->rq->prepared(c->rq); /* the last use of @c */
+	return 0;
 }
 
 static int stop(struct capture *c, struct err *e)
@@ -178,19 +222,37 @@ static int seal_state(const struct capture *c, struct err *e)
 	return r < 0 ? err_sys(e, r, "seal the machine's state") : 0;
 }
 
+/* Its memory does not change any more: nothing runs, and QEMU has ended what it did for the disk. */
 static int copy_memory(struct capture *c, struct err *e)
+{
+	int r = ask_keeper(c, copied, keeper_copy, e);
+
+	return r < 0 ? r : GOES_ON;
+}
+
+static int await_memory(struct capture *c, struct err *e)
 {
 	int r;
 
 	if (c->rq->overlay_fd >= 0)
 		c->rq->is_layered = true; /* the step before this one succeeded */
 	r = seal_state(c, e);
-	return r < 0 ? r : ask_keeper(c, keeper_copy, e);
+	if (r < 0)
+		return r;
+	if (c->copy_why.code)
+		return err_copy(e, &c->copy_why);
+	c->is_awaited = c->op != NULL;
+	return c->is_awaited ? 0 : GOES_ON;
 }
 
 static int go_on(struct capture *c, struct err *e)
 {
 	return say(c, "cont", NULL, -1, e);
+}
+
+static int take_memory(struct capture *c, struct err *e)
+{
+	return ask_keeper(c, taken, keeper_take, e);
 }
 
 static int drop_state(struct capture *c, struct err *e)
@@ -231,6 +293,11 @@ static bool always(const struct capture *c)
 	return true;
 }
 
+static bool is_waited_for(const struct capture *c)
+{
+	return c->rq->prepared != NULL;
+}
+
 static bool has_overlay(const struct capture *c)
 {
 	return c->rq->overlay_fd >= 0;
@@ -268,14 +335,15 @@ static bool has_state(const struct capture *c)
 
 struct capture_step {
 	bool (*applies)(const struct capture *c);
-	int (*run)(struct capture *c, struct err *e); /* then next() comes */
+	int (*run)(struct capture *c, struct err *e); /* 0: next() comes; GOES_ON: it does not */
 };
 
 static const struct capture_step steps[] = {
 	{always, lend_state},	     {has_overlay, lend_layer}, {has_overlay, add_file},
-	{has_overlay, add_layer},    {always, prepare_memory},	{always, stop},
-	{always, save_state},	     {has_overlay, move_to_layer}, {always, copy_memory},
-	{goes_on, go_on},	     {always, drop_state},
+	{has_overlay, add_layer},    {always, prepare_memory},	{is_waited_for, hold},
+	{always, stop},		     {always, copy_memory},	{always, save_state},
+	{has_overlay, move_to_layer}, {always, await_memory},	{goes_on, go_on},
+	{always, take_memory},	     {always, drop_state},
 };
 
 /* After a failure. What fails on this way was not done before. */
@@ -319,6 +387,7 @@ static void note(struct capture *c)
 static void turn_back(struct capture *c, const struct err *why)
 {
 	err_copy(&c->why, why);
+	c->op = NULL; /* a copy that is still made is not wanted */
 	c->is_back = true;
 	c->at = 0;
 }
@@ -327,6 +396,7 @@ static void turn_back(struct capture *c, const struct err *why)
 static void next(struct capture *c, const struct err *why)
 {
 	struct err e = ERR_INIT;
+	int r;
 
 	if (why && !c->is_back)
 		turn_back(c, why);
@@ -344,9 +414,10 @@ static void next(struct capture *c, const struct err *why)
 		if (!table->applies(c))
 			continue;
 		e = (struct err)ERR_INIT;
-		if (table->run(c, &e) == 0)
+		r = table->run(c, &e);
+		if (r == 0)
 			return;
-		if (!c->is_back)
+		if (r < 0 && !c->is_back)
 			turn_back(c, &e);
 	}
 }
@@ -373,6 +444,15 @@ int kept_capture(struct machine *m, struct driver_capture *rq, struct err *e)
 		free(c);
 	}
 	return r;
+}
+
+void kept_capture_now(struct machine *m, const struct err *why)
+{
+	struct capture *c = m->capture;
+
+	assert(c && c->is_held);
+	c->is_held = false;
+	next(c, why);
 }
 
 void capture_end(struct machine *m, const struct err *why)

@@ -77,6 +77,8 @@ struct driver_usage_req {
  */
 struct driver_capture {
 	struct driver_req req;
+	/* Once, when all that can be done while it runs is done: then capture_now(). NULL: it is not waited for. */
+	void (*prepared)(struct driver_capture *c);
 	int overlay_fd;	   /* lent: an empty qcow2 layer it goes on with; -1: it writes no more */
 	unsigned node;	   /* of its disk that it writes now: l<node>. The overlay is the next one */
 	bool stay_stopped; /* until resume() or destroy() */
@@ -129,6 +131,8 @@ struct driver {
 
 	/* Copy it as it is; see struct driver_capture. A failure lets it run on. One at a time. */
 	int (*capture)(struct machine *m, struct driver_capture *c, struct err *e);
+	/* Once, after `prepared` and perhaps from inside it: go on; with @why: walk back, and complete with it. */
+	void (*capture_now)(struct machine *m, const struct err *why);
 	/*
 	 * Copy what the disk's layers between the lowest and the top one hold into the top one,
 	 * while it runs; then it uses those two only. @first to @node - 1 are the others.

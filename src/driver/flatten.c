@@ -5,8 +5,10 @@
  * (block-stream); then nobody reads the layers between, and they are let go of. A death
  * anywhere leaves a chain that reads the same.
  */
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include "base/macro.h"
 #include "base/mem.h"
 #include "base/str.h"
@@ -109,7 +111,9 @@ void flatten_event(struct machine *m, const struct qmp_message *msg)
 	if (f->is_streamed || (!was_canceled && !str_eq(msg->name, "BLOCK_JOB_COMPLETED")))
 		return;
 	f->is_streamed = true;
-	if (was_canceled || msg->text[0])
+	if (str_eq(msg->text, strerror(ENOSPC)))
+		(void)err_set(&f->why, ERR_LIMIT, "the layers of the disk could not be merged: " ERR_DISK_FULL);
+	else if (was_canceled || msg->text[0])
 		(void)err_set(&f->why, ERR_UNAVAILABLE, "the layers of the disk could not be merged: %s",
 			      msg->text[0] ? msg->text : "canceled");
 	settle(f);

@@ -484,7 +484,7 @@ int kept_copy_files(struct machine *m, struct driver_capture *c, struct err *e)
 		return err_set(e, ERR_GONE, "the machine does not run");
 	c->memory_fd = c->state_fd = -1;
 	op = op_new(m, &c->req, told_files);
-	return op_issued(op, keeper_copy(m->keeper, &m->id, &op->call, e));
+	return op_issued(op, keeper_take(m->keeper, &m->id, &op->call, e));
 }
 
 /* ---- load and resume ---- */

@@ -29,6 +29,7 @@ int kept_top(const struct machine *m);
 bool kept_lacks_room(const struct machine *m);
 int kept_usage(struct machine *m, struct driver_usage_req *r, struct err *e);
 int kept_capture(struct machine *m, struct driver_capture *c, struct err *e); /* driver/capture.c */
+void kept_capture_now(struct machine *m, const struct err *why);
 int kept_copy_files(struct machine *m, struct driver_capture *c, struct err *e); /* of a process sandbox */
 int kept_load(struct machine *m, struct driver_req *r, struct err *e);
 int kept_flatten(struct machine *m, unsigned first, unsigned node, struct driver_req *r,

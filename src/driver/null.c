@@ -50,6 +50,8 @@ struct machine {
 	struct loop_timer death;
 	uint64_t memory_bytes, pids_max;
 	struct list held; /* in the script's held, when its destroy never completes */
+	struct driver_req prepare;
+	struct driver_capture *capture; /* prepared, or about to be; waits for capture_now(); NULL: none */
 };
 
 /* The one script of this thread: a driver's calls have no argument a test could own. */
@@ -289,7 +291,7 @@ static int do_nothing(struct machine *m, struct op *op, struct err *e)
 static int (*const effects[NULL_CALLS_N])(struct machine *m, struct op *op, struct err *e) = {
 	[NULL_START] = do_start, [NULL_ADOPT] = do_adopt,   [NULL_USAGE] = do_usage,
 	[NULL_STOP] = do_stop,	 [NULL_CAPTURE] = do_capture, [NULL_RESUME] = do_nothing,
-	[NULL_LOAD] = do_nothing, [NULL_FLATTEN] = do_nothing,
+	[NULL_LOAD] = do_nothing, [NULL_FLATTEN] = do_nothing, [NULL_PREPARE] = do_nothing,
 };
 
 /* Frees the op, then completes its request: the callback may destroy the machine. */
@@ -404,10 +406,41 @@ static int null_usage(struct machine *m, struct driver_usage_req *r, struct err 
 	return op_begin(m, NULL_USAGE, &r->req, e);
 }
 
+static void null_prepared(struct driver_req *r, const struct err *why)
+{
+	struct machine *m = CONTAINER_OF(r, struct machine, prepare);
+	struct driver_capture *c = m->capture;
+
+	if (!why) {
+		c->prepared(c);
+		return;
+	}
+	m->capture = NULL;
+	c->req.done(&c->req, why);
+}
+
 static int null_capture(struct machine *m, struct driver_capture *c, struct err *e)
 {
+	int r;
+
 	c->is_layered = false;
-	return op_begin(m, NULL_CAPTURE, &c->req, e);
+	if (!c->prepared)
+		return op_begin(m, NULL_CAPTURE, &c->req, e);
+	m->prepare.done = null_prepared;
+	r = op_begin(m, NULL_PREPARE, &m->prepare, e);
+	if (r == 0)
+		m->capture = c;
+	return r;
+}
+
+static void null_capture_now(struct machine *m, const struct err *why)
+{
+	struct driver_capture *c = take_ptr(&m->capture);
+	struct err e = ERR_INIT;
+
+	err_copy(&e, why);
+	if (why || op_begin(m, NULL_CAPTURE, &c->req, &e) < 0)
+		c->req.done(&c->req, &e);
 }
 
 static int null_load(struct machine *m, struct driver_req *r, struct err *e)
@@ -447,6 +480,11 @@ static void cancel_ops(struct machine *m, const struct op *but)
 			continue;
 		op_free(op);
 		req->done(req, &why);
+	}
+	if (m->capture) { /* nobody said to go on */
+		struct driver_capture *c = take_ptr(&m->capture);
+
+		c->req.done(&c->req, &why);
 	}
 }
 
@@ -529,6 +567,7 @@ const struct driver driver_null = {
 	.pid = null_pid,
 	.usage = null_usage,
 	.capture = null_capture,
+	.capture_now = null_capture_now,
 	.flatten = null_flatten,
 	.resume = null_resume,
 	.stop = null_stop,

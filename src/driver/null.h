@@ -22,7 +22,8 @@ enum null_call {
 	NULL_ADOPT,
 	NULL_LOAD,
 	NULL_USAGE,
-	NULL_CAPTURE,
+	NULL_PREPARE, /* of a capture, until it is prepared */
+	NULL_CAPTURE, /* the rest of it */
 	NULL_FLATTEN,
 	NULL_RESUME,
 	NULL_STOP,

@@ -87,6 +87,7 @@ const struct driver driver_qemu = {
 	.lacks_room = kept_lacks_room,
 	.usage = kept_usage,
 	.capture = kept_capture,
+	.capture_now = kept_capture_now,
 	.flatten = kept_flatten,
 	.resume = kept_resume,
 	.stop = kept_stop,

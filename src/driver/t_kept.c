@@ -89,7 +89,7 @@ static void reply(struct stage *t, struct stream *s, unsigned method)
 
 	if (method == METHOD_KEEPER_HELLO)
 		assert_int_equal(stream_reply(s, &rec_keeper_info_type, &host, false, NULL, 0, NULL), 0);
-	else if (method == METHOD_MACHINE_COPY)
+	else if (method == METHOD_MACHINE_TAKE)
 		reply_copied(s);
 	else if (method == METHOD_MACHINE_START || method == METHOD_MACHINE_ADOPT)
 		reply_started(t, s);
@@ -108,7 +108,7 @@ static enum answer answer_to(const struct stage *t, unsigned method)
 		return t->start;
 	case METHOD_MACHINE_STATS:
 	case METHOD_MACHINE_STOP:
-	case METHOD_MACHINE_COPY:
+	case METHOD_MACHINE_TAKE:
 		return t->others;
 	default:
 		return ANSWERS;
@@ -783,7 +783,9 @@ static void a_machine_without_room_tries_again(void **state)
 /* ---- flatten ---- */
 
 static const char job_over[] = "{\"event\": \"BLOCK_JOB_COMPLETED\", \"data\": {\"device\": \"flatten\"}}\n";
-static const char job_failed[] = "{\"event\": \"BLOCK_JOB_COMPLETED\", \"data\": {\"error\": \"No space left\"}}\n";
+static const char job_failed[] = "{\"event\": \"BLOCK_JOB_COMPLETED\", \"data\": {\"error\": \"it broke\"}}\n";
+static const char job_full[] =
+	"{\"event\": \"BLOCK_JOB_COMPLETED\", \"data\": {\"error\": \"No space left on device\"}}\n";
 
 /* The event may come before the answer to what caused it. */
 static void merged_layers_are_let_go_of(void **state)
@@ -825,7 +827,7 @@ static void merged_layers_are_let_go_of(void **state)
 
 static void a_failed_merge_is_told(void **state)
 {
-	struct asked refused = ASKED, broken = ASKED, held = ASKED;
+	struct asked refused = ASKED, broken = ASKED, full = ASKED, held = ASKED;
 	struct stage t;
 	struct machine *m;
 
@@ -842,7 +844,13 @@ static void a_failed_merge_is_told(void **state)
 	qemu_hears(&t, "block-stream", NULL);
 	qemu_says(&t, job_failed);
 	assert_int_equal(broken.code, ERR_UNAVAILABLE);
-	assert_non_null(strstr(broken.text, "No space left"));
+	assert_non_null(strstr(broken.text, "it broke"));
+	assert_int_equal(driver_qemu.flatten(m, 1, 7, &full.usage.req, NULL), 0);
+	turn(&t);
+	qemu_hears(&t, "block-stream", NULL);
+	qemu_says(&t, job_full);
+	assert_int_equal(full.code, ERR_LIMIT);
+	assert_non_null(strstr(full.text, "is full"));
 	assert_int_equal(driver_qemu.flatten(m, 1, 7, &held.usage.req, NULL), 0);
 	turn(&t);
 	destroy(&t, m); /* DRIVER-3 */

@@ -1,9 +1,10 @@
-/* engine/capture.c - layer, freeze, copy, thaw */
+/* engine/capture.c - layer, prepare, freeze, copy, thaw */
 #include "engine/capture.h"
 #include <stdlib.h>
 #include <string.h>
 #include "base/macro.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "engine/engine_int.h"
 #include "engine/sandbox.h"
 #include "engine/sets.h"
@@ -25,11 +26,19 @@ enum phase {
 	PHASE_MERGE,
 	PHASE_SYNC,
 	PHASE_LAYER,
+	PHASE_PREPARE,
 	PHASE_FREEZE,
 	PHASE_COPY,
 	PHASE_GO,
 	PHASE_THAW,
 	PHASE_UNDO,
+	PHASES,
+};
+
+/* Those that a set's stages tell. */
+static const char *const names[PHASES] = {
+	[PHASE_FLATTEN] = "flatten", [PHASE_MERGE] = "merge",	[PHASE_SYNC] = "sync", [PHASE_LAYER] = "layer",
+	[PHASE_PREPARE] = "prepare", [PHASE_FREEZE] = "freeze", [PHASE_COPY] = "copy", [PHASE_THAW] = "thaw",
 };
 
 struct capture {
@@ -45,6 +54,8 @@ struct capture {
 	struct loop_timer watch; /* the guest's answer */
 	uint64_t late_ns;	 /* it should be there by then */
 	struct driver_capture copy;
+	bool is_lent; /* the driver has it: `copied` follows */
+	uint64_t entered_ns, us[PHASES];
 	struct driver_req go;
 	struct set *set;
 	bool undo_waits;
@@ -64,13 +75,41 @@ static void close_overlay(struct capture *c)
 	c->overlay_fd = -1;
 }
 
+static void enter(struct capture *c, enum phase to)
+{
+	uint64_t now = loop_now(c->engine->loop);
+
+	if (c->entered_ns)
+		c->us[c->phase] += (now - c->entered_ns) / NS_PER_US;
+	c->entered_ns = now;
+	c->phase = to;
+}
+
+static void note_stages(struct capture *c)
+{
+	struct str s = STR_INIT(sizeof(c->set->stages));
+
+	enter(c, c->phase);
+	for (unsigned i = 0; i < PHASES; i++)
+		if (names[i] && c->us[i])
+			step_add_stage(&s, names[i], c->us[i]);
+	if (!s.failed && s.len <= sizeof(c->set->stages)) {
+		memcpy(c->set->stages, s.p, s.len);
+		c->set->stages_n = s.len;
+	}
+	str_deinit(&s);
+}
+
 static void finish(struct capture *c, const struct err *why)
 {
 	struct sandbox *sb = c->sb;
 	struct capture_call *call = c->call;
-	struct set *set = take_ptr(&c->set);
+	struct set *set;
 	struct err e = ERR_INIT;
 
+	if (c->set)
+		note_stages(c);
+	set = take_ptr(&c->set);
 	err_copy(&e, why);
 	close_overlay(c);
 	loop_timer_cancel(c->engine->loop, &c->watch);
@@ -121,7 +160,7 @@ static void fail(struct capture *c, const struct err *why)
 		finish(c, &c->why);
 		return;
 	}
-	c->phase = PHASE_UNDO;
+	enter(c, PHASE_UNDO);
 	c->job.run = run_drop;
 	c->job.done = dropped;
 	work_submit(c->sb->engine->pool, &c->job);
@@ -159,7 +198,7 @@ static void stuck(struct capture *c, const struct err *why)
 {
 	struct err e = ERR_INIT;
 
-	c->phase = PHASE_THAW; /* the driver does not have it any more */
+	enter(c, PHASE_THAW); /* the driver does not have it any more */
 	err_copy(&e, why);
 	err_wrap(&e, "the guest did not go on");
 	sandbox_break(c->sb, &e); /* ends us */
@@ -184,7 +223,7 @@ static void thaw(struct capture *c)
 	static const struct stream_ops ops = {.closed = thawed};
 	struct err e = ERR_INIT;
 
-	c->phase = PHASE_THAW;
+	enter(c, PHASE_THAW);
 	link_release(c->sb->link);
 	if (ask(c, METHOD_GUEST_THAW, &rec_empty_type, &(struct rec_empty){0}, 0, &ops, &e) < 0)
 		stuck(c, &e);
@@ -208,7 +247,7 @@ static void go_on(struct capture *c)
 {
 	struct err e = ERR_INIT;
 
-	c->phase = PHASE_GO;
+	enter(c, PHASE_GO);
 	c->go.done = gone_on;
 	if (c->sb->driver->resume(c->sb->machine, &c->go, &e) < 0)
 		stuck(c, &e);
@@ -254,17 +293,33 @@ static struct snap_manifest manifest_of(const struct capture *c)
 	return m;
 }
 
+/* It was not frozen, or nobody knows. */
+static void not_copied(struct capture *c, const struct err *why)
+{
+	if (c->phase == PHASE_FREEZE) {
+		stream_reset(take_ptr(&c->said));
+		loop_timer_cancel(c->engine->loop, &c->watch);
+		link_release(c->sb->link);
+	}
+	fail(c, why);
+}
+
 static void copied(struct driver_req *r, const struct err *why)
 {
 	struct capture *c = CONTAINER_OF(CONTAINER_OF(r, struct driver_capture, req), struct capture, copy);
 	struct snap_manifest m;
 
+	c->is_lent = false;
 	if (!c->sb) {
 		if (!why) {
 			host_of(c)->close_fd(host_of(c)->arg, c->copy.memory_fd);
 			host_of(c)->close_fd(host_of(c)->arg, c->copy.state_fd);
 		}
 		free(c);
+		return;
+	}
+	if (c->phase != PHASE_COPY) {
+		not_copied(c, why);
 		return;
 	}
 	if (c->copy.is_layered) {
@@ -288,26 +343,30 @@ static void copied(struct driver_req *r, const struct err *why)
 		thaw(c);
 }
 
-static void copy(struct capture *c)
+/* ---- freeze ---- */
+
+/* What was asked of the driver comes back as failed. */
+static void give_up(struct capture *c, const struct err *why)
+{
+	if (!c->is_lent) {
+		fail(c, why);
+		return;
+	}
+	enter(c, PHASE_PREPARE);
+	c->sb->driver->capture_now(c->sb->machine, why);
+}
+
+static void copy_files(struct capture *c)
 {
 	struct err e = ERR_INIT;
 
-	c->phase = PHASE_COPY;
-	c->copy = (struct driver_capture){
-		.req.done = copied,
-		.overlay_fd = c->overlay_fd,
-		.node = c->sb->node,
-		.stay_stopped = c->call->stay,
-		.memory_fd = -1,
-		.state_fd = -1,
-	};
-	if (c->sb->driver->capture(c->sb->machine, &c->copy, &e) == 0)
+	if (c->sb->driver->capture(c->sb->machine, &c->copy, &e) == 0) {
+		c->is_lent = true;
 		return;
+	}
 	err_copy(&c->why, &e);
 	thaw(c);
 }
-
-/* ---- freeze ---- */
 
 static void frozen(struct stream *s, const struct err *why)
 {
@@ -316,10 +375,14 @@ static void frozen(struct stream *s, const struct err *why)
 	answered(c);
 	if (why) {
 		link_release(c->sb->link);
-		fail(c, why);
-	} else {
-		copy(c);
+		give_up(c, why);
+		return;
 	}
+	enter(c, PHASE_COPY);
+	if (c->is_lent)
+		c->sb->driver->capture_now(c->sb->machine, NULL);
+	else
+		copy_files(c);
 }
 
 static void freeze(struct capture *c)
@@ -328,11 +391,34 @@ static void freeze(struct capture *c)
 	const struct rec_guest_freeze rec = {.timeout_ms = FREEZE_MS};
 	struct err e = ERR_INIT;
 
-	c->phase = PHASE_FREEZE;
+	enter(c, PHASE_FREEZE);
 	if (ask(c, METHOD_GUEST_FREEZE, &rec_guest_freeze_type, &rec, FREEZE_MS, &ops, &e) < 0)
-		fail(c, &e);
+		give_up(c, &e);
 	else
 		link_hold(c->sb->link);
+}
+
+/* ---- prepare: most of a copy is made while its programs run ---- */
+
+static void prepared(struct driver_capture *d)
+{
+	struct capture *c = CONTAINER_OF(d, struct capture, copy);
+
+	if (c->sb) /* else its machine is about to be destroyed, which ends the copy */
+		freeze(c);
+}
+
+static void prepare(struct capture *c)
+{
+	struct err e = ERR_INIT;
+
+	enter(c, PHASE_PREPARE);
+	c->copy.prepared = prepared;
+	c->copy.overlay_fd = c->overlay_fd;
+	if (c->sb->driver->capture(c->sb->machine, &c->copy, &e) < 0)
+		fail(c, &e);
+	else
+		c->is_lent = true;
 }
 
 /* ---- layer ---- */
@@ -357,12 +443,12 @@ static void added(struct work *w)
 		c->layer = 0;
 		fail(c, &c->job_error);
 	} else
-		freeze(c);
+		prepare(c);
 }
 
 static void add_layer(struct capture *c)
 {
-	c->phase = PHASE_LAYER;
+	enter(c, PHASE_LAYER);
 	c->layer = c->sb->layers;
 	c->job.run = run_add;
 	c->job.done = added;
@@ -395,7 +481,7 @@ static void sync_disk(struct capture *c)
 	const struct rec_exec_start rec = {.command = span_of("sync"), .timeout_ms = SYNC_MS};
 	struct err e = ERR_INIT;
 
-	c->phase = PHASE_SYNC;
+	enter(c, PHASE_SYNC);
 	if (ask(c, METHOD_EXEC_START, &rec_exec_start_type, &rec, SYNC_MS, &ops, &e) < 0)
 		fail(c, &e);
 }
@@ -421,7 +507,7 @@ static void too_late(struct capture *c, const struct err *why)
 		(void)link_call(c->sb->link, METHOD_GUEST_THAW, &rec_empty_type, &(struct rec_empty){0}, false, NULL, 0,
 				&deaf, NULL, &s, NULL);
 	}
-	fail(c, why);
+	give_up(c, why);
 }
 
 static bool lacks_room(const struct sandbox *sb)
@@ -448,7 +534,7 @@ static void on_watch(struct loop_timer *t)
 	}
 }
 
-static void prepare(struct capture *c)
+static void begin(struct capture *c)
 {
 	if (strcmp(c->call->kind, "snapshot") == 0)
 		sync_disk(c);
@@ -478,7 +564,7 @@ static void merged(struct work *w)
 	else if (c->job_error.code)
 		fail(c, &c->job_error);
 	else
-		prepare(c);
+		begin(c);
 }
 
 static void flattened(struct driver_req *r, const struct err *why)
@@ -493,7 +579,7 @@ static void flattened(struct driver_req *r, const struct err *why)
 		fail(c, why);
 		return;
 	}
-	c->phase = PHASE_MERGE;
+	enter(c, PHASE_MERGE);
 	c->job.run = run_merge;
 	c->job.done = merged;
 	work_submit(c->sb->engine->pool, &c->job);
@@ -503,7 +589,7 @@ static int flatten(struct capture *c, struct err *e)
 {
 	const struct sandbox *sb = c->sb;
 
-	c->phase = PHASE_FLATTEN;
+	enter(c, PHASE_FLATTEN);
 	c->go.done = flattened;
 	return sb->driver->flatten(sb->machine, sb->node + 2 - sb->layers, sb->node, &c->go, e);
 }
@@ -540,7 +626,12 @@ static struct capture *capture_new(struct sandbox *sb, struct capture_call *call
 	struct capture *c = mem_new(sizeof(*c));
 
 	*c = (struct capture){.engine = sb->engine, .sb = sb, .call = call, .overlay_fd = -1,
-			      .copy = {.memory_fd = -1, .state_fd = -1}};
+			      .copy = {.req.done = copied,
+				       .overlay_fd = -1,
+				       .node = sb->node,
+				       .stay_stopped = call->stay,
+				       .memory_fd = -1,
+				       .state_fd = -1}};
 	sb->capture = c;
 	return c;
 }
@@ -553,10 +644,12 @@ int capture_start(struct sandbox *sb, struct capture_call *call, struct err *e)
 	if (r < 0)
 		return r;
 	c = capture_new(sb, call);
-	if (call->stay || is_of_files(sb, call)) /* no disk to go on with */
+	if (is_of_files(sb, call))
 		freeze(c);
-	else if (sb->layers < LIMIT_DISK_LAYERS)
+	else if (call->stay) /* no disk to go on with */
 		prepare(c);
+	else if (sb->layers < LIMIT_DISK_LAYERS)
+		begin(c);
 	else if ((r = flatten(c, e)) < 0) {
 		sb->capture = NULL;
 		free(c);
@@ -582,17 +675,18 @@ bool capture_holds(struct sandbox *sb)
 		c->undo_waits = true;
 		return true;
 	}
-	if (c->phase == PHASE_FLATTEN || c->phase == PHASE_COPY || c->phase == PHASE_GO) {
+	if (c->phase == PHASE_FLATTEN || c->is_lent || c->phase == PHASE_GO) {
 		struct capture_call *call = c->call;
 
 		/* The driver has it: its answer, which comes before the machine is gone, frees it. */
 		close_overlay(c);
+		c->said = NULL; /* goes with the link */
 		loop_timer_cancel(c->engine->loop, &c->watch);
 		sb->capture = NULL;
 		c->sb = NULL;
 		call->done(call, NULL, &sb->reason);
 	} else {
-		c->said = NULL; /* goes with the link */
+		c->said = NULL;
 		finish(c, &sb->reason);
 	}
 	return false;

@@ -4,12 +4,13 @@
  *	flatten	a disk of too many layers first becomes one of two
  *	sync	for a snapshot: the guest writes out what its disk shall have
  *	layer	a new disk layer for it to go on with (worker thread)
+ *	prepare	the driver copies what it can while all runs
  *	freeze	the agent stops the workload; nothing else is said on the link until it goes on
- *	copy	the driver: device state, memory, disk; the machine stands still for that only
+ *	copy	the driver: device state, the rest of memory, disk; the machine stands still for that only
  *	thaw	the agent lets the workload go on
  *
  * A process sandbox has no memory of its own: of it there are snapshots only, and they have its
- * files. Nothing is synced and no layer added.
+ * files. Nothing is synced or prepared, and no layer added.
  *
  * CAPTURE-1 One at a time per sandbox. A failure leaves it running as it was.
  * CAPTURE-2 When the sandbox ends meanwhile, the capture ends first, with its reason.

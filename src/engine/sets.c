@@ -464,6 +464,7 @@ void set_info(const struct set *s, struct rec_snapshot_info *ret)
 		.bytes = m->memory_bytes + m->state_bytes,
 		.hot = set_is_hot(s),
 		.pause_us = s->pause_us,
+		.stages = {s->stages, s->stages_n},
 		.reason = span_of(s->unusable.text),
 	};
 }

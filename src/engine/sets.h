@@ -32,6 +32,8 @@ struct set_wait {
 	struct list link;
 };
 
+enum { SET_STAGES = 256 };
+
 struct set {
 	struct list link; /* in engine->sets */
 	struct engine *engine;
@@ -43,6 +45,8 @@ struct set {
 	bool is_stored, is_removed;
 	int memory_fd, state_fd; /* -1: not hot */
 	uint64_t used_ns, pause_us;
+	char stages[SET_STAGES]; /* of its capture, as a record's map; lost with the daemon */
+	size_t stages_n;
 	struct loop_timer expiry;
 	/* One job at a time; a removal waits for the one before. */
 	enum { SET_IDLE, SET_LOADING, SET_SAVING, SET_REMOVING } doing;

@@ -16,6 +16,7 @@
 #include "engine/plan.h"
 
 struct sandbox;
+struct str;
 
 int step_run_image(struct plan *p, struct err *e);
 int step_run_reopen(struct plan *p, struct err *e); /* of what is adopted */
@@ -53,6 +54,7 @@ void step_undo_pool(struct plan *p);
 void step_go_on(struct sandbox *sb); /* a spare that was taken, from where it waits */
 int step_run_ready(struct plan *p, struct err *e);
 
+void step_add_stage(struct str *s, const char *name, uint64_t us); /* to a record's map of stages */
 struct sandbox *step_sandbox(struct plan *p);
 bool step_is_fork(const struct sandbox *sb); /* goes on from memory and state */
 bool step_brings_files(const struct sandbox *sb); /* boots, with the files of a set */

@@ -277,7 +277,7 @@ int step_run_commit(struct plan *p, struct err *e)
 
 /* ---- ready: the result is written down ---- */
 
-static void add_stage(struct str *s, const char *name, uint64_t us)
+void step_add_stage(struct str *s, const char *name, uint64_t us)
 {
 	char pair[64];
 
@@ -291,10 +291,10 @@ static void note_stages(struct sandbox *sb)
 	uint64_t total = (loop_now(sb->engine->loop) - sb->plan_started_ns) / NS_PER_US;
 
 	for (unsigned i = sb->claim ? sb->claim->from_step : 0; i < sb->plan.at; i++)
-		add_stage(&s, sb->plan.steps[i].name, sb->plan.us[i]);
+		step_add_stage(&s, sb->plan.steps[i].name, sb->plan.us[i]);
 	if (sb->guest_boot_us && !sb->claim)
-		add_stage(&s, "guest_boot", sb->guest_boot_us);
-	add_stage(&s, "total", total);
+		step_add_stage(&s, "guest_boot", sb->guest_boot_us);
+	step_add_stage(&s, "total", total);
 	if (!s.failed && s.len <= sizeof(sb->stages)) {
 		memcpy(sb->stages, s.p, s.len);
 		sb->stages_n = s.len;

@@ -681,6 +681,57 @@ static bool owes(struct host *h)
 	return agent(h, "x")->owed;
 }
 
+static bool prepares(struct host *h)
+{
+	return h->rig.script.seen[NULL_PREPARE] == 1;
+}
+
+/* Most of a copy is made while its programs run; they stand still for the rest only. */
+static void programs_run_while_a_copy_is_prepared(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new(), *x = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	h->rig.script.steps[NULL_PREPARE].after_ns = 5 * NS_PER_S;
+	ask_start(&h->rig, x, METHOD_SNAPSHOT_CREATE,
+		  &(struct rec_snapshot_create){.sandbox = span_of("x"), .name = span_of("s")}, false);
+	assert_true(until(h, prepares));
+	assert_int_equal(agent(h, "x")->freezes, 0);
+	pass(h, 5001);
+	assert_true(rig_until(&h->rig, &x->done));
+	assert_int_equal(x->why.code, 0);
+	assert_int_equal(agent(h, "x")->freezes, 1);
+	assert_int_equal(h->rig.script.seen[NULL_CAPTURE], 1);
+	h->rig.script.steps[NULL_PREPARE].after_ns = 0;
+	is_usable(h, a, "x");
+	ask_free(x);
+	end(h, a);
+}
+
+/* Whoever ends meanwhile ends the copy as well. */
+static void a_sandbox_may_go_while_a_copy_is_prepared(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new(), *x = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	h->rig.script.steps[NULL_PREPARE].after_ns = 5 * NS_PER_S;
+	ask_start(&h->rig, x, METHOD_SNAPSHOT_CREATE,
+		  &(struct rec_snapshot_create){.sandbox = span_of("x"), .name = span_of("s")}, false);
+	assert_true(until(h, prepares));
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_REMOVE, "x"), 0);
+	assert_true(rig_until(&h->rig, &x->done));
+	assert_int_not_equal(x->why.code, 0);
+	pass(h, 5001);
+	assert_int_equal(listed_snapshots(h), 0);
+	assert_int_equal(h->rig.script.seen[NULL_CAPTURE], 0);
+	ask_free(x);
+	end(h, a);
+}
+
 /* A guest that does not answer keeps nobody waiting; the reason is said, if it is a full disk. */
 static void a_guest_that_does_not_answer(void **state)
 {
@@ -1026,6 +1077,10 @@ static const struct fault faults[] = {
 	{"the agent goes at the thaw", OF_AGENT, offsetof(struct rig, thaw), ANSWER_HANGS_UP, 0, false, true},
 	{"programs fail", OF_AGENT, offsetof(struct rig, programs), ANSWER_FAIL, 0, false, false},
 	{"the agent goes at a program", OF_AGENT, offsetof(struct rig, programs), ANSWER_HANGS_UP, 0, false, true},
+	{"the preparation is refused", OF_DRIVER, NULL_PREPARE, NULL_REFUSE, 0, false, false},
+	{"the preparation fails", OF_DRIVER, NULL_PREPARE, NULL_FAIL, 0, false, false},
+	{"the preparation fails late", OF_DRIVER, NULL_PREPARE, NULL_FAIL, 30 * NS_PER_MS, false, false},
+	{"the preparation comes late", OF_DRIVER, NULL_PREPARE, NULL_OK, 30 * NS_PER_MS, false, false},
 	{"the copy is refused", OF_DRIVER, NULL_CAPTURE, NULL_REFUSE, 0, false, false},
 	{"the copy fails", OF_DRIVER, NULL_CAPTURE, NULL_FAIL, 0, false, false},
 	{"the copy fails late", OF_DRIVER, NULL_CAPTURE, NULL_FAIL, 30 * NS_PER_MS, false, false},
@@ -1284,7 +1339,8 @@ T_MAIN(T(a_snapshot_is_kept_listed_and_removed), T(sandboxes_start_from_a_snapsh
        T(another_tenants_are_not_there), T(forks_run_beside_their_source), T(a_disk_has_so_many_layers),
        T(forks_that_do_not_fit_are_none), T(ephemeral_forks_go_with_nobody),
        T(a_pause_gives_memory_back_and_goes_on), T(a_pause_stops_the_idle_clock_not_the_other),
-       T(a_pause_ends_what_runs_on_the_link), T(a_guest_that_does_not_answer),
+       T(a_pause_ends_what_runs_on_the_link), T(programs_run_while_a_copy_is_prepared),
+       T(a_sandbox_may_go_while_a_copy_is_prepared), T(a_guest_that_does_not_answer),
        T(a_thaw_waits_for_room), T(a_resume_needs_its_memory), T(a_paused_one_can_be_removed),
        T(a_paused_one_outlives_the_daemon), T(a_pause_that_is_lost_leaves_a_disk_to_roll_back),
        T(a_rollback_puts_it_back), T(a_rollback_is_to_ones_own_snapshots), T(a_paused_one_can_be_rolled_back),

@@ -665,19 +665,26 @@ static inline void host_copied(struct driver_req *r, const struct err *why)
 	r->done(r, why);
 }
 
-static inline int host_driver_capture(struct machine *m, struct driver_capture *c, struct err *e)
+static inline void host_driver_capture_now(struct machine *m, const struct err *why)
 {
 	struct host *h = host_of_test();
 	struct host_machine *hm = host_machine_of(m);
-	void (*done)(struct driver_req *r, const struct err *why) = c->req.done;
-	int got;
 
-	for (unsigned i = 0; i < h->rig.n_agents; i++) {
+	for (unsigned i = 0; !why && i < h->rig.n_agents; i++) {
 		const struct agent_double *a = &h->rig.agents[i];
 
 		if (hm && a->link && id_eq(&a->id, &hm->id) && !a->is_frozen)
 			host_is_wrong(h, "a workload that runs was copied");
 	}
+	driver_null.capture_now(m, why);
+}
+
+static inline int host_driver_capture(struct machine *m, struct driver_capture *c, struct err *e)
+{
+	struct host_machine *hm = host_machine_of(m);
+	void (*done)(struct driver_req *r, const struct err *why) = c->req.done;
+	int got;
+
 	c->req.done = host_copied;
 	got = driver_null.capture(m, c, e);
 	if (got < 0)
@@ -756,6 +763,7 @@ static inline struct host *host_new(void)
 	h->rig.driver.adopt = host_driver_adopt;
 	h->rig.driver.top = host_driver_top;
 	h->rig.driver.capture = host_driver_capture;
+	h->rig.driver.capture_now = host_driver_capture_now;
 	h->rig.driver.resume = host_driver_resume;
 	h->rig.driver.destroy = host_driver_destroy;
 	h->rig.programs = ANSWER_OK;

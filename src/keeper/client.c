@@ -256,7 +256,12 @@ int keeper_save(struct keeper *k, const struct id *id, struct keeper_call *c, st
 
 int keeper_copy(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e)
 {
-	return call_ref(k, METHOD_MACHINE_COPY, id, 0, &copied_ops, c, e);
+	return call_ref(k, METHOD_MACHINE_COPY, id, 0, &plain_ops, c, e);
+}
+
+int keeper_take(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e)
+{
+	return call_ref(k, METHOD_MACHINE_TAKE, id, 0, &copied_ops, c, e);
 }
 
 /* ---- machine.list ---- */

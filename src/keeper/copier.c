@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -24,11 +25,10 @@
 #include "sys/sock.h"
 
 enum {
-	CHUNK = 1 << 20, /* of the base, read at once */
-	ENTRIES = 8192,	 /* of pagemap, read at once: 32 MiB of memory */
+	STRIPE = 1 << 20, /* of the file: what a thread takes at a time */
+	LANES_MAX = 4,	  /* threads that copy at once */
 	REGIONS_MAX = 64, /* pieces in which a machine may map its memory */
 	RUNS_MAX = 1024,  /* runs of pages fetched by one call: what the kernel takes */
-	FETCH_MAX = 64 << 20, /* bytes by one call */
 	LINE_MAX_BYTES = 4096,
 };
 
@@ -59,6 +59,22 @@ struct fetch {
 	size_t bytes;
 };
 
+struct job;
+
+/* A thread, and the stripes whose number modulo all lanes is its own. */
+struct lane {
+	struct job *job;
+	unsigned n;
+	int (*part)(struct lane *l); /* what it does now */
+	char *buffer;		     /* STRIPE */
+	uint64_t *entries;	     /* of the pages of a stripe */
+	struct fetch fetch;
+	uint64_t copied;
+	const char *what; /* is being done */
+	int result;
+	pthread_t thread;
+};
+
 struct job {
 	pid_t pid;
 	int base_fd, to_fd, talk_fd;
@@ -67,11 +83,9 @@ struct job {
 	struct region regions[REGIONS_MAX];
 	unsigned n_regions;
 	char *to;     /* the new file, mapped: one copy less than writing to it */
-	char *buffer; /* CHUNK */
-	uint64_t *entries;
-	struct fetch fetch;
-	uint64_t copied;
 	const char *what; /* is being done */
+	unsigned n_lanes;
+	struct lane lanes[LANES_MAX];
 };
 
 static int take_line(struct job *j, const char *line, const struct stat *st)
@@ -115,44 +129,35 @@ static int find_regions(struct job *j)
 	return r == 0 && j->n_regions == 0 ? -ENOENT : r;
 }
 
-static int fetch_now(struct job *j)
+static int fetch_now(struct lane *l)
 {
-	struct fetch *f = &j->fetch;
+	struct fetch *f = &l->fetch;
 	ssize_t got;
 
 	if (f->n == 0)
 		return 0;
-	got = process_vm_readv(j->pid, f->to, f->n, f->from, f->n, 0);
+	got = process_vm_readv(l->job->pid, f->to, f->n, f->from, f->n, 0);
 	if (got < 0)
 		return -errno;
 	if ((size_t)got != f->bytes)
 		return -EFAULT; /* it unmapped some of it, or there is no memory for the copy */
-	j->copied += f->bytes;
+	l->copied += f->bytes;
 	f->n = 0;
 	f->bytes = 0;
 	return 0;
 }
 
 /* [at, at + n) of the region to the same place of the file; fetched by the next fetch_now(). */
-static int fetch_add(struct job *j, const struct region *g, uint64_t at, uint64_t n)
+static int fetch_add(struct lane *l, const struct region *g, uint64_t at, uint64_t n)
 {
-	struct fetch *f = &j->fetch;
-	int r = 0;
+	struct fetch *f = &l->fetch;
 
-	while (n && r == 0) {
-		size_t part = (size_t)MIN(n, (uint64_t)FETCH_MAX - f->bytes);
-
-		/* NOLINTNEXTLINE: an address in another process */
-		f->from[f->n] = (struct iovec){(void *)(uintptr_t)(g->start + at), part};
-		f->to[f->n] = (struct iovec){j->to + g->offset + at, part};
-		f->n++;
-		f->bytes += part;
-		at += part;
-		n -= part;
-		if (f->n == RUNS_MAX || f->bytes == FETCH_MAX)
-			r = fetch_now(j);
-	}
-	return r;
+	/* NOLINTNEXTLINE: an address in another process */
+	f->from[f->n] = (struct iovec){(void *)(uintptr_t)(g->start + at), (size_t)n};
+	f->to[f->n] = (struct iovec){l->job->to + g->offset + at, (size_t)n};
+	f->n++;
+	f->bytes += n;
+	return f->n == RUNS_MAX ? fetch_now(l) : 0;
 }
 
 static bool is_own(uint64_t entry)
@@ -161,55 +166,75 @@ static bool is_own(uint64_t entry)
 }
 
 /* Runs of own pages among @n entries from page @first of the region on. */
-static int fetch_runs(struct job *j, const struct region *g, uint64_t first, size_t n)
+static int fetch_runs(struct lane *l, const struct region *g, uint64_t first, size_t n)
 {
+	uint64_t page = l->job->page;
 	int r = 0;
 
 	for (size_t i = 0; i < n && r == 0;) {
 		size_t from = i;
 
-		if (!is_own(j->entries[i])) {
+		if (!is_own(l->entries[i])) {
 			i++;
 			continue;
 		}
-		while (i < n && is_own(j->entries[i]))
+		while (i < n && is_own(l->entries[i]))
 			i++;
-		r = fetch_add(j, g, (first + from) * j->page, (i - from) * j->page);
+		r = fetch_add(l, g, (first + from) * page, (i - from) * page);
 	}
 	return r;
 }
 
-static int fetch_region(struct job *j, const struct region *g)
+/* The own pages of the region from @at on, within a stripe. */
+static int fetch_stripe(struct lane *l, const struct region *g, uint64_t at, uint64_t bytes)
 {
-	uint64_t pages = g->bytes / j->page;
+	const struct job *j = l->job;
+	uint64_t first = at / j->page;
+	size_t n = (size_t)(bytes / j->page);
+	ssize_t got = sys_pread(j->pagemap_fd, l->entries, n * sizeof(*l->entries),
+				(g->start / j->page + first) * sizeof(*l->entries));
+
+	if (got < 0)
+		return (int)got;
+	if ((size_t)got != n * sizeof(*l->entries))
+		return -ESRCH; /* it died */
+	return fetch_runs(l, g, first, n);
+}
+
+/* The end of the stripe of @at, a place in the file. */
+static uint64_t stripe_end(uint64_t at)
+{
+	return at - at % STRIPE + STRIPE;
+}
+
+static bool is_mine(const struct lane *l, uint64_t at)
+{
+	return at / STRIPE % l->job->n_lanes == l->n;
+}
+
+static int fetch_region(struct lane *l, const struct region *g)
+{
+	uint64_t end = g->offset + g->bytes;
 	int r = 0;
 
-	for (uint64_t at = 0; at < pages && r == 0;) {
-		size_t n = (size_t)MIN(pages - at, (uint64_t)ENTRIES);
-		ssize_t got = sys_pread(j->pagemap_fd, j->entries, n * sizeof(*j->entries),
-					(g->start / j->page + at) * sizeof(*j->entries));
-
-		if (got <= 0)
-			return got < 0 ? (int)got : -ESRCH; /* it died */
-		n = (size_t)got / sizeof(*j->entries);
-		r = fetch_runs(j, g, at, n);
-		at += n;
+	for (uint64_t at = g->offset, next; at < end && r == 0; at = next) {
+		next = MIN(stripe_end(at), end);
+		if (is_mine(l, at))
+			r = fetch_stripe(l, g, at - g->offset, next - at);
 	}
 	return r;
 }
 
 /* A machine never gives a page back (it has no balloon): what was its own once stays so. */
-static int copy_own(struct job *j)
+static int copy_own(struct lane *l)
 {
-	int r = find_regions(j);
+	const struct job *j = l->job;
+	int r = 0;
 
-	if (r < 0)
-		return r;
-	j->what = "read its memory";
-	j->copied = 0;
+	l->what = "read its memory";
 	for (unsigned k = 0; k < j->n_regions && r == 0; k++)
-		r = fetch_region(j, &j->regions[k]);
-	return r < 0 ? r : fetch_now(j);
+		r = fetch_region(l, &j->regions[k]);
+	return r < 0 ? r : fetch_now(l);
 }
 
 static bool is_zero(const char *p, size_t n)
@@ -218,28 +243,29 @@ static bool is_zero(const char *p, size_t n)
 }
 
 /* Pages of zeros, which a machine leaves where it only read, stay holes. */
-static int write_chunk(struct job *j, size_t n, uint64_t at)
+static int write_chunk(const struct lane *l, size_t n, uint64_t at)
 {
+	const struct job *j = l->job;
 	int r = 0;
 
 	for (size_t i = 0; i < n && r == 0;) {
 		size_t from = i;
 
-		while (i < n && !is_zero(j->buffer + i, (size_t)MIN(j->page, n - i)))
+		while (i < n && !is_zero(l->buffer + i, (size_t)MIN(j->page, n - i)))
 			i += (size_t)MIN(j->page, n - i);
 		if (i > from)
-			r = sys_pwrite_full(j->to_fd, j->buffer + from, i - from, at + from);
+			r = sys_pwrite_full(j->to_fd, l->buffer + from, i - from, at + from);
 		else
 			i += (size_t)MIN(j->page, n - i);
 	}
 	return r;
 }
 
-static int copy_extent(struct job *j, off_t at, off_t end)
+static int copy_extent(const struct lane *l, off_t at, off_t end)
 {
 	while (at < end) {
-		ssize_t n = sys_pread(j->base_fd, j->buffer, (size_t)MIN(end - at, (off_t)CHUNK), (uint64_t)at);
-		int r = n <= 0 ? (n < 0 ? (int)n : -EIO) : write_chunk(j, (size_t)n, (uint64_t)at);
+		ssize_t n = sys_pread(l->job->base_fd, l->buffer, (size_t)(end - at), (uint64_t)at);
+		int r = n <= 0 ? (n < 0 ? (int)n : -EIO) : write_chunk(l, (size_t)n, (uint64_t)at);
 
 		if (r < 0)
 			return r;
@@ -249,26 +275,87 @@ static int copy_extent(struct job *j, off_t at, off_t end)
 }
 
 /* Extents are asked for by place: whoever shares the base may move its offset. */
-static int copy_base(struct job *j)
+static int copy_stripe(const struct lane *l, off_t at, off_t end)
 {
-	off_t at = 0, end = (off_t)j->bytes;
-
-	j->what = "copy what it started from";
 	while (at < end) {
-		off_t data = lseek(j->base_fd, at, SEEK_DATA), hole;
+		off_t data = lseek(l->job->base_fd, at, SEEK_DATA), hole;
 		int r;
 
 		if (data < 0)
 			return errno == ENXIO ? 0 : -errno;
-		hole = lseek(j->base_fd, data, SEEK_HOLE);
+		if (data >= end)
+			return 0;
+		hole = lseek(l->job->base_fd, data, SEEK_HOLE);
 		if (hole < 0)
 			return -errno;
-		r = copy_extent(j, data, MIN(hole, end));
+		r = copy_extent(l, data, MIN(hole, end));
 		if (r < 0)
 			return r;
 		at = hole;
 	}
 	return 0;
+}
+
+static int copy_base(struct lane *l)
+{
+	uint64_t bytes = l->job->bytes;
+	int r = 0;
+
+	l->what = "copy what it started from";
+	for (uint64_t at = 0; at < bytes && r == 0; at += STRIPE)
+		if (is_mine(l, at))
+			r = copy_stripe(l, (off_t)at, (off_t)MIN(at + STRIPE, bytes));
+	return r;
+}
+
+/* Its own pages are copied once now, so that their places are there when it stands still. */
+static int prepare(struct lane *l)
+{
+	int r = copy_base(l);
+
+	return r < 0 ? r : copy_own(l);
+}
+
+static void *run(void *arg)
+{
+	struct lane *l = arg;
+
+	l->copied = 0;
+	l->result = l->part(l);
+	return NULL;
+}
+
+/* @part in all lanes at once: memory is copied faster by several processors. */
+static int in_lanes(struct job *j, int (*part)(struct lane *l))
+{
+	unsigned started = 0;
+	int r;
+
+	j->what = "start a thread";
+	do {
+		j->lanes[started].part = part;
+		r = pthread_create(&j->lanes[started].thread, NULL, run, &j->lanes[started]);
+	} while (r == 0 && ++started < j->n_lanes);
+	r = -r;
+	for (unsigned i = 0; i < started; i++) {
+		struct lane *l = &j->lanes[i];
+
+		(void)pthread_join(l->thread, NULL);
+		if (r == 0 && l->result < 0) {
+			r = l->result;
+			j->what = l->what;
+		}
+	}
+	return r;
+}
+
+static uint64_t copied(const struct job *j)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < j->n_lanes; i++)
+		n += j->lanes[i].copied;
+	return n;
 }
 
 static void say(const struct job *j, int r, uint64_t bytes, uint64_t us)
@@ -297,6 +384,24 @@ static int give_up_powers(struct job *j)
 	return j->pagemap_fd < 0 ? j->pagemap_fd : caps_limit(0);
 }
 
+static int make_lanes(struct job *j)
+{
+	long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+	j->n_lanes = processors > 1 ? (unsigned)MIN(processors, (long)LANES_MAX) : 1;
+	for (unsigned i = 0; i < j->n_lanes; i++) {
+		struct lane *l = &j->lanes[i];
+
+		l->job = j;
+		l->n = i;
+		l->buffer = malloc(STRIPE);
+		l->entries = malloc(STRIPE / j->page * sizeof(*l->entries));
+		if (!l->buffer || !l->entries)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 static int begin(struct job *j)
 {
 	const int keep[] = {j->base_fd, j->to_fd, j->talk_fd};
@@ -308,46 +413,39 @@ static int begin(struct job *j)
 	(void)sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE);
 	if (r == 0)
 		r = give_up_powers(j);
+	if (r == 0)
+		r = make_lanes(j);
 	if (r < 0)
 		return r;
-	j->buffer = malloc(CHUNK);
-	j->entries = malloc(ENTRIES * sizeof(*j->entries));
 	to = mmap(NULL, j->bytes, PROT_READ | PROT_WRITE, MAP_SHARED, j->to_fd, 0);
-	if (!j->buffer || !j->entries || to == MAP_FAILED)
+	if (to == MAP_FAILED)
 		return -ENOMEM;
 	j->to = to;
-	return 0;
+	return find_regions(j);
 }
 
-/* Its own pages are copied once now, so that their places are there when it stands still. */
-static int prepare(struct job *j)
-{
-	int r = begin(j);
-
-	if (r == 0)
-		r = copy_base(j);
-	return r < 0 ? r : copy_own(j);
-}
-
+/* A machine maps its memory where it did when it began: one that does not spoils its own copy. */
 static _Noreturn void work(struct job *j)
 {
 	uint64_t begun;
 	char go;
-	int r = prepare(j);
+	int r = begin(j);
 
+	if (r == 0)
+		r = in_lanes(j, prepare);
 	say(j, r, 0, 0);
 	if (r < 0 || sys_await_readable(j->talk_fd) < 0 || sys_read_full(j->talk_fd, &go, 1) < 0)
 		_exit(1);
 	begun = sys_now_ns();
-	r = copy_own(j);
-	say(j, r, j->copied, (sys_now_ns() - begun) / NS_PER_US);
+	r = in_lanes(j, copy_own);
+	say(j, r, copied(j), (sys_now_ns() - begun) / NS_PER_US);
 	_exit(r < 0);
 }
 
 /* ---- in the keeper ---- */
 
-/* PREPARING -> PREPARED -> COPYING -> DONE; any -> DONE by a failure */
-enum copier_state { COPIER_PREPARING, COPIER_PREPARED, COPIER_COPYING, COPIER_DONE };
+/* PREPARING -> PREPARED -> COPYING -> COPIED -> DONE; any -> DONE by a failure */
+enum copier_state { COPIER_PREPARING, COPIER_PREPARED, COPIER_COPYING, COPIER_COPIED, COPIER_DONE };
 
 struct copier {
 	struct loop *loop;
@@ -407,14 +505,10 @@ static void explain(const struct word *w, struct err *ret)
 
 static void finish(struct copier *c, const struct word *w)
 {
-	struct err e = ERR_INIT;
-
-	/* It is dead before the seal: nobody writes any more, and who might could not. */
-	stop(c);
-	if (jail_qemu_memory_seal(c->to_fd, &e) < 0)
-		c->ev.failed(c->ev.arg, &e);
-	else
-		c->ev.copied(c->ev.arg, c->to_fd, w->bytes, w->us);
+	loop_io_del(c->loop, &c->io); /* it ends */
+	set_late(c, COPIER_IDLE_MS);
+	c->state = COPIER_COPIED;
+	c->ev.copied(c->ev.arg, w->bytes, w->us);
 }
 
 static void on_word(struct loop_io *io, unsigned events)
@@ -499,6 +593,20 @@ int copier_copy(struct copier *c, struct err *e)
 	c->state = COPIER_COPYING;
 	set_late(c, COPIER_COPY_MS);
 	return 0;
+}
+
+int copier_take(struct copier *c, int *ret_fd, struct err *e)
+{
+	int r;
+
+	if (c->state != COPIER_COPIED)
+		return err_set(e, ERR_CONFLICT, "the copy of the machine's memory is not complete");
+	/* It is dead before the seal: nobody writes any more, and who might could not. */
+	stop(c);
+	r = jail_qemu_memory_seal(c->to_fd, e);
+	if (r == 0)
+		*ret_fd = c->to_fd;
+	return r;
 }
 
 struct copier *copier_free(struct copier *c)

@@ -82,7 +82,7 @@ struct keeper_call {
 	int pid;
 	bool kvm;
 	uint64_t memory_bytes, memory_max_bytes, cpu_us, pids, pids_max, oom_kills; /* keeper_stats() */
-	uint64_t copied_bytes, copy_us; /* keeper_copy() */
+	uint64_t copied_bytes, copy_us; /* keeper_take() */
 	struct stream *stream; /* private, as the rest */
 	struct list link;
 	struct keeper_items *items;
@@ -100,17 +100,19 @@ int keeper_release(struct keeper *k, const struct id *id, struct keeper_call *c,
 int keeper_stats(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
 
 /*
- * The memory of a qemu machine, in two steps, so that it stands still for the second only.
+ * The memory of a qemu machine, in three steps, so that it stands still for the second only.
  * keeper_save() allocates and copies what will not change, while the machine runs; a second one
  * replaces the first. keeper_copy() adds what is the machine's own; the caller has stopped its
- * vCPUs. fds[KEEPER_LINK] of the call: the sealed memory file, given.
+ * vCPUs, until it completes. keeper_take(): fds[KEEPER_LINK] of the call: the sealed memory file,
+ * given.
  *
- * Of a process sandbox, keeper_copy() alone copies the files, as a stream of keeper/files.h in a
+ * Of a process sandbox, keeper_take() alone copies the files, as a stream of keeper/files.h in a
  * sealed memory file; the caller has frozen the workload. A machine starts with them when the
  * record says forked and the file is the second descriptor.
  */
 int keeper_save(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
 int keeper_copy(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
+int keeper_take(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
 
 /* All machines, ended ones included: @each per machine, then done. */
 struct keeper_list_call {

@@ -168,7 +168,15 @@ static void copy_prepared(void *arg)
 	answer_copy(arg, NULL);
 }
 
-static void copy_made(void *arg, int fd, uint64_t bytes, uint64_t us)
+static void copy_made(void *arg, uint64_t bytes, uint64_t us)
+{
+	struct slot *s = arg;
+
+	s->copied = (struct slot_copied){-1, bytes, us};
+	answer_copy(s, NULL);
+}
+
+static void files_packed(void *arg, int fd, uint64_t bytes, uint64_t us)
 {
 	struct slot *s = arg;
 
@@ -207,7 +215,7 @@ int slot_save(struct slot *s, struct machine_call *c, struct err *e)
 
 static int copy_files(struct slot *s, struct machine_call *c, struct err *e)
 {
-	const struct packer_events ev = {copy_made, copy_failed, s};
+	const struct packer_events ev = {files_packed, copy_failed, s};
 	int r = 0;
 
 	if (s->packer && s->copy)
@@ -226,13 +234,25 @@ int slot_copy(struct slot *s, struct machine_call *c, struct err *e)
 {
 	int r;
 
-	if (s->kind == MACHINE_PROCESS)
-		return copy_files(s, c, e);
 	if (!s->copier || s->copy)
 		return err_set(e, ERR_CONFLICT, "no copy of the machine's memory is prepared");
 	r = copier_copy(s->copier, e);
 	if (r == 0)
 		s->copy = c;
+	return r;
+}
+
+int slot_take(struct slot *s, struct machine_call *c, struct err *e)
+{
+	int r;
+
+	if (s->kind == MACHINE_PROCESS)
+		return copy_files(s, c, e);
+	if (!s->copier || s->copy)
+		return err_set(e, ERR_CONFLICT, "no copy of the machine's memory is complete");
+	r = copier_take(s->copier, &s->copied.fd, e);
+	if (r == 0)
+		c->done(c, s, NULL);
 	return r;
 }
 

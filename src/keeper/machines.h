@@ -78,12 +78,13 @@ void slot_info(const struct slot *s, struct rec_machine_info *ret, char reason[S
 void slot_stats(struct slot *s, struct rec_machine_stats *ret);
 
 /*
- * The memory of a running qemu machine, in two steps (keeper/copier.h). @c completes when the
- * copy is prepared, or made: then slot_copied() has it until the next slot_save().
- * Of a process sandbox, its files (keeper/packer.h), by slot_copy() alone.
+ * The memory of a running qemu machine, in three steps (keeper/copier.h). @c completes when the
+ * copy is prepared, made, or given: then, perhaps from inside slot_take(), slot_copied() has it.
+ * Of a process sandbox, its files (keeper/packer.h), by slot_take() alone.
  */
 int slot_save(struct slot *s, struct machine_call *c, struct err *e);
 int slot_copy(struct slot *s, struct machine_call *c, struct err *e);
+int slot_take(struct slot *s, struct machine_call *c, struct err *e);
 struct slot_copied {
 	int fd; /* lent, sealed */
 	uint64_t bytes, us;

@@ -261,7 +261,7 @@ static int do_stats(struct request *q, struct err *e)
 	return 0;
 }
 
-static void saved(struct machine_call *c, struct slot *s, const struct err *why)
+static void saved_or_copied(struct machine_call *c, struct slot *s, const struct err *why)
 {
 	struct wait *w = CONTAINER_OF(c, struct wait, call);
 
@@ -273,7 +273,7 @@ static void saved(struct machine_call *c, struct slot *s, const struct err *why)
 	wait_free(w);
 }
 
-static void copied(struct machine_call *c, struct slot *s, const struct err *why)
+static void given(struct machine_call *c, struct slot *s, const struct err *why)
 {
 	struct wait *w = CONTAINER_OF(c, struct wait, call);
 	struct slot_copied got = {.fd = -1};
@@ -309,12 +309,17 @@ static int wait_for(struct request *q, int (*begin)(struct slot *s, struct machi
 
 static int do_save(struct request *q, struct err *e)
 {
-	return wait_for(q, slot_save, saved, e);
+	return wait_for(q, slot_save, saved_or_copied, e);
 }
 
 static int do_copy(struct request *q, struct err *e)
 {
-	return wait_for(q, slot_copy, copied, e);
+	return wait_for(q, slot_copy, saved_or_copied, e);
+}
+
+static int do_take(struct request *q, struct err *e)
+{
+	return wait_for(q, slot_take, given, e);
 }
 
 static bool send_slot(struct stream *st, const struct slot *s)
@@ -451,7 +456,7 @@ static const struct {
 	{METHOD_MACHINE_ADOPT, do_adopt},  {METHOD_MACHINE_STOP, do_stop},
 	{METHOD_MACHINE_RELEASE, do_release}, {METHOD_MACHINE_STATS, do_stats},
 	{METHOD_MACHINE_WATCH, do_watch},   {METHOD_MACHINE_SAVE, do_save},
-	{METHOD_MACHINE_COPY, do_copy},
+	{METHOD_MACHINE_COPY, do_copy},	    {METHOD_MACHINE_TAKE, do_take},
 };
 
 /* Every request record of the keeper fits. */

@@ -146,14 +146,16 @@ static void on_prepared(void *arg)
 	((struct world *)arg)->prepared = true;
 }
 
-static void on_copied(void *arg, int fd, uint64_t bytes, uint64_t us)
+static void on_copied(void *arg, uint64_t bytes, uint64_t us)
 {
 	struct world *w = arg;
+	int fd = -1;
 
 	T_UNUSED(us);
 	w->copied = true;
 	w->bytes = bytes;
-	w->fd = sys_dup(fd);
+	if (copier_take(w->copier, &fd, NULL) == 0)
+		w->fd = sys_dup(fd);
 }
 
 static void on_failed(void *arg, const struct err *why)

@@ -554,7 +554,9 @@ static void only_machines_have_memory_to_copy(void **state)
 	assert_int_equal(start(w, &rec, w->tree, &x), 0);
 	assert_int_equal(copy_code(w, 1, keeper_save), ERR_UNSUPPORTED);
 	assert_int_equal(copy_code(w, 2, keeper_save), ERR_NOT_FOUND);
+	assert_int_equal(copy_code(w, 1, keeper_copy), ERR_CONFLICT);
 	assert_int_equal(copy_code(w, 2, keeper_copy), ERR_NOT_FOUND);
+	assert_int_equal(copy_code(w, 2, keeper_take), ERR_NOT_FOUND);
 	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'P'), 1);
 	release(w, 1);
 	close_fds(&x);
@@ -577,7 +579,7 @@ static int copy_files(struct world *w, unsigned char n)
 	struct waiter x = {.call.done = on_done};
 	struct id id = id_of(n);
 
-	assert_int_equal(keeper_copy(w->keeper, &id, &x.call, NULL), 0);
+	assert_int_equal(keeper_take(w->keeper, &id, &x.call, NULL), 0);
 	turn_until(w, &x.done);
 	if (x.why.code == ERR_UNSUPPORTED)
 		return -1;
@@ -658,7 +660,7 @@ static void a_copy_that_is_not_waited_for(void **state)
 	T_UNUSED(state);
 	assert_int_equal(start(w, &rec, w->tree, &x), 0);
 	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'E'), 0);
-	assert_int_equal(keeper_copy(w->keeper, &rec.id, &copy.call, NULL), 0);
+	assert_int_equal(keeper_take(w->keeper, &rec.id, &copy.call, NULL), 0);
 	release(w, 1);
 	turn_until(w, &copy.done); /* made, or told that it was not */
 	copy.call.fds[KEEPER_LINK] = sys_close(copy.call.fds[KEEPER_LINK]);

@@ -30,9 +30,7 @@ int dir_err(struct err *e, int negative_errno, const char *fmt, ...)
 	(void)vsnprintf(what, sizeof(what), fmt, ap);
 	va_end(ap);
 	if (negative_errno == -ENOSPC || negative_errno == -EDQUOT)
-		return err_set(e, ERR_LIMIT, "%.300s: the disk that holds hotcell's state is full; "
-			       "remove snapshots or sandboxes (hotcell list, hotcell snapshot list), or make room",
-			       what);
+		return err_set(e, ERR_LIMIT, "%.300s: " ERR_DISK_FULL, what);
 	return err_sys(e, negative_errno, "%s", what);
 }
 

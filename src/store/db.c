@@ -45,7 +45,7 @@ static int fail(const struct db *db, int rc, struct err *e)
 {
 	switch (rc & 0xff) {
 	case SQLITE_FULL:
-		return err_set(e, ERR_LIMIT, "the disk that holds %s is full", db->path);
+		return err_set(e, ERR_LIMIT, "write %s: " ERR_DISK_FULL, db->path);
 	case SQLITE_CORRUPT: return damaged(db, e);
 	case SQLITE_NOTADB: return foreign(db, e);
 	case SQLITE_BUSY:
