@@ -185,13 +185,14 @@ def info():
     return json.loads(hotcell("info", "--json").stdout)
 
 
-def of_keeper(keeper, names):
+def of_keeper(keeper, kind):
+    """Its children: the one that copies, or machines, those included that have not become QEMU yet."""
     try:
         pids = pathlib.Path(f"/proc/{keeper}/task/{keeper}/children").read_text(encoding="ascii").split()
     except OSError:
         return []
-    return [int(pid) for pid in pids if (crash.comm(pid) == "hotcell-keeper") == (names == "copier")
-            and crash.comm(pid) not in ("hotcell-shell", "")]
+    names = {int(pid): crash.comm(pid) for pid in pids}
+    return [pid for pid, name in names.items() if (name == "hotcell-copier") == (kind == "copier") and name not in ("hotcell-shell", "")]
 
 
 def target(who, client):

@@ -1,8 +1,8 @@
-"""Idle forks: what each takes, alone and in a fleet that grows to a hundred; and after work."""
+"""Idle forks: what each takes, alone and in a fleet that grows to what this host's memory holds; and after work."""
 import time
 
 from parts import host
-from parts.cell import derived
+from parts.cell import Effort, derived
 from parts.duel import FAILED, Skip
 from parts.hot import MB, anonymous_mb, pause
 from parts.report import Aim, Row, Table
@@ -10,6 +10,9 @@ from parts.report import Aim, Row, Table
 IDLE_S = 60  # after which the idle figures are taken
 CPU_S = 30
 NEEDED_MB = 80  # of the host, for each; with less the fleet is smaller
+STRIDE = 100  # of the fleet that grows beyond a hundred
+ROOM_MB = 2048  # of MemAvailable, which it leaves
+SLOTS = 1000  # machines that a keeper holds, less some to work with
 WORKERS = 10
 WORK = ("import json, re, collections; x = json.loads(json.dumps([{'n': i, 's': str(i) * 5} for i in range(5000)])); "
         "y = collections.Counter(re.sub('[0-4]', '', r['s']) for r in x); len(y)")
@@ -35,6 +38,13 @@ class Fleet:
             self.boxes.append(self.cell.box("vm"))
             took.append(self.boxes[-1]["ms"])
         self.born = time.monotonic()
+        return took
+
+    def fill(self, n):
+        """Towards @n, as long as there is room; the milliseconds of each."""
+        took = []
+        while len(self.boxes) < n and host.mem_available_kib() * 1024 > ROOM_MB * MB:
+            took += self.grow(len(self.boxes) + 1)
         return took
 
     def lost_mb(self):
@@ -63,9 +73,9 @@ def filled(name, unit, values):
     return row
 
 
-def step(fleet, n, settle_s, cpu_s_):
-    """A point of the density curve."""
-    took = fleet.grow(n)
+def point(fleet, took, settle_s, cpu_s_):
+    """Of the density curve, when the last ones @took so many milliseconds each."""
+    n = len(fleet.boxes)
     pause(settle_s)
     each, _ = fleet.cpu_percent(cpu_s_)
     return [Row(filled(f"{n} machines: create of the last {len(took)}", "ms", took)),
@@ -88,6 +98,20 @@ def idle(fleet, idle_s, cpu_s_):
         fleet.cell.use(box)
         answers.append(fleet.cell.took_ms("exec", "/bin/true"))
     return rows + [Row(filled("  each of them asked in turn: first exec", "ms", answers))]
+
+
+def crowd(fleet, curve, settle_s, cpu_s_):
+    """As many as this host's memory holds; every tenth of them answers."""
+    took = [0]
+    while took and len(fleet.boxes) < SLOTS:
+        took = fleet.fill(min(len(fleet.boxes) + STRIDE, SLOTS))
+        if took:
+            curve += point(fleet, took, settle_s, cpu_s_)
+    answers = []
+    for box in fleet.boxes[::10]:
+        fleet.cell.use(box)
+        answers.append(fleet.cell.took_ms("exec", "/bin/true"))
+    curve.append(Row(filled(f"{len(fleet.boxes)} machines: first exec of every tenth", "ms", answers)))
 
 
 def worked(fleet, n, settle_s):
@@ -114,8 +138,10 @@ def tables(cell):
     try:
         fleet.open()
         for n in dict.fromkeys(steps):
-            curve += step(fleet, n, settle_s, min(watch_s, 5))
+            curve += point(fleet, fleet.grow(n), settle_s, min(watch_s, 5))
         rest = idle(fleet, idle_s, watch_s) + worked(fleet, min(WORKERS, len(fleet.boxes)), settle_s)
+        if cell.effort is Effort.FULL:
+            crowd(fleet, curve, settle_s, min(watch_s, 5))
     except (Skip, *FAILED) as e:
         why = f"stopped at {len(fleet.boxes)} machines: {e}"
     finally:
@@ -125,4 +151,5 @@ def tables(cell):
         notes.append(f"More than {fits} do not fit this host's memory.")
     yield Table("qemu: idle forks, and after work", rest, [*notes, f"Work: {WORK}; and git --version."])
     yield Table("qemu: how many fit", curve, [
-        "MemAvailable is what the whole host lost since there was none, kernel memory included, so it is one figure."])
+        "MemAvailable is what the whole host lost since there was none, kernel memory included, so it is one figure.",
+        f"A full run goes on until {ROOM_MB} MB of MemAvailable are left, or a keeper's slots are used."])

@@ -1,6 +1,7 @@
 """Many forks asked for at once: against the processor time that they need one by one."""
 import os
 
+from parts import host
 from parts.cell import derived
 from parts.duel import Contestant, duel
 from parts.hot import Pool, cpu_s
@@ -8,6 +9,7 @@ from parts.report import Aim, Row, Table
 from parts.walls import runsc_do
 
 PROGRAM = ("/bin/echo", "hi")
+EACH_MB = 40  # what one needs until it has spoken, and some
 
 
 class Alone:
@@ -35,21 +37,23 @@ class Alone:
 
 class Burst:
     def __init__(self, cell, pool, n, heavy):
-        self.cell, self.pool, self.n = cell, pool, n
+        self.cell, self.pool, self.n, self.page_us = cell, pool, n, []
         self.ready = Contestant(f"{n} at once: all create replies", self.all_ready, "on a connection each", heavy=heavy)
         self.spoken = Contestant(f"{n} at once: first output of the last", self.all_spoken, heavy=heavy)
         self.ideal = derived(f"{n} x processor time of one / cores")
         self.ideal.peer = True
 
-    def all_ready(self):
+    def ask(self, *program):
         self.cell.hot()
         self.pool.end()
-        return float(self.cell.ask("crowd", "vm", self.n)["ready_us"]) / 1000
+        self.page_us.append(host.touch_us(self.n * EACH_MB))
+        return self.cell.ask("crowd", "vm", self.n, *program)
+
+    def all_ready(self):
+        return float(self.ask()["ready_us"]) / 1000
 
     def all_spoken(self):
-        self.cell.hot()
-        self.pool.end()
-        return float(self.cell.ask("crowd", "vm", self.n, *PROGRAM)["last_us"]) / 1000
+        return float(self.ask(*PROGRAM)["last_us"]) / 1000
 
     def judge(self, alone):
         """What the processors alone would allow, from what one took in the same run."""
@@ -92,6 +96,9 @@ def tables(cell):
         pool.end()
     for burst in (small, large):
         burst.judge(alone)
+    notes = [f"Processor time of one: daemon, keeper, monitor and guest; mean of {alone.n} forks, one by one."]
+    if large.page_us:
+        notes.append(f"Before each burst as much memory as it will need is used and freed, which took {min(large.page_us):.1f} to "
+                     f"{max(large.page_us):.1f} us per page: the host of a virtual machine may have taken free memory back.")
     rows = [Row(alone.cpu), Row(alone.wall), *small.rows(peer), Row(pooled, small.ready), Row(peer), *large.rows()]
-    yield Table(f"qemu: bursts of {few} and of {many} forks, without a pool", rows,
-                [f"Processor time of one: daemon, keeper, monitor and guest; mean of {alone.n} forks, one by one."])
+    yield Table(f"qemu: bursts of {few} and of {many} forks, without a pool", rows, notes)

@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/uio.h>
@@ -409,6 +410,7 @@ static int begin(struct job *j)
 	int r = sys_die_with_parent();
 
 	j->what = "begin";
+	(void)prctl(PR_SET_NAME, "hotcell-copier", 0, 0, 0);
 	(void)sys_close_all_but(keep, ARRAY_LEN(keep));
 	(void)sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE);
 	if (r == 0)

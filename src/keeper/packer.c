@@ -9,6 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 #include "base/err.h"
@@ -39,6 +40,7 @@ static int confine(const struct job *j, struct err *e)
 	const int keep[] = {j->folder_fd, j->userns_fd, j->to_fd, j->talk_fd};
 	int r;
 
+	(void)prctl(PR_SET_NAME, "hotcell-packer", 0, 0, 0);
 	(void)sys_close_all_but(keep, ARRAY_LEN(keep));
 	(void)sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE);
 	if (setns(j->userns_fd, CLONE_NEWUSER) < 0)
