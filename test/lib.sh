@@ -296,7 +296,10 @@ run_tests() {
 			failed=$((failed + 1))
 			echo "  FAIL  $name ($took s)"
 			[ $result -ne 124 ] || echo "        not done after $TEST_SECONDS s"
-			sed 's/^/        /' "$log" | tail -n 40
+			{
+				sed '/^-- the end of /,$d' "$log" | tail -n 20 # what the test said, then what its host did
+				sed -n '/^-- the end of /,$p' "$log" | tail -n 40
+			} | sed 's/^/        /'
 			;;
 		esac
 	done

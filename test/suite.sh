@@ -488,6 +488,7 @@ print("gone")' >"$SCRATCH/live" &
 	wait $client
 	same 'ready gone' "$(tr '\n' ' ' <"$SCRATCH/live" | sed 's/ $//')" "live output"
 	# Ctrl-C reaches the code; the state stays
+	rm "$SCRATCH/live" # so that nobody takes the last one's line for the next one's
 	hotcell code run box 'kept = 1
 print("ready")
 while True: time.sleep(1)' >"$SCRATCH/live" 2>"$SCRATCH/trace" &
@@ -500,6 +501,7 @@ while True: time.sleep(1)' >"$SCRATCH/live" 2>"$SCRATCH/trace" &
 	contains "$(cat "$SCRATCH/trace")" KeyboardInterrupt
 	runs 0 1 kept
 	# a client that dies leaves the run; hotcell code interrupt ends it
+	rm "$SCRATCH/live"
 	hotcell code run box 'print("ready")
 while True: time.sleep(1)' >"$SCRATCH/live" 2>/dev/null &
 	client=$!

@@ -72,6 +72,19 @@ int err_sys(struct err *e, int negative_errno, const char *fmt, ...)
 	return -code;
 }
 
+int err_disk(struct err *e, int negative_errno, const char *fmt, ...)
+{
+	char what[ERR_TEXT_MAX];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(what, sizeof(what), fmt, ap);
+	va_end(ap);
+	if (negative_errno == -ENOSPC || negative_errno == -EDQUOT)
+		return err_set(e, ERR_LIMIT, "%.300s: " ERR_DISK_FULL, what);
+	return err_sys(e, negative_errno, "%s", what);
+}
+
 int err_wrap(struct err *e, const char *fmt, ...)
 {
 	char old[ERR_TEXT_MAX];

@@ -17,16 +17,19 @@ struct err {
 
 #define ERR_INIT {0}
 
-/* What everybody says of the disk with the state directory when there is no room on it; ERR_LIMIT. */
-#define ERR_DISK_FULL                                                        \
-	"the disk that holds hotcell's state is full; remove snapshots or sandboxes " \
-	"(hotcell list, hotcell snapshot list), or make room"
-
 /* Raise: sets @e and returns -code. Text longer than ERR_TEXT_MAX is cut. */
 [[gnu::format(printf, 3, 4)]] int err_set(struct err *e, int code, const char *fmt, ...);
 
 /* Raise from a negative errno: the code follows from it, ": <strerror>" is appended. */
 [[gnu::format(printf, 3, 4)]] int err_sys(struct err *e, int negative_errno, const char *fmt, ...);
+
+/* What everybody says of the disk with the state directory when there is no room on it; ERR_LIMIT. */
+#define ERR_DISK_FULL                                                                 \
+	"the disk that holds hotcell's state is full; remove snapshots or sandboxes " \
+	"(hotcell list, hotcell snapshot list), or make room"
+
+/* err_sys() of a file in the state directory: a full disk in words that say whose disk and what to do. */
+[[gnu::format(printf, 3, 4)]] int err_disk(struct err *e, int negative_errno, const char *fmt, ...);
 
 /* Add context in front of the sentence ("context: sentence"). Return: -e->code. */
 [[gnu::format(printf, 2, 3)]] int err_wrap(struct err *e, const char *fmt, ...);

@@ -36,6 +36,10 @@ static void errno_becomes_code_and_words(void **state)
 	T_UNUSED(state);
 	assert_int_equal(err_sys(&e, -ENOENT, "open %s", "x"), -ERR_NOT_FOUND);
 	assert_string_equal(e.text, "open x: No such file or directory");
+	assert_int_equal(err_disk(&e, -EDQUOT, "write %s", "x"), -ERR_LIMIT);
+	assert_non_null(strstr(e.text, "write x: the disk that holds hotcell's state is full; remove"));
+	assert_int_equal(err_disk(&e, -ENOENT, "open %s", "x"), -ERR_NOT_FOUND);
+	assert_string_equal(e.text, "open x: No such file or directory");
 	assert_int_equal(err_code_of_errno(-EACCES), ERR_DENIED);
 	assert_int_equal(err_code_of_errno(-ENOSPC), ERR_LIMIT);
 	assert_int_equal(err_code_of_errno(-EPIPE), ERR_GONE);

@@ -71,7 +71,7 @@ static int make_blank(int disks_fd, int folder_fd, const char *blank, uint64_t s
 	int r = format(folder_fd, size_mb, e);
 
 	if (r == 0 && renameat(folder_fd, NEW_FILE, disks_fd, blank) < 0)
-		r = err_sys(e, -errno, "keep a blank disk");
+		r = err_disk(e, -errno, "keep a blank disk");
 	return r;
 }
 
@@ -113,7 +113,7 @@ int disk_make(int state_dirfd, const char *id, uint64_t size_mb, int *ret_fd, st
 		return r;
 	r = sys_mkdir(disks_fd, id, 0700);
 	if (r < 0)
-		return err_sys(e, r, "make the folder of a sandbox");
+		return err_disk(e, r, "make the folder of a sandbox");
 	folder_fd = sys_open_beneath(disks_fd, id, O_RDONLY | O_DIRECTORY, 0);
 	if (folder_fd < 0)
 		return err_sys(e, folder_fd, "open the folder of a sandbox");
@@ -122,10 +122,10 @@ int disk_make(int state_dirfd, const char *id, uint64_t size_mb, int *ret_fd, st
 		return r;
 	fd = sys_open_beneath(folder_fd, LAYER_0, O_RDWR | O_CREAT | O_EXCL, 0600);
 	if (fd < 0)
-		return err_sys(e, fd, "make a disk");
+		return err_disk(e, fd, "make a disk");
 	r = copy_sparse(blank_fd, fd);
 	if (r < 0)
-		return err_sys(e, r, "make a disk of %" PRIu64 " MiB", size_mb);
+		return err_disk(e, r, "make a disk of %" PRIu64 " MiB", size_mb);
 	*ret_fd = take_fd(&fd);
 	return 0;
 }

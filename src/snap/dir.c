@@ -3,7 +3,6 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 #include "base/err.h"
@@ -19,19 +18,6 @@ void dir_name(const struct id *id, const char *suffix, char ret[DIR_NAME])
 
 	id_format(id, text);
 	(void)snprintf(ret, DIR_NAME, "%s%.7s", text, suffix);
-}
-
-int dir_err(struct err *e, int negative_errno, const char *fmt, ...)
-{
-	char what[ERR_TEXT_MAX];
-	va_list ap;
-
-	va_start(ap, fmt);
-	(void)vsnprintf(what, sizeof(what), fmt, ap);
-	va_end(ap);
-	if (negative_errno == -ENOSPC || negative_errno == -EDQUOT)
-		return err_set(e, ERR_LIMIT, "%.300s: " ERR_DISK_FULL, what);
-	return err_sys(e, negative_errno, "%s", what);
 }
 
 int dir_open(int state_fd, const char *folder, const char *name, int *ret_fd, struct err *e)
@@ -54,7 +40,7 @@ int dir_make(int state_fd, const char *folder, const char *name, int *ret_parent
 	int r = sys_mkdir(state_fd, folder, 0700);
 
 	if (r < 0)
-		return dir_err(e, r, "make the folder %s", folder);
+		return err_disk(e, r, "make the folder %s", folder);
 	r = dir_open(state_fd, folder, "", &parent, e);
 	if (r < 0)
 		return r;
@@ -62,7 +48,7 @@ int dir_make(int state_fd, const char *folder, const char *name, int *ret_parent
 	if (r == 0)
 		r = sys_mkdir(parent, name, 0700);
 	if (r < 0)
-		return dir_err(e, r, "make the folder %s/%s", folder, name);
+		return err_disk(e, r, "make the folder %s/%s", folder, name);
 	fd = sys_open_beneath(parent, name, O_RDONLY | O_DIRECTORY, 0);
 	if (fd < 0) {
 		(void)sys_remove_tree(parent, name);

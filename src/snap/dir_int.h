@@ -35,6 +35,3 @@ int dir_each(int state_fd, const char *folder,
 
 /* "<folder>/<id>", folder "sandboxes" or "snapshots", id 32 lower-case hex digits. -ERR_INVALID otherwise. */
 int dir_path_ok(const char *path, struct err *e);
-
-/* err_sys(), but a full disk in words that say whose disk and what to do. */
-[[gnu::format(printf, 3, 4)]] int dir_err(struct err *e, int negative_errno, const char *fmt, ...);

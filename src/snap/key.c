@@ -83,7 +83,7 @@ static int make_key(int state_fd, struct err *e)
 	int r = sys_mkdir(state_fd, SNAP_KEY_FOLDER, 0700);
 
 	if (r < 0)
-		return dir_err(e, r, "make the folder " SNAP_KEY_FOLDER);
+		return err_disk(e, r, "make the folder " SNAP_KEY_FOLDER);
 	r = dir_open(state_fd, SNAP_KEY_FOLDER, "", &folder, e);
 	if (r < 0)
 		return r;
@@ -95,7 +95,7 @@ static int make_key(int state_fd, struct err *e)
 		r = write_key(folder, fresh, &k);
 	}
 	key_wipe(&k);
-	return r < 0 && r != -EEXIST ? dir_err(e, r, "make " KEY_PATH) : 0;
+	return r < 0 && r != -EEXIST ? err_disk(e, r, "make " KEY_PATH) : 0;
 }
 
 int key_ensure(int state_fd, struct key *ret, struct err *e)

@@ -159,12 +159,12 @@ static int make_overlay(int folder_fd, unsigned n, uint64_t virtual_bytes, int *
 	if (r == 0)
 		r = fd = sys_open_beneath(folder_fd, fresh, O_RDWR | O_CREAT | O_EXCL, 0600);
 	if (r < 0)
-		return dir_err(e, r, "make disk layer %u", n);
+		return err_disk(e, r, "make disk layer %u", n);
 	r = qcow2_make(fd, virtual_bytes, e);
 	if (r == 0) {
 		r = sys_rename(folder_fd, fresh, folder_fd, name, RENAME_NOREPLACE);
 		if (r < 0)
-			r = dir_err(e, r, "make disk layer %u", n);
+			r = err_disk(e, r, "make disk layer %u", n);
 	}
 	if (r < 0) {
 		(void)sys_unlink(folder_fd, fresh);
@@ -214,7 +214,7 @@ int layers_link_all(int from_fd, int to_fd, unsigned n, struct err *e)
 		if (r == -ENOENT)
 			return err_set(e, ERR_NOT_FOUND, "disk layer %u is missing", i);
 		if (r < 0)
-			return dir_err(e, r, "share disk layer %u", i);
+			return err_disk(e, r, "share disk layer %u", i);
 	}
 	return 0;
 }
@@ -226,7 +226,7 @@ int layers_sync(int folder_fd, unsigned n, struct err *e)
 		int r = fd < 0 ? fd : sys_fsync(fd);
 
 		if (r < 0)
-			return dir_err(e, r, "sync disk layer %u", i);
+			return err_disk(e, r, "sync disk layer %u", i);
 	}
 	return 0;
 }
@@ -269,7 +269,7 @@ static int build(int state_fd, const char *from_dir, unsigned n, const struct id
 	if (r == 0) {
 		r = sys_rename(parent, fresh, parent, name, flags);
 		if (r < 0)
-			r = dir_err(e, r, "put a disk in its place");
+			r = err_disk(e, r, "put a disk in its place");
 	}
 	if (r < 0) {
 		layers_close(&l);

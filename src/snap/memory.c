@@ -46,7 +46,7 @@ static int put_run(struct copy *c, uint64_t chunk_at, size_t from, size_t n, str
 		return refused(e);
 	r = sys_pwrite_full(c->to, c->chunk + from, n, chunk_at + from);
 	if (r < 0)
-		return dir_err(e, r, "write the memory");
+		return err_disk(e, r, "write the memory");
 	c->bytes += n;
 	return 0;
 }
@@ -139,7 +139,7 @@ int memory_copy(int from, int to, uint64_t size, const struct key *k, struct mem
 	if (r == 0) {
 		r = sys_truncate(to, size);
 		if (r < 0)
-			r = dir_err(e, r, "make room for the memory");
+			r = err_disk(e, r, "make room for the memory");
 	}
 	if (r == 0)
 		r = copy_data(&c, e);

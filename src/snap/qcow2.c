@@ -94,5 +94,5 @@ int qcow2_make(int fd, uint64_t virtual_bytes, struct err *e)
 		return err_set(e, ERR_LIMIT, "a disk layer has at most %" PRIu64 " bytes",
 			       (uint64_t)QCOW2_VIRTUAL_MAX);
 	r = write_all(fd, virtual_bytes);
-	return r < 0 ? dir_err(e, r, "make a disk layer") : 0;
+	return r < 0 ? err_disk(e, r, "make a disk layer") : 0;
 }

@@ -77,14 +77,14 @@ static int sync_file(int fd, const char *name, struct err *e)
 {
 	int r = sys_fsync(fd);
 
-	return r < 0 ? dir_err(e, r, "sync the %s", name) : 0;
+	return r < 0 ? err_disk(e, r, "sync the %s", name) : 0;
 }
 
 static int new_file(const struct save *s, const char *name, struct err *e)
 {
 	int fd = sys_open_beneath(s->folder, name, O_WRONLY | O_CREAT | O_EXCL, 0600);
 
-	return fd < 0 ? dir_err(e, fd, "make the file of the %s", name) : fd;
+	return fd < 0 ? err_disk(e, fd, "make the file of the %s", name) : fd;
 }
 
 static int save_memory(struct save *s, int memory_fd, struct err *e)
@@ -154,7 +154,7 @@ static int save_state(struct save *s, int device_state_fd, struct err *e)
 	if (r < 0)
 		return r;
 	r = sys_write_full(fd, bytes, s->m.state_bytes);
-	return r < 0 ? dir_err(e, r, "write the state") : sync_file(fd, STATE, e);
+	return r < 0 ? err_disk(e, r, "write the state") : sync_file(fd, STATE, e);
 }
 
 /* ---- layers: length and beginning ---- */
@@ -247,7 +247,7 @@ static int save_manifest(struct save *s, struct err *e)
 		r = fd = new_file(s, MANIFEST, e);
 	if (r >= 0) {
 		r = sys_write_full(fd, text.p, text.len);
-		r = r < 0 ? dir_err(e, r, "write the manifest") : sync_file(fd, MANIFEST, e);
+		r = r < 0 ? err_disk(e, r, "write the manifest") : sync_file(fd, MANIFEST, e);
 	}
 	str_deinit(&text);
 	return r;
@@ -276,7 +276,7 @@ static int publish(int parent, const char *fresh, const char *name, struct err *
 
 	if (r < 0)
 		return r == -EEXIST ? err_set(e, ERR_CONFLICT, "there is a snapshot %s already", name)
-				    : dir_err(e, r, "put a snapshot in its place");
+				    : err_disk(e, r, "put a snapshot in its place");
 	r = sync_file(parent, "folder of the snapshots", e);
 	if (r < 0)
 		(void)sys_rename(parent, name, parent, fresh, 0);
