@@ -11,12 +11,14 @@ import os
 import pathlib
 import subprocess
 import sys
+import time
 import zlib
 import crash
 from crash import calmly, fail, hotcell, wait_until
 
 STATE = pathlib.Path(os.environ["HOTCELL_STATE"])
 LINES_BYTES = 400  # on a terminal, before anything is done to its machine
+REST_S = 15
 GROWTH_KIB = 6144  # of the daemon's and the keeper's own memory, whatever the number of cycles
 
 KEEPER_OF_STATE = """
@@ -132,19 +134,29 @@ class Leaks:
     def __init__(self):
         self.first, self.memory = None, None
 
-    def look(self):
-        """What must not grow, at rest with one running sandbox."""
+    def now(self):
+        """Descriptors of daemon and keeper; sets and sandboxes on disk; and what is kept of the first two's memory."""
         facts = json.loads(hotcell("info", "--json").stdout)
         pids = facts["pid"], facts["keeper_pid"]
         entries = sorted(path.name for path in STATE.glob("snapshots/*")), len(list(STATE.glob("sandboxes/*")))
-        now = [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids], entries
         self.memory = [own_kib(pid) for pid in pids]
+        return [len(os.listdir(f"/proc/{pid}/fd")) for pid in pids], entries
+
+    def look(self):
+        """What must not grow, at rest with one running sandbox; what was given up goes away in its time."""
         if self.first is None:
-            self.first = now, self.memory
+            self.first = self.now(), self.memory
             return
-        if [n for n, first in zip(now[0], self.first[0][0]) if n > first] or now[1] != self.first[0][1]:
-            fail(f"descriptors of daemon and keeper, sets, sandboxes: {now}; before: {self.first[0]}")
-        for name, kib, first in zip(("daemon", "keeper"), self.memory, self.first[1]):
+        (descriptors, entries), memory = self.first
+        end = time.monotonic() + REST_S
+        while True:
+            now = self.now()
+            if now[1] == entries and all(n <= first for n, first in zip(now[0], descriptors)):
+                break
+            if time.monotonic() > end:
+                fail(f"descriptors of daemon and keeper, sets, sandboxes: {now}; before: {self.first[0]}")
+            time.sleep(0.1)
+        for name, kib, first in zip(("daemon", "keeper"), self.memory, memory):
             if kib > first + GROWTH_KIB:
                 fail(f"the {name} has grown from {first} to {kib} KiB")
 
