@@ -1,5 +1,4 @@
 """The machine the figures belong to, and what /proc says about processes."""
-import mmap
 import os
 import platform
 import subprocess
@@ -29,18 +28,6 @@ def describe():
         "kernel": platform.release(),
         "system": release.get("PRETTY_NAME", "").strip('"'),
     }
-
-
-PAGE = os.sysconf("SC_PAGE_SIZE")
-
-
-def touch_us(mb):
-    """Use so much memory for a moment: microseconds per page. The host of a virtual machine may have taken free memory
-    back, and then a page costs several times more when it is used again; those that this has used do not for a while."""
-    size = int(mb * 1e6) // PAGE * PAGE
-    start = time.monotonic()
-    mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE).close()
-    return (time.monotonic() - start) * 1e6 / (size / PAGE)
 
 
 def version_of(*argv):

@@ -146,7 +146,7 @@ def tables(cell):
         why = f"stopped at {len(fleet.boxes)} machines: {e}"
     finally:
         fleet.close()
-    notes = [why] if why else [f"All {len(fleet.boxes)} ran at the same time, and each answered."]
+    notes = [why] if why else [f"{len(fleet.boxes)} ran at the same time; the first {steps[-1]} of them answered, then every tenth of all."]
     if steps[-1] == fits:
         notes.append(f"More than {fits} do not fit this host's memory.")
     yield Table("qemu: idle forks, and after work", rest, [*notes, f"Work: {WORK}; and git --version."])

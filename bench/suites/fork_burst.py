@@ -1,15 +1,14 @@
 """Many forks asked for at once: against the processor time that they need one by one."""
 import os
 
-from parts import host
 from parts.cell import derived
 from parts.duel import Contestant, duel
-from parts.hot import Pool, cpu_s
+from parts.hot import Pool, cpu_s, pause
 from parts.report import Aim, Row, Table
 from parts.walls import runsc_do
 
 PROGRAM = ("/bin/echo", "hi")
-EACH_MB = 40  # what one needs until it has spoken, and some
+SETTLED_S = 5  # after which a new machine does nothing any more
 
 
 class Alone:
@@ -19,7 +18,8 @@ class Alone:
         self.cell, self.pool, self.n = cell, pool, cell.pick(10, 10, 2)
         self.wall = derived("a fork alone: until the create reply")
         self.cpu = Contestant("a fork alone: processor time, all processes", self.sample)
-        self.cpu.also = [self.wall]
+        self.settled = derived(f"  and of its first {SETTLED_S} s, idle")
+        self.cpu.also = [self.wall, self.settled]
 
     def sample(self):
         self.cell.hot()
@@ -29,7 +29,10 @@ class Alone:
             for _ in range(self.n):
                 boxes.append(self.cell.box("vm"))
                 self.wall.series.add(boxes[-1]["ms"])
-            return (cpu_s(self.cell, [b["pid"] for b in boxes]) - before) / self.n * 1000
+            ready = cpu_s(self.cell, [b["pid"] for b in boxes])
+            pause(SETTLED_S)
+            self.settled.series.add((cpu_s(self.cell, [b["pid"] for b in boxes]) - before) / self.n * 1000)
+            return (ready - before) / self.n * 1000
         finally:
             for box in boxes:
                 self.cell.drop(box)
@@ -37,7 +40,7 @@ class Alone:
 
 class Burst:
     def __init__(self, cell, pool, n, heavy):
-        self.cell, self.pool, self.n, self.page_us = cell, pool, n, []
+        self.cell, self.pool, self.n = cell, pool, n
         self.ready = Contestant(f"{n} at once: all create replies", self.all_ready, "on a connection each", heavy=heavy)
         self.spoken = Contestant(f"{n} at once: first output of the last", self.all_spoken, heavy=heavy)
         self.ideal = derived(f"{n} x processor time of one / cores")
@@ -46,7 +49,6 @@ class Burst:
     def ask(self, *program):
         self.cell.hot()
         self.pool.end()
-        self.page_us.append(host.touch_us(self.n * EACH_MB))
         return self.cell.ask("crowd", "vm", self.n, *program)
 
     def all_ready(self):
@@ -97,8 +99,5 @@ def tables(cell):
     for burst in (small, large):
         burst.judge(alone)
     notes = [f"Processor time of one: daemon, keeper, monitor and guest; mean of {alone.n} forks, one by one."]
-    if large.page_us:
-        notes.append(f"Before each burst as much memory as it will need is used and freed, which took {min(large.page_us):.1f} to "
-                     f"{max(large.page_us):.1f} us per page: the host of a virtual machine may have taken free memory back.")
-    rows = [Row(alone.cpu), Row(alone.wall), *small.rows(peer), Row(pooled, small.ready), Row(peer), *large.rows()]
+    rows = [Row(alone.cpu), Row(alone.settled), Row(alone.wall), *small.rows(peer), Row(pooled, small.ready), Row(peer), *large.rows()]
     yield Table(f"qemu: bursts of {few} and of {many} forks, without a pool", rows, notes)
