@@ -8,6 +8,7 @@ import json
 import os
 import pathlib
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -27,8 +28,31 @@ def fail(words):
     sys.exit(1)
 
 
+def of_process(pid, name):
+    try:
+        return pathlib.Path(f"/proc/{pid}/{name}").read_text(encoding="utf-8").strip()
+    except OSError as e:
+        return e.strerror
+
+
+def say_where(pid):
+    """What a process that hangs waits for, and what it has open."""
+    print(f"-- {pid}: {of_process(pid, 'wchan')} {of_process(pid, 'syscall')}")
+    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
+        print(f"-- {pid}: {fd.name} {os.readlink(fd)} {of_process(pid, f'fdinfo/{fd.name}')!r}")
+    if shutil.which("ss"):
+        print(subprocess.run(["ss", "-xanp"], stdout=subprocess.PIPE, check=False, text=True).stdout)
+
+
 def hotcell(*words, check=True):
-    done = subprocess.run(["hotcell", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=SECONDS, check=False, text=True)
+    with subprocess.Popen(["hotcell", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as client:
+        try:
+            out, err = client.communicate(timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            say_where(client.pid)
+            client.kill()
+            fail(f"hotcell {' '.join(words)}: hangs")
+    done = subprocess.CompletedProcess(client.args, client.returncode, out, err)
     if check and done.returncode != 0:
         fail(f"hotcell {' '.join(words)}: exit status {done.returncode}: {done.stderr.strip()}")
     return done

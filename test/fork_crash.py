@@ -489,6 +489,7 @@ def run_verb(verb, who=None, at=None, delay=0.0):
     try:
         _, stderr = client[0].communicate(timeout=crash.SECONDS)
     except subprocess.TimeoutExpired:
+        crash.say_where(client[0].pid)
         client[0].kill()
         fail(f"hotcell {' '.join(words)} hangs after kill -9 of {who} at {at}")
     if client[0].returncode == -signal.SIGKILL:

@@ -146,9 +146,7 @@ static int do_list(struct call *c, struct err *e)
 		r = image_list(c->state, &all, &n, e);
 	if (r < 0 && r != -ERR_NOT_FOUND)
 		return r;
-	if (c->is_json)
-		str_add(&c->out, "[");
-	else if (n)
+	if (!c->is_json && n)
 		str_addf(&c->out, "%-20s %-14s %-10s %8s  %s\n", "NAME", "DIGEST", "SIZE",
 			 "PACKAGES", "BUILT");
 	for (size_t i = 0; i < n; i++) {
@@ -156,13 +154,10 @@ static int do_list(struct call *c, struct err *e)
 			add_row(&c->out, &all[i]);
 			continue;
 		}
-		str_add(&c->out, i ? "," : "");
 		add_info_json(&c->out, &all[i]);
-		str_add(&c->out, "}");
+		str_add(&c->out, "}\n");
 	}
-	if (c->is_json)
-		str_add(&c->out, "]\n");
-	else if (!n)
+	if (!c->is_json && !n)
 		str_add(&c->out, "No images. Make the default one with: hotcell image build\n");
 	return 0;
 }
