@@ -36,12 +36,14 @@ def of_process(pid, name):
 
 
 def say_where(pid):
-    """What a process that hangs waits for, and what it has open."""
+    """What a process that hangs waits for, what it has open, and who is at the other end of its sockets."""
     print(f"-- {pid}: {of_process(pid, 'wchan')} {of_process(pid, 'syscall')}")
     for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
         print(f"-- {pid}: {fd.name} {os.readlink(fd)} {of_process(pid, f'fdinfo/{fd.name}')!r}")
     if shutil.which("ss"):
-        print(subprocess.run(["ss", "-xanp"], stdout=subprocess.PIPE, check=False, text=True).stdout)
+        every = subprocess.run(["ss", "-xanp"], stdout=subprocess.PIPE, check=False, text=True).stdout.splitlines()
+        ours = {word for line in every if f"pid={pid}," in line for word in line.split()[5:8:2]} - {"0"}
+        print("\n".join(line for line in every if ours & set(line.split())))
 
 
 def hotcell(*words, check=True):

@@ -7,8 +7,9 @@ both (daemon and client, which would ask the next daemon again), source (the mac
 is made by it).
 
 A first run, in which nobody is killed, tells the steps: what is made, renamed and removed below the state and run
-directories, the daemon's events, the keeper's log. Then there is a round for each step (or for ROUNDS of them, evenly
-spread), in which the victim is killed when it is seen; with HOTCELL_FULL=1 also one that kills a random while later.
+directories, the daemon's events, the keeper's log; those that come together are one, as a kill could not hit between
+them. Then there is a round for each step (or for ROUNDS of them, evenly spread), in which the victim is killed when it is
+seen; with HOTCELL_FULL=1 also one that kills a random while later.
 
 After each kill: the client ends with one clear sentence or succeeds; the source runs on, or is paused, or says that it
 failed, each with memory and disk of one and the same instant; a snapshot is there and whole, or not there; what was
@@ -38,7 +39,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 # Counts in memory and in a file; "bad" appears when the two are not of one instant.
 COUNTER = """
 import os, time, zlib
-n, block = 0, bytearray(os.urandom(1 << 20))
+n, block = 0, bytearray(os.urandom(1 << 18))
 sum = zlib.crc32(block)
 while True:
     try:
@@ -55,6 +56,7 @@ while True:
     os.rename("count.new", "count")
     time.sleep(0.02)
 """
+TOGETHER_S = 0.002  # no kill would hit between them
 LATER = "sleep 86007"  # runs, and is written in the file `mark`, only since after the snapshot
 
 
@@ -105,7 +107,7 @@ class Steps:
     """Labels of what happens, as it happens; `at`: call `hit` when this one is seen."""
 
     def __init__(self, at=None, hit=None):
-        self.at, self.hit, self.seen, self.reached = at, hit, [], threading.Event()
+        self.at, self.hit, self.seen, self.times, self.reached = at, hit, [], [], threading.Event()
         self.lock = threading.Lock()
         self.ended = False
         self.keeper = info()["keeper_pid"]
@@ -129,6 +131,7 @@ class Steps:
         with self.lock:
             label = f"{label} ({1 + sum(s.startswith(label + ' (') for s in self.seen)})"
             self.seen.append(label)
+            self.times.append(time.monotonic())
             mine = label == self.at and not self.reached.is_set()
             if mine:
                 self.reached.set()
@@ -172,6 +175,15 @@ class Steps:
                 there = not there
                 self.say("copier runs" if there else "copier is done")
             time.sleep(0.001)
+
+    def apart(self):
+        """The steps without those that a kill can't tell from the one before."""
+        kept, last = [], 0
+        for label, at in zip(self.seen, self.times):
+            if at - last >= TOGETHER_S or label.startswith("copier runs"):
+                kept.append(label)
+                last = at
+        return kept
 
     def close(self):
         self.ended = True
@@ -494,16 +506,16 @@ def run_verb(verb, who=None, at=None, delay=0.0):
         fail(f"hotcell {' '.join(words)} hangs after kill -9 of {who} at {at}")
     if client[0].returncode == -signal.SIGKILL:
         calm(steps)
-    seen = list(steps.seen)
+    seen = steps.apart()
     steps.close()
     return seen, not hits.empty(), client[0], stderr
 
 
 def round_of(scratch, verb, who, at, delay, where):
     _, hit, client, stderr = run_verb(verb, who, at, delay)
-    print(f"{where}: {'killed' if hit else 'not there'}; ", end="")
+    print(f"{where}: {'killed' if hit else 'not there'}; ", end="", flush=True)
     said = crash.check_sentence(client, stderr)
-    print(said, end="; ")
+    print(said, end="; ", flush=True)
     settle(who, said == "worked")
     print(VERBS[verb][2](who, said == "worked"), flush=True)
     check_rest(scratch)

@@ -843,21 +843,6 @@ static void template_fail(struct task *t, const struct err *why)
 	task_fail(t, &e);
 }
 
-/* The same in the same shape, built before: nobody starts from it any more. */
-static void retire_older(const struct set *new)
-{
-	LIST_FOR_EACH_SAFE(pos, &new->engine->sets) {
-		struct set *s = LIST_ENTRY(pos, struct set, link);
-		const struct snap_manifest *a = &s->m, *b = &new->m;
-
-		if (s != new && s->is_stored && !s->is_removed && strcmp(a->kind, b->kind) == 0 &&
-		    strcmp(a->tenant, b->tenant) == 0 && strcmp(a->template, b->template) == 0 &&
-		    strcmp(a->driver, b->driver) == 0 && a->vcpus == b->vcpus && a->memory_mb == b->memory_mb &&
-		    a->disk_mb == b->disk_mb)
-			set_remove(s, NULL);
-	}
-}
-
 static void template_saved(struct set_wait *w, const struct err *why)
 {
 	struct task *t = CONTAINER_OF(w, struct task, wait);
@@ -866,7 +851,7 @@ static void template_saved(struct set_wait *w, const struct err *why)
 		template_fail(t, why);
 		return;
 	}
-	retire_older(t->set);
+	set_retire_others(t->set);
 	pools_renew(t->engine, t->tenant, t->set->m.template);
 	builder_away(t, "the template is built");
 	reply_set(t);

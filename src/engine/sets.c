@@ -411,7 +411,50 @@ static void on_expiry(struct loop_timer *t)
 		set_remove(s, NULL);
 }
 
+static bool is_same_template(const struct set *s, const struct set *t)
+{
+	const struct snap_manifest *a = &s->m, *b = &t->m;
+
+	return s != t && s->is_stored && !s->is_removed && strcmp(a->kind, "template") == 0 &&
+	       strcmp(b->kind, "template") == 0 && strcmp(a->tenant, b->tenant) == 0 &&
+	       strcmp(a->template, b->template) == 0 && strcmp(a->driver, b->driver) == 0 && a->vcpus == b->vcpus &&
+	       a->memory_mb == b->memory_mb && a->disk_mb == b->disk_mb;
+}
+
+void set_retire_others(const struct set *s)
+{
+	LIST_FOR_EACH(pos, &s->engine->sets) { /* a removal ends later, from the loop */
+		struct set *other = LIST_ENTRY(pos, struct set, link);
+
+		if (is_same_template(other, s))
+			set_remove(other, NULL);
+	}
+}
+
 /* ---- start and end ---- */
+
+static bool is_newer(const struct snap_manifest *a, const struct snap_manifest *b)
+{
+	return a->created_ms != b->created_ms ? a->created_ms > b->created_ms
+					      : memcmp(a->id.b, b->id.b, ID_BYTES) > 0;
+}
+
+/* A daemon that died between storing a template and removing the one before left both. */
+static void retire_older(struct engine *g)
+{
+	LIST_FOR_EACH(pos, &g->sets) {
+		struct set *s = LIST_ENTRY(pos, struct set, link);
+		bool is_old = false;
+
+		LIST_FOR_EACH(at, &g->sets) {
+			const struct set *t = LIST_ENTRY(at, struct set, link);
+
+			is_old = is_old || (is_same_template(s, t) && is_newer(&t->m, &s->m));
+		}
+		if (is_old)
+			set_remove(s, NULL);
+	}
+}
 
 static void found(void *arg, const struct id *id, const struct snap_manifest *m, const struct err *why)
 {
@@ -432,7 +475,11 @@ static void found(void *arg, const struct id *id, const struct snap_manifest *m,
 
 int sets_start(struct engine *g, struct err *e)
 {
-	return g->host->set_each ? g->host->set_each(g->host->arg, found, g, e) : 0;
+	int r = g->host->set_each ? g->host->set_each(g->host->arg, found, g, e) : 0;
+
+	if (r == 0)
+		retire_older(g);
+	return r;
 }
 
 void sets_drop(struct engine *g)

@@ -88,5 +88,7 @@ void set_load(struct set *s, struct set_wait *w);
 void set_save(struct set *s, struct set_wait *w);
 void set_remove(struct set *s, struct set_wait *w); /* from disk; w NULL: nobody waits */
 void set_forget(struct set_wait *w); /* not waiting: fine */
+/* Remove what is stored of the same template in the same shape: nobody starts from it any more. */
+void set_retire_others(const struct set *s);
 
 void set_info(const struct set *s, struct rec_snapshot_info *ret); /* texts point into @s */

@@ -1307,6 +1307,29 @@ static void a_template_whose_warming_fails_is_none(void **state)
 	end(h, a);
 }
 
+static void of_two_hot_templates_the_newer_stays(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+	struct rec_snapshot_info newer, left;
+
+	T_UNUSED(state);
+	assert_int_equal(build(h, a), 0);
+	pass(h, 1000);
+	h->fails[HOST_REMOVE] = ERR_INTERNAL; /* as if the daemon died before it got to that */
+	assert_int_equal(build(h, a), 0);
+	ask_decode(a, METHOD_TEMPLATE_BUILD, &newer);
+	assert_int_equal(host_sets(h), 2);
+	host_crash(h, false);
+	h->fails[HOST_REMOVE] = 0;
+	rig_up(&h->rig);
+	pass(h, 1000);
+	assert_int_equal(host_sets(h), 1);
+	assert_int_equal(snapshots(h, a, &left), 1);
+	assert_true(id_eq(&left.id, &newer.id));
+	end(h, a);
+}
+
 /* Which case it was. */
 #define say(...) (getenv("T_SAY") ? print_message(__VA_ARGS__) : (void)0)
 
@@ -1345,5 +1368,6 @@ T_MAIN(T(a_snapshot_is_kept_listed_and_removed), T(sandboxes_start_from_a_snapsh
        T(a_paused_one_outlives_the_daemon), T(a_pause_that_is_lost_leaves_a_disk_to_roll_back),
        T(a_rollback_puts_it_back), T(a_rollback_is_to_ones_own_snapshots), T(a_paused_one_can_be_rolled_back),
        T(a_rollback_that_fails_late_is_never_a_mixture), T(a_template_whose_warming_fails_is_none),
+       T(of_two_hot_templates_the_newer_stays),
        T(what_had_to_boot_is_made_hot), T(what_cant_be_made_hot_is_tried_once),
        T(any_step_may_fail), T(going_back_may_fail_too))
