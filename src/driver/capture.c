@@ -52,17 +52,17 @@ static int say(struct capture *c, const char *name, const char *arguments, int f
 	return monitor_call(c->machine->monitor, name, arguments, fd, &c->say, e);
 }
 
-/* The capture that an answer of the keeper is for; NULL: it is over. */
+/* The capture that an answer of the keeper is for; NULL: it is over, or its machine is being destroyed, which ends it. */
 static struct capture *answered(struct op *op)
 {
-	struct capture *c = op->machine->capture;
+	const struct machine *m = op->machine;
+	struct capture *c = m->capture && m->capture->op == op ? m->capture : NULL;
+	bool goes_on = m->state == KEPT_UP;
 
-	if (!c || c->op != op)
-		c = NULL;
-	else
+	if (c)
 		c->op = NULL;
 	op_free(op);
-	return c;
+	return goes_on ? c : NULL;
 }
 
 static void saved(struct keeper_call *call, const struct err *why)

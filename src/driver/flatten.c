@@ -15,7 +15,10 @@
 #include "driver/kept.h"
 #include "driver/kept_int.h"
 
-enum { COMMAND_MAX = 128 };
+enum {
+	COMMAND_MAX = 128,
+	STREAM_MS = 30 * 60 * 1000, /* for QEMU to copy what was written to a disk of the largest size */
+};
 
 struct flatten {
 	struct machine *machine;
@@ -24,6 +27,7 @@ struct flatten {
 	unsigned node, top; /* the one that is let go of; the last one is before top */
 	unsigned part;	    /* of letting it go */
 	bool is_answered, is_streamed;
+	struct loop_timer late;
 	struct err why;
 };
 
@@ -33,6 +37,7 @@ static void finish(struct flatten *f, const struct err *why)
 	struct err e = ERR_INIT;
 
 	err_copy(&e, why);
+	loop_timer_cancel(f->machine->loop, &f->late);
 	f->machine->flatten = NULL;
 	free(f);
 	req->done(req, e.code ? &e : NULL);
@@ -85,6 +90,7 @@ static void settle(struct flatten *f)
 
 	if (!f->is_answered || !f->is_streamed)
 		return;
+	loop_timer_cancel(f->machine->loop, &f->late);
 	if (e.code)
 		finish(f, &e);
 	else
@@ -119,6 +125,16 @@ void flatten_event(struct machine *m, const struct qmp_message *msg)
 	settle(f);
 }
 
+/* No command of ours is under way: the monitor would have given up on it long ago. */
+static void on_late(struct loop_timer *t)
+{
+	struct flatten *f = CONTAINER_OF(t, struct flatten, late);
+	struct err why = ERR_INIT;
+
+	(void)err_set(&why, ERR_TIMEOUT, "the layers of the disk were not merged within %d minutes", STREAM_MS / 60000);
+	finish(f, &why);
+}
+
 int kept_flatten(struct machine *m, unsigned first, unsigned node, struct driver_req *r, struct err *e)
 {
 	char text[COMMAND_MAX];
@@ -135,11 +151,13 @@ int kept_flatten(struct machine *m, unsigned first, unsigned node, struct driver
 	(void)snprintf(text, sizeof(text), "{\"job-id\":\"flatten\",\"device\":\"l%u\",\"base-node\":\"l0\"}",
 		       node);
 	ret = monitor_call(m->monitor, "block-stream", text, -1, &f->say, e);
-	if (ret < 0)
+	if (ret < 0) {
 		free(f);
-	else
-		m->flatten = f;
-	return ret;
+		return ret;
+	}
+	loop_timer_set(m->loop, &f->late, loop_now(m->loop) + STREAM_MS * NS_PER_MS, on_late);
+	m->flatten = f;
+	return 0;
 }
 
 void flatten_end(struct machine *m, const struct err *why)
@@ -150,5 +168,9 @@ void flatten_end(struct machine *m, const struct err *why)
 
 void flatten_forget(struct machine *m)
 {
-	free(take_ptr(&m->flatten));
+	struct flatten *f = take_ptr(&m->flatten);
+
+	if (f)
+		loop_timer_cancel(m->loop, &f->late);
+	free(f);
 }

@@ -284,8 +284,11 @@ static void on_down(void *arg, const struct err *why)
 {
 	struct machine *m = arg;
 
-	if (m->state != KEPT_STARTING) {
-		complete(take_ptr(&m->load_req), why);
+	if (m->state != KEPT_STARTING) { /* the one or the other, if any: it could never be answered */
+		if (m->flatten)
+			flatten_end(m, why);
+		else
+			complete(take_ptr(&m->load_req), why);
 		return;
 	}
 	if (why->code == ERR_TIMEOUT) { /* QEMU is there, and silent */

@@ -180,9 +180,13 @@ static void watch(struct capture *c)
 static int ask(struct capture *c, unsigned method, const struct rec_type *type, const void *rec, unsigned ms,
 	       const struct stream_ops *ops, struct err *e)
 {
+	int r = link_call(c->sb->link, method, type, rec, false, NULL, 0, ops, c, &c->said, e);
+
+	if (r < 0)
+		return r;
 	c->late_ns = loop_now(c->engine->loop) + (ms + (uint64_t)ANSWER_MS) * NS_PER_MS;
 	watch(c);
-	return link_call(c->sb->link, method, type, rec, false, NULL, 0, ops, c, &c->said, e);
+	return 0;
 }
 
 static void answered(struct capture *c)
@@ -312,7 +316,7 @@ static void copied(struct driver_req *r, const struct err *why)
 	c->is_lent = false;
 	if (!c->sb) {
 		if (!why) {
-			host_of(c)->close_fd(host_of(c)->arg, c->copy.memory_fd);
+			set_close_memory(c->engine, &c->copy.memory_fd);
 			host_of(c)->close_fd(host_of(c)->arg, c->copy.state_fd);
 		}
 		free(c);

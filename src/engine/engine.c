@@ -261,6 +261,8 @@ int engine_new(const struct engine_config *config, const struct engine_ops *ops,
 	list_init(&g->sandboxes);
 	list_init(&g->boot_queue);
 	list_init(&g->sets);
+	list_init(&g->set_jobs);
+	list_init(&g->closings);
 	list_init(&g->tasks);
 	list_init(&g->pools);
 	list_init(&g->pool_sets);
@@ -303,16 +305,17 @@ struct engine *engine_free(struct engine *g)
 	LIST_FOR_EACH(pos, &g->sandboxes)
 		sandbox_detach(LIST_ENTRY(pos, struct sandbox, all), &why);
 	g->keeper = g->keeper ? keeper_free(g->keeper) : NULL; /* answers what is in flight */
+	tasks_drop(g); /* before their sandboxes: nobody is told, the next daemon is asked again */
 	while (!list_empty(&g->sandboxes))
 		sandbox_forget(LIST_ENTRY(g->sandboxes.next, struct sandbox, all));
 	recover_drop(g);
-	tasks_drop(g);
 	pools_drop(g);
 	sets_drop(g);
 	g->events = events_free(g->events); /* its streams are the clients' */
 	serve_drop_all(g);
 	loop_timer_cancel(g->loop, &g->recovery_timer);
 	loop_call_cancel(g->loop, &g->turn_call);
+	loop_call_cancel(g->loop, &g->budget_call);
 	loop_call_cancel(g->loop, &g->ready_call);
 	loop_call_cancel(g->loop, &g->over_call);
 	map_deinit(&g->by_id);

@@ -52,6 +52,10 @@ struct engine {
 	struct list sets; /* struct set */
 	uint64_t next_serial_set;
 	uint64_t hot_budget_bytes;
+	struct loop_call budget_call;
+	struct list set_jobs; /* struct set: jobs that wait for those before */
+	unsigned n_set_jobs;  /* under way */
+	struct list closings; /* memory that is being given back */
 	char heated[ENGINE_HEATED][HASH_TEXT]; /* images that were, or could not be (engine/heat.h) */
 	unsigned n_heated;
 	struct list tasks; /* struct task (engine/forks.c) */

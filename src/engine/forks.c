@@ -42,6 +42,7 @@ struct task {
 	struct set_wait wait;
 	struct sandbox_follow follow;
 	struct err why; /* of a failure that is being walked back from */
+	bool awaits_sandbox; /* nothing else will come: its sandbox's end must end it */
 	/* fork */
 	struct child *children;
 	unsigned count, settled, sent;
@@ -54,7 +55,6 @@ struct task {
 	struct err job_error;
 	struct layers layers;
 	/* template */
-	struct stream *said;
 	const char *warm;
 	bool warms_code, is_unasked;
 	struct ending ending; /* of @warm */
@@ -147,13 +147,26 @@ static void reply_set(struct task *t)
 	task_free(t);
 }
 
+static void tell_cold(struct engine *g, struct sandbox *sb, const struct err *why)
+{
+	engine_emit(g, "warn", EVENT_TEMPLATE_NOT_HOT, sb, NULL, "it was to be made hot: %s", why->text);
+}
+
 void task_lost(struct sandbox *sb)
 {
 	struct task *t = sb->task;
+	struct err e = ERR_INIT;
 
 	sb->task = NULL;
-	if (t)
-		t->sb = NULL;
+	if (!t)
+		return;
+	t->sb = NULL;
+	if (!t->awaits_sandbox)
+		return; /* a job, a copy or a follower ends it */
+	err_set(&e, ERR_GONE, "the sandbox ended meanwhile");
+	if (t->is_unasked)
+		tell_cold(t->engine, NULL, &e);
+	task_fail(t, &e);
 }
 
 void tasks_drop(struct engine *g)
@@ -188,8 +201,10 @@ static struct sandbox *find(struct client *c, struct stream *s, struct span ref)
 		err_set(&e, ERR_NOT_FOUND, "there is no sandbox %.*s", (int)ref.n, ref.p);
 	else if (sb->task)
 		err_set(&e, ERR_CONFLICT, "sandbox %s is being copied, saved or put back", sb->id_text);
-	if (!e.code)
+	if (!e.code) {
+		sandbox_touch(sb);
 		return sb;
+	}
 	stream_fail(s, &e);
 	return NULL;
 }
@@ -533,11 +548,42 @@ static void pause_undo(struct task *t, const struct err *why)
 
 static void pause_parked(struct sandbox *sb)
 {
-	struct task *t = sb->task;
-
 	sandbox_paused(sb);
-	if (t)
-		reply_sandbox(t);
+	reply_sandbox(sb->task);
+}
+
+/* Its machine goes; @then comes unless the sandbox goes, too. */
+static void park(struct task *t, const char *why, void (*then)(struct sandbox *sb))
+{
+	struct err gone = ERR_INIT;
+
+	err_set(&gone, ERR_FORKED, "%s", why);
+	step_unlink(t->sb, &gone);
+	t->awaits_sandbox = true;
+	step_park(t->sb, then);
+}
+
+static void run_sync(struct work *w)
+{
+	struct task *t = CONTAINER_OF(w, struct task, job);
+
+	(void)store_sync(t->engine->store, &t->job_error);
+}
+
+/* After a power cut the next daemon finds the set, and must find that it counts. */
+static void pause_synced(struct work *w)
+{
+	struct task *t = CONTAINER_OF(w, struct task, job);
+
+	if (!t->sb || t->sb->state != SANDBOX_RUNNING) {
+		set_remove(t->set, NULL);
+		(void)is_lost(t, SANDBOX_RUNNING);
+	} else if (t->job_error.code) {
+		(void)sandbox_save(t->sb, NULL);
+		pause_undo(t, &t->job_error);
+	} else {
+		park(t, "the sandbox was paused; its programs go on when it is resumed", pause_parked);
+	}
 }
 
 static void pause_saved(struct set_wait *w, const struct err *why)
@@ -545,7 +591,7 @@ static void pause_saved(struct set_wait *w, const struct err *why)
 	struct task *t = CONTAINER_OF(w, struct task, wait);
 	struct sandbox *sb = t->sb;
 	struct store_life life;
-	struct err e = ERR_INIT, gone = ERR_INIT;
+	struct err e = ERR_INIT;
 
 	if (!sb || sb->state != SANDBOX_RUNNING) {
 		if (!why)
@@ -568,9 +614,9 @@ static void pause_saved(struct set_wait *w, const struct err *why)
 		pause_undo(t, &e);
 		return;
 	}
-	err_set(&gone, ERR_FORKED, "the sandbox was paused; its programs go on when it is resumed");
-	step_unlink(sb, &gone);
-	step_park(sb, pause_parked);
+	t->job.run = run_sync;
+	t->job.done = pause_synced;
+	work_submit(t->engine->pool, &t->job);
 }
 
 static void pause_captured(struct capture_call *c, struct set *set, const struct err *why)
@@ -627,6 +673,8 @@ static struct set *set_of_rollback(const struct sandbox *sb)
 	char text[ID_TEXT];
 	struct set *set;
 
+	if (!sb->is_rolling_back)
+		return NULL;
 	id_format(&sb->parent, text);
 	set = set_find(sb->engine, sb->tenant, span_of(text));
 	return set && id_eq(&set->m.sandbox, &sb->id) ? set : NULL;
@@ -680,17 +728,16 @@ static void swapped(struct work *w)
 	for (unsigned i = 0; i < t->layers.n; i++)
 		h->close_fd(h->arg, t->layers.fds[i]);
 	sb->is_swapping = false;
-	if (t->job_error.code) {
-		task_fail(t, &t->job_error);
-		return;
-	}
-	sb->layers = t->layers.n;
+	if (!t->job_error.code)
+		sb->layers = t->layers.n;
 	if (sb->fate == SANDBOX_GONE) { /* removed meanwhile */
 		sandbox_remove(sb, &sb->reason);
 		(void)is_lost(t, SANDBOX_PAUSED);
-		return;
+	} else if (t->job_error.code) {
+		task_fail(t, &t->job_error);
+	} else {
+		start_resume(t, t->set);
 	}
-	start_resume(t, t->set);
 }
 
 static void swap(struct task *t)
@@ -703,6 +750,7 @@ static void swap(struct task *t)
 
 static void rollback_parked(struct sandbox *sb)
 {
+	sb->task->awaits_sandbox = false;
 	sandbox_paused(sb);
 	swap(sb->task);
 }
@@ -742,9 +790,11 @@ static bool note_rollback(struct task *t)
 
 	sb->parent = t->set->m.id;
 	sandbox_row(sb, &row);
-	row.state = sandbox_state_name(SANDBOX_PAUSED);
-	if (store_sandbox_rewrite(t->engine->store, &row, &e) == 0)
+	row.state = SANDBOX_ROLLING_BACK;
+	if (store_sandbox_rewrite(t->engine->store, &row, &e) == 0) {
+		sb->is_rolling_back = true;
 		return true;
+	}
 	sb->parent = before;
 	task_fail(t, &e);
 	return false;
@@ -753,7 +803,6 @@ static bool note_rollback(struct task *t)
 static void rollback_loaded(struct set_wait *w, const struct err *why)
 {
 	struct task *t = CONTAINER_OF(w, struct task, wait);
-	struct err gone = ERR_INIT;
 
 	if (why) {
 		task_fail(t, why);
@@ -764,11 +813,8 @@ static void rollback_loaded(struct set_wait *w, const struct err *why)
 			drop_pause(t);
 		return;
 	}
-	if (is_lost(t, SANDBOX_RUNNING) || !note_rollback(t))
-		return;
-	err_set(&gone, ERR_FORKED, "the sandbox was rolled back");
-	step_unlink(t->sb, &gone);
-	step_park(t->sb, rollback_parked);
+	if (!is_lost(t, SANDBOX_RUNNING) && note_rollback(t))
+		park(t, "the sandbox was rolled back", rollback_parked);
 }
 
 static void start_rollback(struct client *c, struct stream *s, struct sandbox *sb, struct set *set)
@@ -828,11 +874,6 @@ static void builder_away(struct task *t, const char *text)
 	sandbox_remove(sb, &why);
 }
 
-static void tell_cold(struct engine *g, struct sandbox *sb, const struct err *why)
-{
-	engine_emit(g, "warn", EVENT_TEMPLATE_NOT_HOT, sb, NULL, "it was to be made hot: %s", why->text);
-}
-
 static void template_fail(struct task *t, const struct err *why)
 {
 	struct err e = *why;
@@ -884,7 +925,7 @@ static void warm_closed(struct stream *s, const struct err *why)
 	struct task *t = stream_arg(s);
 	struct err e = ERR_INIT;
 
-	t->said = NULL;
+	t->awaits_sandbox = false;
 	if (!t->sb || t->sb->state != SANDBOX_RUNNING) {
 		(void)is_lost(t, SANDBOX_RUNNING);
 		return;
@@ -906,7 +947,7 @@ static int warm_command(struct task *t, struct err *e)
 	const struct rec_exec_start rec = {.command = span_of(t->warm), .timeout_ms = WARM_MS};
 
 	return link_call(t->sb->link, METHOD_EXEC_START, &rec_exec_start_type, &rec, false, NULL, 0, &warm_ops, t,
-			 &t->said, e);
+			 NULL, e);
 }
 
 static int warm_code(struct task *t, struct err *e)
@@ -919,7 +960,7 @@ static int warm_code(struct task *t, struct err *e)
 	};
 
 	return link_call(t->sb->link, METHOD_CODE_RUN, &rec_code_run_type, &rec, false, NULL, 0, &warm_ops, t,
-			 &t->said, e);
+			 NULL, e);
 }
 
 static const char *warm_after(struct task *t)
@@ -952,6 +993,8 @@ static void next_warm(struct task *t)
 	r = is_code ? warm_code(t, &e) : warm_command(t, &e);
 	if (r < 0)
 		template_fail(t, &e);
+	else
+		t->awaits_sandbox = true;
 }
 
 static void builder_ready(struct sandbox_follow *f, struct sandbox *sb, const struct err *why)

@@ -169,10 +169,10 @@ static void on_timer(struct loop_timer *t)
 		expire(sb, "its lifetime is over");
 	} else if (is_past(sb, sb->grace_at_ns)) {
 		expire(sb, "nobody holds it");
-	} else if (is_past(sb, sb->idle_at_ns) && list_empty(&sb->relays)) {
+	} else if (is_past(sb, sb->idle_at_ns) && list_empty(&sb->relays) && !sb->task) {
 		expire(sb, "nobody used it for its idle timeout");
 	} else {
-		if (is_past(sb, sb->idle_at_ns)) /* a call that goes on is use */
+		if (is_past(sb, sb->idle_at_ns)) /* a call or a copy that goes on is use */
 			sandbox_touch(sb);
 		sandbox_arm_timer(sb);
 	}
@@ -193,7 +193,8 @@ void sandbox_touch(struct sandbox *sb)
 	if (!sb->verdict.idle_timeout_ms || sb->state != SANDBOX_RUNNING)
 		return;
 	sb->idle_at_ns = loop_now(sb->engine->loop) + sb->verdict.idle_timeout_ms * NS_PER_MS;
-	save_idle(sb); /* the timer stays: when it fires it looks again */
+	if (!sb->task) /* what is done to it may have written down what it shall be */
+		save_idle(sb); /* the timer stays: when it fires it looks again */
 }
 
 /* ---- store ---- */
@@ -362,6 +363,8 @@ void sandbox_forget(struct sandbox *sb)
 	struct engine *g = sb->engine;
 
 	task_lost(sb);
+	while (!list_empty(&sb->followers))
+		list_del(sb->followers.next);
 	loop_timer_cancel(g->loop, &sb->timer);
 	loop_timer_cancel(g->loop, &sb->retry_timer);
 	loop_timer_cancel(g->loop, &sb->gone_timer);
@@ -776,6 +779,7 @@ static void take_row(struct sandbox *sb, const struct store_sandbox *row)
 	sb->parent = row->parent;
 	span_copy(span_of(row->closure), sb->closure, sizeof(sb->closure));
 	sb->is_resuming = strcmp(row->state, SANDBOX_RESUMING) == 0;
+	sb->is_rolling_back = strcmp(row->state, SANDBOX_ROLLING_BACK) == 0;
 	sb->is_recorded = true;
 	if (row->reason[0])
 		err_set(&sb->reason, ERR_GONE, "%s", row->reason);
@@ -802,7 +806,9 @@ void sandbox_load(struct engine *g, const struct store_sandbox *row)
 	struct sandbox *sb = sandbox_new(g, &row->id);
 
 	take_row(sb, row);
-	sb->loaded_state = sb->is_resuming ? SANDBOX_RUNNING : state_of(row->state);
+	sb->loaded_state = sb->is_resuming	 ? SANDBOX_RUNNING
+			   : sb->is_rolling_back ? SANDBOX_PAUSED
+						 : state_of(row->state);
 }
 
 /* What a crash left half made or half removed is undone; what had failed stays a failure. */

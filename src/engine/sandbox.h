@@ -106,6 +106,7 @@ struct sandbox {
 	struct list followers;	/* struct sandbox_follow */
 	struct task *task;	/* done to it now (forks.c); NULL: none */
 	bool is_resuming;	/* the resume plan runs; CREATING meanwhile */
+	bool is_rolling_back;	/* its disk is not, or may not be, of the memory it had; a resume puts it back to @parent */
 	bool is_swapping;	/* paused, and its disk is being put back: its end waits */
 	bool is_committed;	/* it has passed the point from which it can't be paused again by a failure */
 	bool is_spare;		/* nobody's yet (engine/pool.h) */
@@ -149,6 +150,8 @@ void followers_tell(struct sandbox *sb, const struct err *why);
 
 /* In the store only: on its way from a pause, which is no more. */
 #define SANDBOX_RESUMING "resuming"
+/* Likewise: paused without memory, on its way to the snapshot that is its parent. */
+#define SANDBOX_ROLLING_BACK "rolling-back"
 
 const char *sandbox_state_name(enum sandbox_state s);
 bool sandbox_arrow_exists(enum sandbox_state from, enum sandbox_state to);

@@ -168,20 +168,24 @@ static bool is_too_many(struct client *c)
 static void on_request(struct link *k, struct stream *s, unsigned method, struct span payload,
 		       const int *fds, unsigned n_fds)
 {
+	static const struct stream_ops deaf = {0};
 	struct client *c = link_arg(k);
 	const struct method_info *m = method_find(method);
 	struct err e = ERR_INIT;
 
 	(void)fds; /* clients' links carry no descriptors */
 	(void)n_fds;
+	if (c->engine->state == ENGINE_OVER) { /* no answer: its link ends with us, and the next daemon is asked again */
+		stream_accept(s, &deaf, NULL);
+		return;
+	}
 	if (c->is_stranger)
 		err_set(&e, ERR_DENIED, "this daemon does not serve user %u", c->uid);
 	else if (is_too_many(c))
 		err_set(&e, ERR_LIMIT, "the daemon has %d connections, its limit (ENGINE_CLIENTS_MAX); end one and try "
 			"again", ENGINE_CLIENTS_MAX);
 	else if (c->engine->state != ENGINE_SERVING)
-		err_set(&e, ERR_UNAVAILABLE, "the daemon is %s",
-			c->engine->state == ENGINE_OVER ? "ending" : "starting");
+		err_set(&e, ERR_UNAVAILABLE, "the daemon is starting");
 	else if (!is_ours(m))
 		err_set(&e, ERR_UNSUPPORTED, "the daemon has no method %u", method);
 	else

@@ -12,7 +12,10 @@
 #include "wire/gen/events.h"
 #include "wire/gen/records.h"
 
-enum { RETRY_MS = 60000 }; /* a deletion that was due and failed */
+enum {
+	RETRY_MS = 60000,		/* a deletion that was due and failed */
+	JOBS_MAX = ENGINE_WORKERS / 2, /* the other workers are for sandboxes: a set takes seconds */
+};
 
 static void on_expiry(struct loop_timer *t);
 
@@ -45,6 +48,7 @@ struct set *set_new(struct engine *g, const struct snap_manifest *m, int memory_
 		.memory_fd = memory_fd, .state_fd = state_fd,
 		.used_ns = loop_now(g->loop), .loaded = SNAP_SET_INIT};
 	list_init(&s->loads);
+	list_init(&s->turn);
 	id_format(&m->sandbox, text);
 	(void)snprintf(s->layers_from, sizeof(s->layers_from), "%s/%s", SANDBOXES_FOLDER, text);
 	list_add_tail(&g->sets, &s->link);
@@ -65,9 +69,47 @@ static void close_one(struct engine *g, int *fd)
 	*fd = -1;
 }
 
+/* The last descriptor of a machine's memory takes the kernel half a second a GiB: not on the loop. */
+struct closing {
+	struct work work;
+	struct list link; /* in engine->closings */
+	struct engine *engine;
+	int fd;
+};
+
+static void run_close(struct work *w)
+{
+	struct closing *c = CONTAINER_OF(w, struct closing, work);
+
+	close_one(c->engine, &c->fd);
+}
+
+static void closed(struct work *w)
+{
+	struct closing *c = CONTAINER_OF(w, struct closing, work);
+
+	list_del(&c->link);
+	free(c);
+}
+
+void set_close_memory(struct engine *g, int *fd)
+{
+	struct closing *c;
+
+	if (*fd < 0 || !g->pool) { /* at the end */
+		close_one(g, fd);
+		return;
+	}
+	c = mem_new(sizeof(*c));
+	*c = (struct closing){.work = {.run = run_close, .done = closed}, .engine = g, .fd = *fd};
+	*fd = -1;
+	list_add_tail(&g->closings, &c->link);
+	work_submit(g->pool, &c->work);
+}
+
 static void cool(struct set *s)
 {
-	close_one(s->engine, &s->memory_fd);
+	set_close_memory(s->engine, &s->memory_fd);
 	close_one(s->engine, &s->state_fd);
 }
 
@@ -76,16 +118,23 @@ static void set_free(struct set *s)
 	loop_timer_cancel(s->engine->loop, &s->expiry);
 	loop_call_cancel(s->engine->loop, &s->hot_call);
 	cool(s);
-	close_one(s->engine, &s->loaded.memory_fd);
+	set_close_memory(s->engine, &s->loaded.memory_fd);
 	close_one(s->engine, &s->loaded.state_fd);
+	list_del(&s->turn);
 	list_del(&s->link);
 	free(s);
 }
 
+static void on_budget(struct loop_call *c);
+
 struct set *set_unref(struct set *s)
 {
-	if (s && --s->refs == 0)
+	if (!s)
+		return NULL;
+	if (--s->refs == 0)
 		set_free(s);
+	else if (s->refs == 1 && s->is_stored) /* nobody uses its memory any more; a caller may yet look at it */
+		loop_defer(s->engine->loop, &s->engine->budget_call, on_budget);
 	return NULL;
 }
 
@@ -128,6 +177,11 @@ static void keep_to_budget(struct engine *g)
 			return;
 		cool(s);
 	}
+}
+
+static void on_budget(struct loop_call *c)
+{
+	keep_to_budget(CONTAINER_OF(c, struct engine, budget_call));
 }
 
 /* ---- finding ---- */
@@ -231,6 +285,18 @@ int set_check(const struct set *s, struct err *e)
 /* ---- jobs ---- */
 
 static void start_removal(struct set *s);
+static void job_over(struct set *s);
+
+static void start_jobs(struct engine *g)
+{
+	while (g->n_set_jobs < JOBS_MAX && !list_empty(&g->set_jobs)) {
+		struct set *s = LIST_ENTRY(g->set_jobs.next, struct set, turn);
+
+		list_del(&s->turn);
+		g->n_set_jobs++;
+		work_submit(g->pool, &s->job);
+	}
+}
 
 static void submit(struct set *s, int what, void (*run)(struct work *w), void (*done)(struct work *w))
 {
@@ -239,23 +305,14 @@ static void submit(struct set *s, int what, void (*run)(struct work *w), void (*
 	s->job.run = run;
 	s->job.done = done;
 	s->refs++; /* the job's */
-	work_submit(s->engine->pool, &s->job);
+	list_add_tail(&s->engine->set_jobs, &s->turn);
+	start_jobs(s->engine);
 }
 
 static void complete(struct set_wait *w, const struct err *why)
 {
 	if (w)
 		w->done(w, why);
-}
-
-/* The last use of @s by a job. */
-static void job_over(struct set *s)
-{
-	s->doing = SET_IDLE;
-	if (s->wants_removal)
-		start_removal(s);
-	keep_to_budget(s->engine);
-	(void)set_unref(s);
 }
 
 static void tell_loads(struct set *s, const struct err *why)
@@ -290,6 +347,39 @@ static void load_done(struct work *w)
 	}
 	tell_loads(s, s->job_error.code ? &s->job_error : NULL);
 	job_over(s);
+}
+
+static void on_hot(struct loop_call *c);
+
+/* Who asked for its memory while something else was done to it. */
+static void serve_loads(struct set *s)
+{
+	struct err gone = ERR_INIT;
+
+	if (list_empty(&s->loads))
+		return;
+	if (set_is_hot(s)) {
+		loop_defer(s->engine->loop, &s->hot_call, on_hot);
+	} else if (s->is_stored) {
+		submit(s, SET_LOADING, run_load, load_done);
+	} else {
+		err_set(&gone, ERR_NOT_FOUND, "the snapshot was removed meanwhile");
+		tell_loads(s, &gone);
+	}
+}
+
+/* The last use of @s by a job. */
+static void job_over(struct set *s)
+{
+	s->doing = SET_IDLE;
+	s->engine->n_set_jobs--;
+	start_jobs(s->engine);
+	if (s->wants_removal)
+		start_removal(s);
+	else
+		serve_loads(s);
+	keep_to_budget(s->engine);
+	(void)set_unref(s);
 }
 
 static void on_hot(struct loop_call *c)
@@ -486,6 +576,8 @@ void sets_drop(struct engine *g)
 {
 	while (!list_empty(&g->sets))
 		set_free(LIST_ENTRY(g->sets.next, struct set, link));
+	while (!list_empty(&g->closings)) /* they ran when the pool joined */
+		closed(&LIST_ENTRY(g->closings.next, struct closing, link)->work);
 }
 
 void set_info(const struct set *s, struct rec_snapshot_info *ret)

@@ -51,6 +51,7 @@ struct set {
 	/* One job at a time; a removal waits for the one before. */
 	enum { SET_IDLE, SET_LOADING, SET_SAVING, SET_REMOVING } doing;
 	struct work job;
+	struct list turn; /* in engine->set_jobs */
 	struct snap_set loaded;
 	struct err job_error;
 	char layers_from[64]; /* "sandboxes/<id>" until it is stored, then "snapshots/<id>" */
@@ -68,6 +69,8 @@ void sets_drop(struct engine *g); /* the engine ends; the pool has joined */
 struct set *set_new(struct engine *g, const struct snap_manifest *m, int memory_fd, int state_fd);
 struct set *set_ref(struct set *s);
 struct set *set_unref(struct set *s); /* NULL: fine; returns NULL */
+
+void set_close_memory(struct engine *g, int *fd); /* of a machine: where that holds up nobody. -1: fine */
 
 bool set_is_hot(const struct set *s);
 bool set_is_files(const struct set *s); /* of a process sandbox: no machine, its files */

@@ -268,6 +268,7 @@ int step_run_commit(struct plan *p, struct err *e)
 	if (r < 0)
 		return r;
 	sb->is_committed = true;
+	sb->is_rolling_back = false;
 	span_copy(span_of(sb->set->m.closure), sb->closure, sizeof(sb->closure));
 	if (strcmp(sb->set->m.kind, "pause") == 0)
 		set_remove(sb->set, NULL); /* its memory stays while we hold it */

@@ -353,6 +353,8 @@ void create_machine_gone(struct sandbox *sb, const struct err *why)
 {
 	struct err e = ERR_INIT;
 
+	if (sb->state == SANDBOX_PAUSED || sb->parked)
+		return; /* that is what was wanted */
 	err_copy(&e, why);
 	if (!e.code)
 		err_set(&e, ERR_GONE, "its machine ended");

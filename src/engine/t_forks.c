@@ -627,6 +627,35 @@ static void a_pause_gives_memory_back_and_goes_on(void **state)
 	end(h, a);
 }
 
+static bool saves(struct host *h)
+{
+	return h->calls[HOST_SAVE] == 1;
+}
+
+static void a_copy_is_use(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new(), *x = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make(h, a, &(struct rec_sandbox_create){.name = span_of("x"), .idle_timeout_ms = 10000}), 0);
+	pass(h, 9000);
+	assert_int_equal(snap(h, a, "x", "s"), 0);
+	pass(h, 9000);
+	state_is(h, "x", "running");
+	h->blocks[HOST_SAVE] = true;
+	h->calls[HOST_SAVE] = 0;
+	ask_start(&h->rig, x, METHOD_SANDBOX_PAUSE, &(struct rec_sandbox_ref){.sandbox = span_of("x")}, false);
+	assert_true(until(h, saves));
+	pass(h, 25000);
+	h->blocks[HOST_SAVE] = false;
+	assert_true(rig_until(&h->rig, &x->done));
+	assert_int_equal(x->why.code, 0);
+	state_is(h, "x", "paused");
+	ask_free(x);
+	end(h, a);
+}
+
 static void a_pause_stops_the_idle_clock_not_the_other(void **state)
 {
 	struct host *h = up();
@@ -812,6 +841,45 @@ static void a_resume_needs_its_memory(void **state)
 	end(h, a);
 }
 
+static bool goes(struct host *h)
+{
+	return h->rig.script.seen[NULL_DESTROY] > 0;
+}
+
+/* Its machine is on its way out: nothing but its own end can end what waits for that. */
+static void one_that_is_parked_can_be_removed(void **state)
+{
+	static const unsigned methods[] = {METHOD_SANDBOX_PAUSE, METHOD_SANDBOX_ROLLBACK};
+	struct host *h = up();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
+		struct ask *x = ask_new();
+		const struct rec_sandbox_rollback back = {.sandbox = span_of("x"), .snapshot = span_of("s")};
+		const struct rec_sandbox_ref ref = {.sandbox = span_of("x")};
+
+		assert_int_equal(make_named(h, a, "x"), 0);
+		assert_int_equal(snap(h, a, "x", "s"), 0);
+		h->rig.script.seen[NULL_DESTROY] = 0;
+		h->rig.script.steps[NULL_DESTROY].after_ns = 5 * NS_PER_S;
+		ask_start(&h->rig, x, methods[i],
+			  methods[i] == METHOD_SANDBOX_PAUSE ? (const void *)&ref : (const void *)&back, false);
+		assert_true(until(h, goes));
+		ask_start(&h->rig, a, METHOD_SANDBOX_REMOVE, &ref, false);
+		pass(h, 5001);
+		assert_true(rig_until(&h->rig, &x->done));
+		assert_int_equal(x->why.code, ERR_GONE);
+		assert_true(rig_until(&h->rig, &a->done));
+		assert_int_equal(a->why.code, 0);
+		h->rig.script.steps[NULL_DESTROY].after_ns = 0;
+		assert_int_equal(on_snap(h, a, METHOD_SNAPSHOT_REMOVE, "s"), 0);
+		assert_true(until(h, nothing_on_disk));
+		ask_free(x);
+	}
+	end(h, a);
+}
+
 static void a_paused_one_can_be_removed(void **state)
 {
 	struct host *h = up();
@@ -861,6 +929,29 @@ static void a_pause_that_is_lost_leaves_a_disk_to_roll_back(void **state)
 	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_RESUME, "x"), -ERR_NOT_FOUND);
 	assert_non_null(strstr(a->why.text, "missing or damaged"));
 	state_is(h, "x", "paused");
+	end(h, a);
+}
+
+/* It has a snapshot it was once put back to; nobody asked for that again. */
+static void a_pause_that_is_lost_puts_nothing_back(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(snap(h, a, "x", "s"), 0);
+	assert_int_equal(rollback(h, a, "x", "s"), 0);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), 0);
+	host_crash(h, false);
+	for (unsigned i = 0; i < HOST_SETS; i++)
+		h->sets[i].is_used = h->sets[i].is_used && strcmp(h->sets[i].m.kind, "pause") != 0;
+	rig_up(&h->rig);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_RESUME, "x"), -ERR_NOT_FOUND);
+	assert_non_null(strstr(a->why.text, "missing or damaged"));
+	state_is(h, "x", "paused");
+	assert_int_equal(rollback(h, a, "x", "s"), 0); /* now somebody did */
+	is_usable(h, a, "x");
 	end(h, a);
 }
 
@@ -1307,6 +1398,42 @@ static void a_template_whose_warming_fails_is_none(void **state)
 	end(h, a);
 }
 
+static bool has_one_set(struct host *h)
+{
+	return host_sets(h) == 1;
+}
+
+static bool warms(struct host *h)
+{
+	for (unsigned i = 0; i < h->rig.n_agents; i++)
+		if (h->rig.agents[i].owed)
+			return true;
+	return false;
+}
+
+/* Its program's stream ends without a word when the link is let go of. */
+static void a_template_whose_builder_is_removed_is_none(void **state)
+{
+	struct host *h = up();
+	struct ask *a = ask_new(), *x = ask_new();
+	struct rec_sandbox_info builder;
+	char text[ID_TEXT];
+
+	T_UNUSED(state);
+	have_warm_list(h, a);
+	h->rig.programs = ANSWER_NEVER;
+	ask_start(&h->rig, x, METHOD_TEMPLATE_BUILD, &(struct rec_template_build){.template = span_of("base")}, false);
+	assert_true(until(h, warms));
+	assert_int_equal(sandboxes(h, a, &builder), 2);
+	id_format(&builder.id, text);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_REMOVE, text), 0);
+	assert_true(rig_until(&h->rig, &x->done));
+	assert_int_not_equal(x->why.code, 0);
+	h->rig.programs = ANSWER_OK;
+	ask_free(x);
+	end(h, a);
+}
+
 static void of_two_hot_templates_the_newer_stays(void **state)
 {
 	struct host *h = up();
@@ -1323,8 +1450,7 @@ static void of_two_hot_templates_the_newer_stays(void **state)
 	host_crash(h, false);
 	h->fails[HOST_REMOVE] = 0;
 	rig_up(&h->rig);
-	pass(h, 1000);
-	assert_int_equal(host_sets(h), 1);
+	assert_true(until(h, has_one_set));
 	assert_int_equal(snapshots(h, a, &left), 1);
 	assert_true(id_eq(&left.id, &newer.id));
 	end(h, a);
@@ -1361,13 +1487,13 @@ T_MAIN(T(a_snapshot_is_kept_listed_and_removed), T(sandboxes_start_from_a_snapsh
        T(retention_outlives_daemons_and_failures), T(a_removal_that_fails_leaves_it_usable),
        T(another_tenants_are_not_there), T(forks_run_beside_their_source), T(a_disk_has_so_many_layers),
        T(forks_that_do_not_fit_are_none), T(ephemeral_forks_go_with_nobody),
-       T(a_pause_gives_memory_back_and_goes_on), T(a_pause_stops_the_idle_clock_not_the_other),
+       T(a_pause_gives_memory_back_and_goes_on), T(a_copy_is_use), T(a_pause_stops_the_idle_clock_not_the_other),
        T(a_pause_ends_what_runs_on_the_link), T(programs_run_while_a_copy_is_prepared),
        T(a_sandbox_may_go_while_a_copy_is_prepared), T(a_guest_that_does_not_answer),
-       T(a_thaw_waits_for_room), T(a_resume_needs_its_memory), T(a_paused_one_can_be_removed),
-       T(a_paused_one_outlives_the_daemon), T(a_pause_that_is_lost_leaves_a_disk_to_roll_back),
+       T(a_thaw_waits_for_room), T(a_resume_needs_its_memory), T(one_that_is_parked_can_be_removed), T(a_paused_one_can_be_removed),
+       T(a_paused_one_outlives_the_daemon), T(a_pause_that_is_lost_leaves_a_disk_to_roll_back), T(a_pause_that_is_lost_puts_nothing_back),
        T(a_rollback_puts_it_back), T(a_rollback_is_to_ones_own_snapshots), T(a_paused_one_can_be_rolled_back),
-       T(a_rollback_that_fails_late_is_never_a_mixture), T(a_template_whose_warming_fails_is_none),
+       T(a_rollback_that_fails_late_is_never_a_mixture), T(a_template_whose_warming_fails_is_none), T(a_template_whose_builder_is_removed_is_none),
        T(of_two_hot_templates_the_newer_stays),
        T(what_had_to_boot_is_made_hot), T(what_cant_be_made_hot_is_tried_once),
        T(any_step_may_fail), T(going_back_may_fail_too))

@@ -1,6 +1,7 @@
 /* store/db.c - open carefully, say clearly what is wrong, keep statements prepared */
 #include "store/db.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <sqlite3.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,12 +9,15 @@
 #include "base/id.h"
 #include "base/macro.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "sys/fault.h"
+#include "sys/fd.h"
 
 enum {
 	APPLICATION_ID = 0x686f7463, /* "hotc", in the file's header */
 	STATEMENTS_MAX = 32,
 	CACHE_KIB = 2048,
+	PATH_LIMIT = 4096,
 };
 
 struct db {
@@ -61,6 +65,21 @@ static int fail(const struct db *db, int rc, struct err *e)
 			       sqlite3_errmsg(db->sql));
 	}
 	return err_set(e, ERR_INTERNAL, "%s: %s", db->path, sqlite3_errmsg(db->sql));
+}
+
+int db_sync(const struct db *db, struct err *e)
+{
+	struct str path = STR_INIT(PATH_LIMIT);
+	AUTO_CLOSE int fd = -1;
+	int r;
+
+	str_addf(&path, "%s-wal", db->path); /* SQLite has no lock on it that our closing it could lose */
+	fd = sys_open(str_text(&path), O_RDONLY);
+	r = fd < 0 ? fd : sys_fsync(fd);
+	if (r < 0)
+		r = err_sys(e, r, "bring %s to the disk", str_text(&path));
+	str_deinit(&path);
+	return r;
 }
 
 /* ---- open ---- */

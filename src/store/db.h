@@ -48,6 +48,9 @@ void db_bind_text(struct sqlite3_stmt *s, int at, const char *text); /* lent unt
 void db_bind_blob(struct sqlite3_stmt *s, int at, const void *p, size_t n);
 void db_bind_id(struct sqlite3_stmt *s, int at, const struct id *id);
 
+/* What was committed is on disk when it returns, in either class. Any thread. */
+int db_sync(const struct db *db, struct err *e);
+
 /* Run a statement that gives no rows. */
 int db_run(struct db *db, struct sqlite3_stmt *s, struct err *e);
 /* Next row: 1, 0 at the end, or an error. */

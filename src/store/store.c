@@ -149,6 +149,11 @@ struct store *store_close(struct store *s)
 	return NULL;
 }
 
+int store_sync(const struct store *s, struct err *e)
+{
+	return db_sync(s->run, e);
+}
+
 /* ---- sandboxes ---- */
 
 /* The fields in the order in which both statements name them. */

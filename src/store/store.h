@@ -2,7 +2,8 @@
  * store/store.h - what must outlive the daemon: sandboxes, intents, pools, and the epoch
  *
  *	{dir}/run.db	sandboxes and their intents: class DB_RUN. After a power cut no
- *			machine lives, so losing the last rows then loses nothing.
+ *			machine lives, so losing the last rows then loses nothing, but of
+ *			those that are paused: store_sync().
  *	{dir}/keep.db	what must survive a power cut (the epoch, pools): class DB_KEEP.
  *
  * STORE-1 Every call is one transaction: on an error nothing of it was written.
@@ -72,6 +73,9 @@ int store_sandbox_remove(struct store *s, const struct id *id, struct err *e);
 /* In the order of creation; @each must not call the store. */
 int store_sandbox_each(struct store *s, void (*each)(void *arg, const struct store_sandbox *row),
 		       void *arg, struct err *e);
+
+/* Every change of a sandbox so far is on disk when it returns. Blocks. Any thread. */
+int store_sync(const struct store *s, struct err *e);
 
 /* @step begins; store_intent_close() when it is done. An open one after a crash: nobody knows. */
 int store_intent_open(struct store *s, const struct id *id, const char *step, struct err *e);
