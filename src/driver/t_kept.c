@@ -721,6 +721,36 @@ static void process_files_are_copied(void **state)
 	end(&t);
 }
 
+/* The keeper answers in the very turn in which the machine is destroyed: nobody is left to be asked. */
+static void a_copy_that_ends_with_its_machine(void **state)
+{
+	struct copied c = {.rq.req.done = on_copied, .rq.overlay_fd = -1};
+	struct asked gone = ASKED;
+	struct machine *m;
+	struct stage t;
+
+	T_UNUSED(state);
+	begin(&t);
+	m = running(&t);
+	t.others = HOLDS;
+	assert_int_equal(driver_qemu.capture(m, &c.rq, NULL), 0);
+	turn(&t);
+	qemu_hears(&t, "add-fd", NULL);
+	qemu_hears(&t, "\"stop\"", NULL);
+	qemu_hears(&t, "xen-save-devices-state", NULL);
+	qemu_hears(&t, "\"cont\"", NULL);
+	assert_int_equal(t.n_held, 1);
+	reply(&t, t.held[0], METHOD_MACHINE_TAKE);
+	assert_int_equal(loop_turn(t.loop, 0), 0); /* it is on its way, not yet read */
+	assert_int_equal(c.done, 0);
+	driver_qemu.destroy(m, &gone.usage.req);
+	turn(&t);
+	assert_int_equal(c.done, 1);
+	assert_int_equal(c.code, ERR_CANCELED);
+	assert_int_equal(gone.done, 1);
+	end(&t);
+}
+
 /* A QEMU that says anything else is its guest's. */
 static void an_odd_layer_is_not_believed(void **state)
 {
@@ -858,10 +888,37 @@ static void a_failed_merge_is_told(void **state)
 	end(&t);
 }
 
+/* QEMU never says that it is done, or nothing at all any more. */
+static void a_merge_has_an_end(void **state)
+{
+	T_UNUSED(state);
+	for (int ends = 0; ends < 2; ends++) {
+		struct asked a = ASKED;
+		struct stage t;
+		struct machine *m;
+
+		begin(&t);
+		m = running(&t);
+		assert_int_equal(driver_qemu.flatten(m, 1, 7, &a.usage.req, NULL), 0);
+		turn(&t);
+		qemu_hears(&t, "block-stream", NULL);
+		assert_int_equal(a.done, 0);
+		if (ends)
+			t.qemu_fd = sys_close(t.qemu_fd);
+		else
+			loop_advance(t.loop, 1801 * NS_PER_S);
+		turn(&t);
+		assert_int_equal(a.done, 1);
+		assert_int_equal(a.code, ends ? ERR_GONE : ERR_TIMEOUT);
+		destroy(&t, m);
+		end(&t);
+	}
+}
+
 T_MAIN(T(lives), T(tells_the_end_once), T(cuts_long_last_words), T(a_start_can_fail),
        T(dies_while_starting), T(a_silent_monitor_fails_the_start), T(a_qemu_that_ends_at_once_says_why),
        T(a_broken_monitor_ends_alone),
        T(destroy_cancels_first), T(forgets), T(adopts), T(a_lost_keeper_ends_calls), T(checks_the_spec),
-       T(process_needs_no_monitor), T(process_files_are_copied),
+       T(process_needs_no_monitor), T(process_files_are_copied), T(a_copy_that_ends_with_its_machine),
        T(an_odd_layer_is_not_believed), T(a_machine_without_room_tries_again),
-       T(merged_layers_are_let_go_of), T(a_failed_merge_is_told))
+       T(merged_layers_are_let_go_of), T(a_failed_merge_is_told), T(a_merge_has_an_end))
