@@ -8,7 +8,6 @@ import json
 import os
 import pathlib
 import random
-import shutil
 import signal
 import subprocess
 import sys
@@ -35,15 +34,24 @@ def of_process(pid, name):
         return e.strerror
 
 
-def say_where(pid):
-    """What a process that hangs waits for, what it has open, and who is at the other end of its sockets."""
-    print(f"-- {pid}: {of_process(pid, 'wchan')} {of_process(pid, 'syscall')}")
-    for fd in pathlib.Path(f"/proc/{pid}/fd").iterdir():
-        print(f"-- {pid}: {fd.name} {os.readlink(fd)} {of_process(pid, f'fdinfo/{fd.name}')!r}")
-    if shutil.which("ss"):
-        every = subprocess.run(["ss", "-xanp"], stdout=subprocess.PIPE, check=False, text=True).stdout.splitlines()
-        ours = {word for line in every if f"pid={pid}," in line for word in line.split()[5:8:2]} - {"0"}
-        print("\n".join(line for line in every if ours & set(line.split())))
+def link_of(path):
+    try:
+        return os.readlink(path)
+    except OSError as e:
+        return e.strerror
+
+
+def say_where(client):
+    """What a client that hangs waits for and has open; who else has the pipes in which we wait for its words, or
+    may, as our threads do that wait for something."""
+    pid, pipes = client.pid, {link_of(f"/proc/self/fd/{pipe.fileno()}") for pipe in (client.stdout, client.stderr)}
+    print(f"-- {pid}: {of_process(pid, 'stat')[:60]} {of_process(pid, 'wchan')} {of_process(pid, 'syscall')}; we wait for {pipes}")
+    for thread in pathlib.Path("/proc/self/task").iterdir():
+        print(f"-- our thread {thread.name}: {of_process('self', f'task/{thread.name}/syscall')}")
+    for fd in pathlib.Path("/proc").glob("[0-9]*/fd/*"):
+        who, to = fd.parts[2], link_of(fd)
+        if who == str(pid) or to in pipes:
+            print(f"-- {who} {comm(who)}: {fd.name} {to} {of_process(who, f'fdinfo/{fd.name}')!r}")
 
 
 def hotcell(*words, check=True):
@@ -51,7 +59,7 @@ def hotcell(*words, check=True):
         try:
             out, err = client.communicate(timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            say_where(client.pid)
+            say_where(client)
             client.kill()
             fail(f"hotcell {' '.join(words)}: hangs")
     done = subprocess.CompletedProcess(client.args, client.returncode, out, err)

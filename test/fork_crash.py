@@ -22,7 +22,9 @@ import pathlib
 import queue
 import random
 import re
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -71,6 +73,8 @@ class Inotify:
     def __init__(self, tops):
         self.libc = ctypes.CDLL(None, use_errno=True)
         self.fd = self.libc.inotify_init1(os.O_CLOEXEC)
+        if self.fd < 0:
+            fail(f"inotify_init1: {os.strerror(ctypes.get_errno())}")
         self.paths = {}
         for top in tops:
             top.mkdir(exist_ok=True)
@@ -91,6 +95,8 @@ class Inotify:
                 self.add(entry, say)
 
     def read(self, say):
+        if not select.select([self.fd], [], [], 0.05)[0]:
+            return
         data = os.read(self.fd, 1 << 16)
         while data:
             watch, mask, _, n = (int.from_bytes(data[i:i + 4], "little") for i in (0, 4, 8, 12))
@@ -118,8 +124,10 @@ class Steps:
         self.events.open("event.watch", link.record("event_watch"))
         while self.events.frame()[0] != link.RES:
             pass
-        for work in (self.watch_files, self.watch_events, self.watch_log, self.watch_copier):
-            threading.Thread(target=work, daemon=True).start()
+        works = self.watch_files, self.watch_events, self.watch_log, self.watch_copier
+        self.threads = [threading.Thread(target=work, daemon=True) for work in works]
+        for thread in self.threads:
+            thread.start()
 
     def say(self, label):
         if self.ended:
@@ -186,9 +194,17 @@ class Steps:
         return kept
 
     def close(self):
+        """Nobody reads any more when it is closed: a number in use would soon be that of a client's pipe, and keep it open."""
         self.ended = True
+        try:
+            self.events.socket.shutdown(socket.SHUT_RDWR)
+        except OSError:  # the daemon is gone
+            pass
+        for thread in self.threads:
+            thread.join()
         self.events.close()
         self.log.close()
+        os.close(self.inotify.fd)
 
 
 # ---- who ----
@@ -489,6 +505,8 @@ def run_verb(verb, who=None, at=None, delay=0.0):
 
     def hit():
         time.sleep(delay)
+        while not client:
+            time.sleep(0.001)
         for pid in pids():
             try:
                 os.kill(pid, signal.SIGKILL)
@@ -501,7 +519,7 @@ def run_verb(verb, who=None, at=None, delay=0.0):
     try:
         _, stderr = client[0].communicate(timeout=crash.SECONDS)
     except subprocess.TimeoutExpired:
-        crash.say_where(client[0].pid)
+        crash.say_where(client[0])
         client[0].kill()
         fail(f"hotcell {' '.join(words)} hangs after kill -9 of {who} at {at}")
     if client[0].returncode == -signal.SIGKILL:
