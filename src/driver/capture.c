@@ -52,7 +52,7 @@ static int say(struct capture *c, const char *name, const char *arguments, int f
 	return monitor_call(c->machine->monitor, name, arguments, fd, &c->say, e);
 }
 
-/* The capture that an answer of the keeper is for; NULL: it is over, or its machine is being destroyed, which ends it. */
+/* The capture that an answer of the keeper is for; NULL: it is over, or its machine is destroyed, which ends it. */
 static struct capture *answered(struct op *op)
 {
 	const struct machine *m = op->machine;

@@ -106,7 +106,7 @@ struct sandbox {
 	struct list followers;	/* struct sandbox_follow */
 	struct task *task;	/* done to it now (forks.c); NULL: none */
 	bool is_resuming;	/* the resume plan runs; CREATING meanwhile */
-	bool is_rolling_back;	/* its disk is not, or may not be, of the memory it had; a resume puts it back to @parent */
+	bool is_rolling_back;	/* paused without memory: a resume puts it back to @parent */
 	bool is_swapping;	/* paused, and its disk is being put back: its end waits */
 	bool is_committed;	/* it has passed the point from which it can't be paused again by a failure */
 	bool is_spare;		/* nobody's yet (engine/pool.h) */

@@ -175,7 +175,7 @@ static void on_request(struct link *k, struct stream *s, unsigned method, struct
 
 	(void)fds; /* clients' links carry no descriptors */
 	(void)n_fds;
-	if (c->engine->state == ENGINE_OVER) { /* no answer: its link ends with us, and the next daemon is asked again */
+	if (c->engine->state == ENGINE_OVER) { /* its link ends with us; then it asks the next daemon */
 		stream_accept(s, &deaf, NULL);
 		return;
 	}
