@@ -627,6 +627,61 @@ static void a_pause_gives_memory_back_and_goes_on(void **state)
 	end(h, a);
 }
 
+/* Gigabytes on their way to the disk hold up nobody's create. */
+static void sets_leave_workers_to_sandboxes(void **state)
+{
+	enum { MANY = ENGINE_WORKERS + 1 };
+	struct host *h = up();
+	struct ask *a = ask_new(), *x[MANY];
+	char name[MANY][8];
+
+	T_UNUSED(state);
+	for (unsigned i = 0; i < MANY; i++) {
+		(void)snprintf(name[i], sizeof(name[i]), "x%u", i % 10);
+		assert_int_equal(make_named(h, a, name[i]), 0);
+	}
+	h->blocks[HOST_SAVE] = true;
+	for (unsigned i = 0; i < MANY; i++) {
+		x[i] = ask_new();
+		ask_start(&h->rig, x[i], METHOD_SNAPSHOT_CREATE,
+			  &(struct rec_snapshot_create){.sandbox = span_of(name[i])}, false);
+	}
+	pass(h, 1000);
+	assert_int_equal(make_named(h, a, "z"), 0);
+	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_REMOVE, "z"), 0);
+	h->blocks[HOST_SAVE] = false;
+	for (unsigned i = 0; i < MANY; i++) {
+		assert_true(rig_until(&h->rig, &x[i]->done));
+		assert_int_equal(x[i]->why.code, 0);
+		ask_free(x[i]);
+	}
+	assert_int_equal(host_sets(h), MANY);
+	end(h, a);
+}
+
+/* However long it was used, and by whomever: then it goes. */
+static void memory_beyond_the_budget_goes_when_nobody_uses_it(void **state)
+{
+	struct host *h = host_new();
+	struct ask *a = ask_new();
+	struct rec_snapshot_info last;
+
+	T_UNUSED(state);
+	h->rig.config.hot_budget_mb = 0;
+	h->rig.config.memory_total_mb = 0; /* an eighth of it */
+	rig_up(&h->rig);
+	assert_int_equal(make_named(h, a, "x"), 0);
+	assert_int_equal(snap(h, a, "x", "s"), 0);
+	rig_turns(&h->rig, 5);
+	assert_int_equal(snapshots(h, a, &last), 1);
+	assert_false(last.hot);
+	assert_int_equal(from_snap(h, a, "s", "y", false), 0); /* loaded for this */
+	rig_turns(&h->rig, 5);
+	assert_int_equal(snapshots(h, a, &last), 1);
+	assert_false(last.hot);
+	end(h, a);
+}
+
 static bool saves(struct host *h)
 {
 	return h->calls[HOST_SAVE] == 1;
@@ -1488,6 +1543,7 @@ T_MAIN(T(a_snapshot_is_kept_listed_and_removed), T(sandboxes_start_from_a_snapsh
        T(another_tenants_are_not_there), T(forks_run_beside_their_source), T(a_disk_has_so_many_layers),
        T(forks_that_do_not_fit_are_none), T(ephemeral_forks_go_with_nobody),
        T(a_pause_gives_memory_back_and_goes_on), T(a_copy_is_use),
+       T(sets_leave_workers_to_sandboxes), T(memory_beyond_the_budget_goes_when_nobody_uses_it),
        T(a_pause_stops_the_idle_clock_not_the_other), T(a_pause_ends_what_runs_on_the_link),
        T(programs_run_while_a_copy_is_prepared), T(a_sandbox_may_go_while_a_copy_is_prepared),
        T(a_guest_that_does_not_answer), T(a_thaw_waits_for_room), T(a_resume_needs_its_memory),
