@@ -540,13 +540,19 @@ static void on_watch(struct loop_timer *t)
 
 static void begin(struct capture *c)
 {
-	if (strcmp(c->call->kind, "snapshot") == 0)
+	if (c->call->stay) /* no disk to go on with */
+		prepare(c);
+	else if (strcmp(c->call->kind, "snapshot") == 0)
 		sync_disk(c);
 	else
 		add_layer(c);
 }
 
-/* ---- flatten: a disk of as many layers as there may be becomes one of two ---- */
+/*
+ * ---- flatten: a disk of as many layers as there may be becomes one of two ----
+ *
+ * Or is one already, and the daemon before died before it could write that down.
+ */
 
 static void run_merge(struct work *w)
 {
@@ -650,9 +656,7 @@ int capture_start(struct sandbox *sb, struct capture_call *call, struct err *e)
 	c = capture_new(sb, call);
 	if (is_of_files(sb, call))
 		freeze(c);
-	else if (call->stay) /* no disk to go on with */
-		prepare(c);
-	else if (sb->layers < LIMIT_DISK_LAYERS)
+	else if (sb->layers < LIMIT_DISK_LAYERS || (call->stay && !sb->is_adopted))
 		begin(c);
 	else if ((r = flatten(c, e)) < 0) {
 		sb->capture = NULL;

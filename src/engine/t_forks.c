@@ -896,6 +896,44 @@ static void a_resume_needs_its_memory(void **state)
 	end(h, a);
 }
 
+static bool merges(struct host *h)
+{
+	return h->calls[HOST_FLATTEN] > 0;
+}
+
+/* The layers were merged on the disk, and the daemon died before it wrote that down. */
+static void a_merge_that_nobody_noted(void **state)
+{
+	static const unsigned methods[] = {METHOD_SANDBOX_PAUSE, METHOD_SNAPSHOT_CREATE};
+
+	T_UNUSED(state);
+	for (size_t i = 0; i < ARRAY_LEN(methods); i++) {
+		struct host *h = up();
+		struct ask *a = ask_new(), *x = ask_new();
+
+		assert_int_equal(make_named(h, a, "x"), 0);
+		for (int n = 1; n < LIMIT_DISK_LAYERS; n++)
+			assert_int_equal(snap(h, a, "x", ""), 0);
+		h->calls[HOST_FLATTEN] = 0;
+		h->blocks[HOST_FLATTEN] = true;
+		ask_start(&h->rig, x, METHOD_SANDBOX_FORK, &(struct rec_sandbox_fork){.sandbox = span_of("x"), .count = 1},
+			  false);
+		assert_true(until(h, merges));
+		host_crash(h, false);
+		rig_up(&h->rig);
+		state_is(h, "x", "running");
+		if (methods[i] == METHOD_SANDBOX_PAUSE) {
+			assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_PAUSE, "x"), 0);
+			assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_RESUME, "x"), 0);
+		} else {
+			assert_int_equal(snap(h, a, "x", "t"), 0);
+		}
+		is_usable(h, a, "x");
+		ask_free(x);
+		end(h, a);
+	}
+}
+
 static bool goes(struct host *h)
 {
 	return h->rig.script.seen[NULL_DESTROY] > 0;
@@ -1547,7 +1585,7 @@ T_MAIN(T(a_snapshot_is_kept_listed_and_removed), T(sandboxes_start_from_a_snapsh
        T(a_pause_stops_the_idle_clock_not_the_other), T(a_pause_ends_what_runs_on_the_link),
        T(programs_run_while_a_copy_is_prepared), T(a_sandbox_may_go_while_a_copy_is_prepared),
        T(a_guest_that_does_not_answer), T(a_thaw_waits_for_room), T(a_resume_needs_its_memory),
-       T(one_that_is_parked_can_be_removed), T(a_paused_one_can_be_removed),
+       T(a_merge_that_nobody_noted), T(one_that_is_parked_can_be_removed), T(a_paused_one_can_be_removed),
        T(a_paused_one_outlives_the_daemon), T(a_pause_that_is_lost_leaves_a_disk_to_roll_back),
        T(a_pause_that_is_lost_puts_nothing_back), T(a_rollback_puts_it_back),
        T(a_rollback_is_to_ones_own_snapshots), T(a_paused_one_can_be_rolled_back),
