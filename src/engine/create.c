@@ -62,7 +62,7 @@ static const struct step resume_steps[] = {
 	{.name = "disk", .run = step_run_disk_again, .undo = step_undo_disk_again, .waits = true},
 	{.name = "machine", .run = step_run_machine, .undo = step_undo_machine},
 	{.name = "state", .run = step_run_state},
-	{.name = "commit", .run = step_run_commit},
+	{.name = "commit", .run = step_run_commit, .waits = true},
 	{.name = "go", .run = step_run_go},
 	{.name = "link", .run = step_run_link, .undo = step_undo_link},
 	{.name = "hello", .run = step_run_hello},

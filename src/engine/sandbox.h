@@ -131,7 +131,7 @@ struct sandbox {
 	unsigned clock_tries;	/* setups that were said again, for the clock's sake */
 	bool clock_is_off;
 	struct list relays;
-	struct work job; /* image or disk, one at a time */
+	struct work job; /* image, disk or store, one at a time */
 	struct err job_error;
 	uint64_t guest_boot_us;
 	char stages[SANDBOX_STAGES];

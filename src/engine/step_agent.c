@@ -250,6 +250,24 @@ int step_run_thaw(struct plan *p, struct err *e)
 
 /* ---- commit: a resume that changes what it came from ---- */
 
+static void run_sync(struct work *w)
+{
+	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
+
+	(void)store_sync(sb->engine->store, &sb->job_error);
+}
+
+/* Only now: else a power cut could bring back a pause whose disk has gone on. */
+static void committed(struct work *w)
+{
+	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
+
+	if (sb->job_error.code) /* there is no way back; whoever runs on such a disk shall know */
+		engine_emit(sb->engine, "error", EVENT_SANDBOX_STEP, sb, "commit", "%s", sb->job_error.text);
+	set_remove(sb->set, NULL); /* its memory stays while we hold it */
+	plan_next(&sb->plan);
+}
+
 int step_run_commit(struct plan *p, struct err *e)
 {
 	struct sandbox *sb = step_sandbox(p);
@@ -270,9 +288,14 @@ int step_run_commit(struct plan *p, struct err *e)
 	sb->is_committed = true;
 	sb->is_rolling_back = false;
 	span_copy(span_of(sb->set->m.closure), sb->closure, sizeof(sb->closure));
-	if (strcmp(sb->set->m.kind, "pause") == 0)
-		set_remove(sb->set, NULL); /* its memory stays while we hold it */
-	plan_next(p);
+	if (strcmp(sb->set->m.kind, "pause") != 0) {
+		plan_next(p);
+		return 0;
+	}
+	sb->job_error = (struct err)ERR_INIT;
+	sb->job.run = run_sync;
+	sb->job.done = committed;
+	work_submit(sb->engine->pool, &sb->job);
 	return 0;
 }
 
