@@ -916,8 +916,8 @@ static void a_merge_that_nobody_noted(void **state)
 			assert_int_equal(snap(h, a, "x", ""), 0);
 		h->calls[HOST_FLATTEN] = 0;
 		h->blocks[HOST_FLATTEN] = true;
-		ask_start(&h->rig, x, METHOD_SANDBOX_FORK, &(struct rec_sandbox_fork){.sandbox = span_of("x"), .count = 1},
-			  false);
+		ask_start(&h->rig, x, METHOD_SANDBOX_FORK,
+			  &(struct rec_sandbox_fork){.sandbox = span_of("x"), .count = 1}, false);
 		assert_true(until(h, merges));
 		host_crash(h, false);
 		rig_up(&h->rig);

@@ -740,7 +740,7 @@ static inline void host_driver_destroy(struct machine *m, struct driver_req *r)
 
 static inline struct host *host_new(void)
 {
-	struct host *h = calloc(1, sizeof(*h));
+	struct host *h = mem_new(sizeof(*h));
 
 	*host_of_tests() = h;
 	rig_begin(&h->rig);

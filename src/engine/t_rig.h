@@ -557,8 +557,8 @@ static inline void rig_begin(struct rig *r)
 {
 	memset(r, 0, sizeof(*r));
 	/* In memory where that is possible: no test here asks whether a file survives a power cut. */
-	(void)snprintf(r->dir, sizeof(r->dir), "%s/t_engine.XXXXXX",
-		       access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp");
+	span_copy(span_of(access("/dev/shm", W_OK) == 0 ? "/dev/shm/t_engine.XXXXXX" : "/tmp/t_engine.XXXXXX"), r->dir,
+		  sizeof(r->dir));
 	assert_non_null(mkdtemp(r->dir));
 	assert_int_equal(loop_new(true, &r->loop), 0);
 	assert_int_equal(store_open(r->dir, &r->store, NULL), 0);
