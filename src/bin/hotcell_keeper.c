@@ -110,6 +110,8 @@ static int fill_in(struct options *o, struct err *e)
 		r = set_path(p->qemu, qemu, e);
 	if (r == 0 && !p->state[0])
 		r = place_state(p->state, sizeof(p->state), e);
+	else if (r == 0 && setenv("HOTCELL_STATE", p->state, 1) < 0) /* the run directory follows it */
+		r = err_sys(e, -errno, "note the state directory");
 	if (r == 0 && !p->run[0]) {
 		r = place_find(NULL, &place, e);
 		if (r == 0)

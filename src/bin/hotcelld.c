@@ -300,6 +300,8 @@ static int find_places(struct daemon *d, struct err *e)
 
 	if (!d->state[0])
 		r = place_state(d->state, sizeof(d->state), e);
+	else if (setenv("HOTCELL_STATE", d->state, 1) < 0) /* the run directory follows it */
+		r = err_sys(e, -errno, "note the state directory");
 	if (r == 0 && !d->run[0]) {
 		r = place_find(NULL, &place, e);
 		(void)snprintf(d->run, sizeof(d->run), "%s", place.run);

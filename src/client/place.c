@@ -49,15 +49,19 @@ int place_state(char *ret, size_t size, struct err *e)
 static int run_dir_of_environment(char *ret, size_t size, struct err *e)
 {
 	char state[PLACE_PATH - 8];
-	const char *run = NULL, *xdg = NULL;
+	const char *run = NULL, *xdg = NULL, *own = NULL;
 	int r = variable("HOTCELL_RUN", &run, e);
 
+	if (r == 0)
+		r = variable("HOTCELL_STATE", &own, e);
 	if (r == 0)
 		r = variable("XDG_RUNTIME_DIR", &xdg, e);
 	if (r < 0)
 		return r;
 	if (run) {
 		(void)snprintf(ret, size, "%s", run);
+	} else if (own) { /* the default's daemon has another state */
+		(void)snprintf(ret, size, "%s/run", own);
 	} else if (geteuid() == 0) {
 		(void)snprintf(ret, size, "/run/hotcell");
 	} else if (xdg) {

@@ -15,7 +15,7 @@ struct place {
 };
 
 /*
- * place_find() - the run directory: @run_dir, else $HOTCELL_RUN, else the default
+ * place_find() - the run directory: @run_dir, else $HOTCELL_RUN, else run/ below $HOTCELL_STATE, else the default
  * @run_dir:	absolute; NULL: from the environment
  * Return: 0; -ERR_INVALID for a relative path or one too long for a socket,
  * -ERR_UNSUPPORTED when nothing names a directory.
