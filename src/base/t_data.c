@@ -202,7 +202,10 @@ static void sizes_people_type(void **state)
 		{ "1 M", -EINVAL, 0 },
 		{ "1.M", -EINVAL, 0 },
 		{ "1,5G", -EINVAL, 0 },
-		{ "1m", -EINVAL, 0 },
+		{ "512m", 0, 512 * MIB },
+		{ "2g", 0, 2 * GIB },
+		{ "1kib", 0, 1024 },
+		{ "1mm", -EINVAL, 0 },
 		{ "1MM", -EINVAL, 0 },
 		{ "0x10", -EINVAL, 0 },
 	};
@@ -235,6 +238,25 @@ static void durations_people_type(void **state)
 
 		assert_int_equal(unit_parse_ms(cases[i].text, &v), cases[i].r);
 		assert_int_equal(v, cases[i].r ? 99 : cases[i].want);
+	}
+}
+
+static void durations_people_read(void **state)
+{
+	static const struct {
+		uint64_t ms;
+		const char *want;
+	} cases[] = {{0, "0s"}, {1, "1ms"}, {1500, "1500ms"}, {90000, "90s"}, {60000, "1m"},
+		     {7200000, "2h"}, {2592000000, "30d"}, {UINT64_MAX, "18446744073709551615ms"}};
+	uint64_t v;
+	char text[UNIT_TEXT];
+
+	T_UNUSED(state);
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		unit_format_ms(cases[i].ms, text);
+		assert_string_equal(text, cases[i].want);
+		assert_int_equal(unit_parse_ms(text, &v), 0);
+		assert_int_equal(v, cases[i].ms);
 	}
 }
 
@@ -279,5 +301,5 @@ static void memory_is_zeroed_and_copied(void **state)
 
 T_MAIN(T(ring_refuses_odd_capacities), T(ring_keeps_bytes_and_offsets), T(ring_space_is_contiguous_room),
        T(list_adds_takes_and_deletes_twice), T(spans_and_vectors), T(ids_parse_in_both_shapes),
-       T(names_are_safe_words), T(sizes_people_type), T(durations_people_type), T(sizes_people_read),
+       T(names_are_safe_words), T(sizes_people_type), T(durations_people_type), T(durations_people_read), T(sizes_people_read),
        T(memory_is_zeroed_and_copied))

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
+#include <strings.h>
 #include "base/macro.h"
 
 struct unit {
@@ -11,7 +12,8 @@ struct unit {
 };
 
 /* <digits>[.<digits>]<unit> -> value * factor; at most three decimals count. */
-static int parse(const char *s, const struct unit *units, size_t n_units, uint64_t *ret)
+static int parse(const char *s, const struct unit *units, size_t n_units,
+		 int (*same)(const char *a, const char *b), uint64_t *ret)
 {
 	uint64_t whole = 0, thousandths = 0, scale = 100, v, part;
 
@@ -28,7 +30,7 @@ static int parse(const char *s, const struct unit *units, size_t n_units, uint64
 			thousandths += scale * (uint64_t)(*s - '0');
 	}
 	for (size_t i = 0; i < n_units; i++) {
-		if (strcmp(s, units[i].name) != 0)
+		if (same(s, units[i].name) != 0)
 			continue;
 		if (__builtin_mul_overflow(whole, units[i].factor, &v) ||
 		    __builtin_mul_overflow(thousandths, units[i].factor, &part) ||
@@ -48,7 +50,7 @@ int unit_parse_bytes(const char *s, uint64_t *ret)
 		{"GiB", GIB},	 {"T", 1024 * GIB}, {"TB", 1024 * GIB}, {"TiB", 1024 * GIB},
 	};
 
-	return parse(s, units, ARRAY_LEN(units), ret);
+	return parse(s, units, ARRAY_LEN(units), strcasecmp, ret); /* no unit of bytes is less than one: m is M */
 }
 
 int unit_parse_ms(const char *s, uint64_t *ret)
@@ -57,7 +59,19 @@ int unit_parse_ms(const char *s, uint64_t *ret)
 		{"", 1000}, {"ms", 1}, {"s", 1000}, {"m", 60000}, {"h", 3600000}, {"d", 86400000},
 	};
 
-	return parse(s, units, ARRAY_LEN(units), ret);
+	return parse(s, units, ARRAY_LEN(units), strcmp, ret);
+}
+
+void unit_format_ms(uint64_t ms, char ret[UNIT_TEXT])
+{
+	static const struct unit units[] = {{"d", 86400000}, {"h", 3600000}, {"m", 60000}, {"s", 1000}, {"ms", 1}};
+
+	for (size_t i = 0; i < ARRAY_LEN(units); i++) {
+		if (ms % units[i].factor != 0 || (ms == 0 && units[i].factor != 1000))
+			continue;
+		(void)snprintf(ret, UNIT_TEXT, "%llu%s", (unsigned long long)(ms / units[i].factor), units[i].name);
+		return;
+	}
 }
 
 void unit_format_bytes(uint64_t bytes, char ret[UNIT_TEXT])

@@ -2,6 +2,7 @@
 #include "cli/args.h"
 #include <assert.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include "base/err.h"
@@ -16,9 +17,9 @@ static const struct {
 	char letter;
 	const char *flag;
 } letters[] = {
-	{'a', "all"},  {'c', "command"}, {'e', "env"},	   {'h', "help"}, {'j', "json"},
-	{'l', "long"}, {'m', "memory"},	 {'n', "count"},	 {'q', "quiet"},   {'R', "recursive"},
-	{'t', "tty"},  {'u', "user"},	 {'v', "verbose"}, {'w', "cwd"},
+	{'a', "all"},	{'c', "command"}, {'d', "detach"}, {'e', "env"},     {'h', "help"},
+	{'j', "json"},	{'l', "long"},	  {'m', "memory"}, {'n', "count"},   {'q', "quiet"},
+	{'R', "recursive"}, {'t', "tty"}, {'u', "user"},   {'v', "verbose"}, {'w', "cwd"},
 };
 
 struct option {
@@ -127,6 +128,18 @@ static int unknown(const struct verb *v, const char *word, const char *flag, siz
 
 /* ---- values ---- */
 
+/* A limit in the words it would be typed in. */
+static const char *as_typed(const struct rec_field *f, uint64_t value, char ret[UNIT_TEXT])
+{
+	if (f->unit == REC_MS)
+		unit_format_ms(value, ret);
+	else if (f->unit == REC_MIB && value % 1024 == 0 && value)
+		(void)snprintf(ret, UNIT_TEXT, "%lluG", (unsigned long long)value / 1024);
+	else
+		(void)snprintf(ret, UNIT_TEXT, "%llu%s", (unsigned long long)value, f->unit == REC_MIB ? "M" : "");
+	return ret;
+}
+
 static int not_a(const struct option *o, const char *value, const char *what, struct err *e)
 {
 	return err_set(e, ERR_INVALID, "--%s: \"%.80s\" is not %s", o->field->flag, value, what);
@@ -135,22 +148,23 @@ static int not_a(const struct option *o, const char *value, const char *what, st
 static int number(const struct option *o, const char *value, uint64_t *ret, struct err *e)
 {
 	uint64_t max = o->field->max ? o->field->max : UINT64_MAX;
-	const char *unit = "";
+	char least[UNIT_TEXT], most[UNIT_TEXT];
 	int r = 0;
 
 	switch (o->field->unit) {
 	case REC_MIB:
-		unit = " MiB";
 		r = unit_parse_bytes(value, ret);
 		if (r == -EINVAL)
 			return not_a(o, value, "a size, for example 512M or 2G", e);
-		if (r == 0 && *ret && *ret < MIB)
-			return err_set(e, ERR_INVALID, "--%s: %s is less than one MiB; write %sM for %s MiB",
+		if (r == 0 && *ret && *ret < MIB && value[strspn(value, "0123456789")] == '\0')
+			return err_set(e, ERR_INVALID, "--%s: %s bytes are less than one MiB; write %sM for %s MiB",
 				       o->field->flag, value, value, value);
+		if (r == 0 && *ret && *ret < MIB)
+			return err_set(e, ERR_INVALID, "--%s: %s is less than 1M, the smallest size there is",
+				       o->field->flag, value);
 		*ret = *ret / MIB + (*ret % MIB != 0);
 		break;
 	case REC_MS:
-		unit = " ms";
 		r = unit_parse_ms(value, ret);
 		if (r == -EINVAL)
 			return not_a(o, value, "a time, for example 30s, 500ms or 2h", e);
@@ -165,9 +179,8 @@ static int number(const struct option *o, const char *value, uint64_t *ret, stru
 		break;
 	}
 	if (r == -ERANGE || *ret > max || *ret < o->field->min)
-		return err_set(e, ERR_LIMIT, "--%s: %s is out of range; allowed is %llu to %llu%s",
-			       o->field->flag, value, (unsigned long long)o->field->min,
-			       (unsigned long long)max, unit);
+		return err_set(e, ERR_LIMIT, "--%s: %s is out of range; allowed is %s to %s", o->field->flag, value,
+			       as_typed(o->field, o->field->min, least), as_typed(o->field, max, most));
 	return 0;
 }
 
@@ -298,6 +311,8 @@ static int short_options(struct args *a, struct words *w, const char *word, stru
 		struct option o;
 		int r;
 
+		if (*p == 'i' && find(a->verb, "tty", 3, &o)) /* -it: standard input is passed on in any case */
+			continue;
 		if (!flag || !find(a->verb, flag, strlen(flag), &o))
 			return err_set(e, ERR_INVALID,
 				       "-%c: no such option of '%s'; 'hotcell %s --help' lists them",

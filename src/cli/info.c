@@ -2,6 +2,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include "base/err.h"
 #include "base/macro.h"
 #include "base/str.h"
@@ -11,9 +12,82 @@
 
 enum { OUT_MAX = 1048576, NAME_COLUMN = 20, SANDBOXES_MAX = LIMIT_SANDBOXES };
 
+#define SINCE_1970_MS UINT64_C(100000000000) /* a time of the year 1973 or later; durations are shorter */
+
 /* ---- info ---- */
 
-/* "name   value" lines, straight from the record table; what is empty is left out. */
+/* What the end of a number's name says of it, for people. */
+static void put_time(const char *what, int n, uint64_t ms, struct str *out)
+{
+	time_t seconds = (time_t)(ms / 1000);
+	char text[64];
+	struct tm tm;
+
+	if (ms < SINCE_1970_MS) {
+		str_addf(out, "%-*.*s %llu.%03llu s\n", NAME_COLUMN, n, what, (unsigned long long)ms / 1000,
+			 (unsigned long long)ms % 1000);
+	} else if (localtime_r(&seconds, &tm) && strftime(text, sizeof(text), "%Y-%m-%d %H:%M:%S %z", &tm)) {
+		str_addf(out, "%-*.*s %s\n", NAME_COLUMN, n, what, text);
+	}
+}
+
+static void put_us(const char *what, int n, uint64_t us, struct str *out)
+{
+	str_addf(out, "%-*.*s %llu.%03llu ms\n", NAME_COLUMN, n, what, (unsigned long long)us / 1000,
+		 (unsigned long long)us % 1000);
+}
+
+static void put_size(const char *what, int n, uint64_t mb, struct str *out)
+{
+	str_addf(out, "%-*.*s %llu MiB\n", NAME_COLUMN, n, what, (unsigned long long)mb);
+}
+
+static void put_number(const char *name, uint64_t v, struct str *out)
+{
+	static const struct {
+		const char *end;
+		void (*put)(const char *what, int n, uint64_t v, struct str *out);
+	} kinds[] = {{"_ms", put_time}, {"_us", put_us}, {"_mb", put_size}};
+	size_t n = strlen(name);
+
+	for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+		if (n > 3 && str_eq(name + n - 3, kinds[i].end)) {
+			kinds[i].put(name, (int)n - 3, v, out);
+			return;
+		}
+	str_addf(out, "%-*s %llu\n", NAME_COLUMN, name, (unsigned long long)v);
+}
+
+/* Entries are microseconds: one line, in milliseconds, without what took none. */
+static void put_stages(const char *name, struct strv v, struct str *out)
+{
+	const char *comma = "";
+
+	str_addf(out, "%-*s ", NAME_COLUMN, name);
+	for (const char *s = strv_first(v); s; s = strv_next(v, s)) {
+		const char *eq = strchr(s, '=');
+		double ms = eq ? strtod(eq + 1, NULL) / 1000 : 0;
+
+		if (ms < 0.05)
+			continue;
+		str_add(out, comma);
+		str_add_escaped(out, s, (size_t)(eq - s));
+		str_addf(out, " %.1f", ms);
+		comma = ", ";
+	}
+	str_add(out, *comma ? " ms\n" : "none took 0.1 ms\n");
+}
+
+static void put_list(const char *name, struct strv v, struct str *out)
+{
+	for (const char *s = strv_first(v); s; s = strv_next(v, s)) {
+		str_addf(out, "%-*s ", NAME_COLUMN, s == v.p ? name : "");
+		str_add_escaped(out, s, strlen(s));
+		str_add(out, "\n");
+	}
+}
+
+/* "name   value" lines from the record table; what is empty is left out. Programs read JSON. */
 static void describe(const struct rec_type *t, const void *rec, struct str *out)
 {
 	for (size_t i = 0; i < t->n_fields; i++) {
@@ -22,8 +96,7 @@ static void describe(const struct rec_type *t, const void *rec, struct str *out)
 		char id[ID_TEXT];
 
 		if (f->type == REC_U64 && *(const uint64_t *)p) {
-			str_addf(out, "%-*s %llu\n", NAME_COLUMN, f->name,
-				 (unsigned long long)*(const uint64_t *)p);
+			put_number(f->name, *(const uint64_t *)p, out);
 		} else if (f->type == REC_BOOL && *(const bool *)p) {
 			str_addf(out, "%-*s yes\n", NAME_COLUMN, f->name);
 		} else if (f->type == REC_ID && !id_is_zero(p)) {
@@ -33,14 +106,10 @@ static void describe(const struct rec_type *t, const void *rec, struct str *out)
 			str_addf(out, "%-*s ", NAME_COLUMN, f->name);
 			str_add_escaped(out, ((const struct span *)p)->p, ((const struct span *)p)->n);
 			str_add(out, "\n");
+		} else if (f->type == REC_MAP && f->unit == REC_COUNT && ((const struct strv *)p)->n) {
+			put_stages(f->name, *(const struct strv *)p, out);
 		} else if (f->type == REC_LIST || f->type == REC_MAP) {
-			struct strv v = *(const struct strv *)p;
-
-			for (const char *s = strv_first(v); s; s = strv_next(v, s)) {
-				str_addf(out, "%-*s ", NAME_COLUMN, s == v.p ? f->name : "");
-				str_add_escaped(out, s, strlen(s));
-				str_add(out, "\n");
-			}
+			put_list(f->name, *(const struct strv *)p, out);
 		}
 	}
 }

@@ -114,14 +114,16 @@ static int exit_of(const struct cli *c, const struct verb *v, int code)
 static void print_error(const struct err *e, bool json)
 {
 	struct str line = STR_INIT(LINE_MAX_BYTES);
+	bool said = false;
 
 	if (json) {
 		str_addf(&line, "{\"error\":\"%s\",\"message\":", err_code_name(e->code));
 		str_add_json(&line, e->text, strlen(e->text));
 		str_add(&line, "}\n");
-		(void)fputs(str_text(&line), stdout);
-		(void)fflush(stdout);
-	} else {
+		said = fputs(str_text(&line), stdout) >= 0 && fflush(stdout) == 0;
+		line.len = 0;
+	}
+	if (!said) { /* also where standard output takes nothing */
 		str_add(&line, "hotcell: ");
 		str_add_escaped(&line, e->text, strlen(e->text)); /* may quote a guest */
 		str_add(&line, "\n");
@@ -140,11 +142,37 @@ const struct verb *cli_verb(const char *name)
 	return NULL;
 }
 
+/* Words of other tools for what is called something else here, or is not there. */
+static const struct {
+	const char *word, *answer;
+} habits[] = {
+	{"stop", "'hotcell pause' keeps a sandbox without its memory, 'hotcell rm' removes it"},
+	{"start", "'hotcell resume' lets a paused sandbox go on, 'hotcell create' makes one"},
+	{"kill", "'hotcell rm' ends a sandbox, 'hotcell signal' a program in it"},
+	{"delete", "it is 'hotcell rm'"},
+	{"remove", "it is 'hotcell rm'"},
+	{"logs", "'hotcell sessions' lists a sandbox's programs, 'hotcell attach' shows what one wrote and follows it"},
+	{"inspect", "it is 'hotcell info --json'"},
+	{"stats", "'hotcell info' says what a sandbox uses, 'hotcell ps' what its processes use"},
+	{"top", "it is 'hotcell ps'"},
+	{"images", "it is 'hotcell image list'"},
+	{"rmi", "it is 'hotcell image rm'"},
+	{"build", "'hotcell template build' makes a template, 'hotcell image build' its image alone"},
+	{"pull", "templates are built here: 'hotcell template build'"},
+	{"commit", "it is 'hotcell snapshot create'"},
+	{"clone", "it is 'hotcell fork'"},
+	{"ssh", "it is 'hotcell shell'"},
+	{"console", "it is 'hotcell shell'"},
+};
+
 int cli_no_verb(const char *word, struct err *e)
 {
 	const char *names[VERBS_MAX + 1] = {NULL}, *near;
 	size_t n = 0;
 
+	for (size_t i = 0; i < ARRAY_LEN(habits); i++)
+		if (str_eq(word, habits[i].word))
+			return err_set(e, ERR_INVALID, "\"%s\" is no command; %s", word, habits[i].answer);
 	for (const struct verb *v = cli_verbs; v->name && n < VERBS_MAX; v++)
 		names[n++] = v->name;
 	near = args_nearest(word, names);
@@ -241,15 +269,17 @@ static int dispatch(struct cli *c, int argc, char **argv, int *ret_status, struc
 	return r < 0 ? r : 0;
 }
 
-/* A program started without one of the first three descriptors would find our sockets there. */
+/*
+ * A program started without one of the first three descriptors would find our sockets there.
+ * What stands in for standard output can't be written: output that gets lost is an error.
+ */
 static void open_missing_descriptors(void)
 {
-	int fd;
+	static const int modes[] = {O_RDWR, O_RDONLY, O_RDWR};
 
-	do
-		fd = open("/dev/null", O_RDWR);
-	while (fd >= 0 && fd <= STDERR_FILENO);
-	(void)sys_close(fd);
+	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+		if (fcntl(fd, F_GETFD) < 0)
+			(void)open("/dev/null", modes[fd]); /* the lowest number that is free */
 }
 
 int cli_main(int argc, char **argv, const struct cli_hooks *hooks)

@@ -39,10 +39,7 @@ int guest_path_parse(const char *word, struct guest_path *ret, struct err *e)
 		return *word ? take_path(word, ret, e)
 			     : err_set(e, ERR_INVALID, "an empty word where a path belongs");
 	r = take_sandbox(word, (size_t)(colon - word), ret, e);
-	if (r == 0 && colon[1] == '\0')
-		r = err_set(e, ERR_INVALID, "\"%.80s\": no path after the ':' (\".\" is the home directory)",
-			    word);
-	return r < 0 ? r : take_path(colon + 1, ret, e);
+	return r < 0 ? r : take_path(colon[1] ? colon + 1 : ".", ret, e); /* nothing: the home directory */
 }
 
 int guest_path_or_home(const char *word, struct guest_path *ret, struct err *e)

@@ -13,7 +13,7 @@ struct guest_path {
  * guest_path_parse() - a word of `cp`: SANDBOX:PATH, or a path of this host
  *
  * A word is of this host when it is "-", has no colon, or has a '/' before its first colon
- * ("./a:b" names a file with a colon). The path may not be empty ("." is the home directory).
+ * * ("./a:b" names a file with a colon). An empty path is ".", the home directory.
  * Return: 0; -ERR_INVALID, -ERR_LIMIT.
  */
 int guest_path_parse(const char *word, struct guest_path *ret, struct err *e);

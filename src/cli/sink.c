@@ -27,8 +27,8 @@ void sink_init(struct sink *s, struct loop *l, int fd, void (*ready)(struct sink
 
 	*s = (struct sink){
 		.loop = l, .fd = fd, .own_fd = -1, .kind = SINK_CAREFUL, .ready = ready};
-	if (fstat(fd, &st) < 0)
-		return;
+	if (fstat(fd, &st) < 0 || (fcntl(fd, F_GETFL) & O_ACCMODE) == O_RDONLY)
+		return; /* the first write says so; opened anew it would not */
 	if (S_ISREG(st.st_mode)) {
 		s->kind = SINK_FILE;
 	} else if (S_ISSOCK(st.st_mode)) {

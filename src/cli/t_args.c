@@ -1,5 +1,6 @@
 /* cli/t_args.c - the command line: options from tables, places, JSON of bytes, help */
 #include "cli/args.h"
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <jansson.h>
@@ -63,6 +64,8 @@ static void t_the_programs_words_stay_its_own(void **state)
 		{"run", {"--quiet", "--", "ls", "--", "-x", NULL}, {"ls", "--", "-x", NULL}},
 		{"exec", {"lab", "--quiet", "ls", "--quiet", NULL}, {"lab", "ls", "--quiet", NULL}},
 		{"exec", {"lab", "--", "ls", "-l", NULL}, {"lab", "ls", "-l", NULL}},
+		{"exec", {"-it", "lab", "sh", NULL}, {"lab", "sh", NULL}},
+		{"exec", {"-i", "lab", "ls", "-i", NULL}, {"lab", "ls", "-i", NULL}},
 		{"exec", {"-u", "root", "lab", "id", NULL}, {"lab", "id", NULL}},
 		{"ls", {"-lR", "lab:/", NULL}, {"lab:/", NULL}},
 		{"rm", {"a", "--json", "b", NULL}, {"a", "b", NULL}},
@@ -98,11 +101,12 @@ static void t_mistakes_get_one_clear_sentence(void **state)
 		{"create", {"--zzzzzz", NULL}, ERR_INVALID, {"--zzzzzz", "--help"}},
 		{"create", {"--memory", "lots", NULL}, ERR_INVALID, {"--memory", "lots", "512M"}},
 		{"create", {"--memory", "512", NULL}, ERR_INVALID, {"--memory", "512M"}},
-		{"create", {"--memory", "64G", NULL}, ERR_LIMIT, {"--memory", "32768 MiB"}},
+		{"create", {"--disk", "1K", NULL}, ERR_INVALID, {"--disk", "1K is less than 1M"}},
+		{"create", {"--memory", "64G", NULL}, ERR_LIMIT, {"--memory", "32G"}},
 		{"create", {"--memory", "99999999999T", NULL}, ERR_LIMIT, {"--memory"}},
-		{"create", {"--memory", "18446744073709551615", NULL}, ERR_LIMIT, {"--memory", "32 to 32768 MiB"}},
-		{"create", {"--memory", "0", NULL}, ERR_LIMIT, {"--memory", "32 to 32768 MiB"}},
-		{"create", {"--idle-timeout", "0", NULL}, ERR_LIMIT, {"--idle-timeout", "1 to 2592000000 ms"}},
+		{"create", {"--memory", "18446744073709551615", NULL}, ERR_LIMIT, {"--memory", "32M to 32G"}},
+		{"create", {"--memory", "0", NULL}, ERR_LIMIT, {"--memory", "32M to 32G"}},
+		{"create", {"--idle-timeout", "0", NULL}, ERR_LIMIT, {"--idle-timeout", "1ms to 30d"}},
 		{"code", {"--context", "99999999999999999999", NULL}, ERR_LIMIT, {"0 to 18446744073709551615"}},
 		{"create", {"--memory", NULL}, ERR_INVALID, {"--memory", "needs a value", "SIZE"}},
 		{"create", {"--cpus", "33", NULL}, ERR_LIMIT, {"--cpus", "33", "32"}},
@@ -112,17 +116,17 @@ static void t_mistakes_get_one_clear_sentence(void **state)
 		{"create", {"--env", "=x", NULL}, ERR_INVALID, {"--env", "NAME=VALUE"}},
 		{"create", {"--isolation", "vmm", NULL}, ERR_INVALID, {"--isolation", "vmm", "process"}},
 		{"create", {"--isolation", "null", NULL}, ERR_INVALID, {"\"null\" is none of: vm, process"}},
-		{"create", {"--lifetime", "31d", NULL}, ERR_LIMIT, {"--lifetime", "2592000000 ms"}},
+		{"create", {"--lifetime", "31d", NULL}, ERR_LIMIT, {"--lifetime", "0s to 30d"}},
 		{"create", {"--lifetime", "soon", NULL}, ERR_INVALID, {"--lifetime", "30s"}},
 		{"create", {"--name", "", NULL}, ERR_INVALID, {"--name", "empty"}},
 		{"create", {"--json=yes", NULL}, ERR_INVALID, {"--json", "no value"}},
 		{"create", {"-x", NULL}, ERR_INVALID, {"-x"}},
 		{"create", {"lab", NULL}, ERR_INVALID, {"lab", "create"}},
-		{"exec", {"--timeout", "25h", "lab", "ls", NULL}, ERR_LIMIT, {"--timeout", "86400000"}},
+		{"exec", {"--timeout", "25h", "lab", "ls", NULL}, ERR_LIMIT, {"--timeout", "1d"}},
 		{"exec", {NULL}, ERR_INVALID, {"exec", "SANDBOX"}},
 		{"cp", {"a", NULL}, ERR_INVALID, {"cp", "FROM TO"}},
 		{"cp", {"a", "b", "c", NULL}, ERR_INVALID, {"cp", "\"c\""}},
-		{"run", {"--max-output", "2G", "ls", NULL}, ERR_LIMIT, {"--max-output", "1024 MiB"}},
+		{"run", {"--max-output", "2G", "ls", NULL}, ERR_LIMIT, {"--max-output", "1G"}},
 	};
 
 	(void)state;
@@ -140,6 +144,37 @@ static void t_mistakes_get_one_clear_sentence(void **state)
 					 cases[i].says[k]);
 		assert_null(strchr(e.text, '\n'));
 	}
+}
+
+static void t_words_of_other_tools_get_an_answer(void **state)
+{
+	static const char *const words[] = {"stop", "start", "kill", "delete", "logs", "inspect", "images", "build", NULL};
+	struct err e = ERR_INIT;
+
+	(void)state;
+	for (const char *const *w = words; *w; w++) {
+		const char *verb;
+		char name[16] = "";
+
+		e = (struct err)ERR_INIT;
+		assert_int_equal(cli_no_verb(*w, &e), -ERR_INVALID);
+		verb = strstr(e.text, "'hotcell ");
+		if (!verb || sscanf(verb, "'hotcell %15[a-z]", name) != 1 || !cli_verb(name))
+			fail_msg("%s: %s", *w, e.text);
+	}
+}
+
+static void t_sizes_in_small_letters(void **state)
+{
+	static const char *const words[] = {"-m", "512m", "--disk", "1g", NULL};
+	struct args a;
+	struct err e = ERR_INIT;
+
+	(void)state;
+	assert_int_equal(parse("create", words, &a, &e), 0);
+	assert_int_equal(((struct rec_sandbox_create *)args_rec(&a, &rec_sandbox_create_type))->memory_mb, 512);
+	assert_int_equal(((struct rec_sandbox_create *)args_rec(&a, &rec_sandbox_create_type))->disk_mb, 1024);
+	args_free(&a);
 }
 
 static void t_repeated_options_have_limits(void **state)
@@ -240,7 +275,7 @@ static void t_places(void **state)
 		{"/a:b", "", "/a:b", 0},
 		{"file", "", "file", 0},
 		{"-", "", "-", 0},
-		{"lab:", "", "", ERR_INVALID},
+		{"lab:", "lab", ".", 0},
 		{":x", "", "", ERR_INVALID},
 		{"", "", "", ERR_INVALID},
 		{"-lab:x", "", "", ERR_INVALID},
@@ -431,6 +466,8 @@ static void t_manual_is_complete(void **state)
 T_MAIN(T(t_options_fill_the_record),
        T(t_the_programs_words_stay_its_own),
        T(t_mistakes_get_one_clear_sentence),
+       T(t_words_of_other_tools_get_an_answer),
+       T(t_sizes_in_small_letters),
        T(t_repeated_options_have_limits),
        T(t_nearest_word),
        T(t_programs_are_checked_before_anything_is_made),

@@ -309,7 +309,7 @@ static void t_sets_have_tables_double(void **state)
 	assert_true(json_is_true(json_object_get(root, "hot")));
 	json_decref(root);
 	assert_int_equal(RUN(t, "", "snapshot", "info", "before"), 0);
-	assert_non_null(strstr(str_text(&t->out), "pause_us             17\n"));
+	assert_non_null(strstr(str_text(&t->out), "pause                0.017 ms\n"));
 	assert_null(strstr(str_text(&t->out), "parent")); /* there is none */
 }
 

@@ -59,16 +59,32 @@ bool sandbox_is_live(const struct sandbox *sb)
 	       sb->state == SANDBOX_PAUSED;
 }
 
+/* As people know it. */
+static const char *shown_name(const struct sandbox *sb)
+{
+	return sb->name[0] ? sb->name : sb->id_text;
+}
+
+/* What can be done about a sandbox that does not run; "": nothing but to wait. */
+static const char *way_out(const struct sandbox *sb)
+{
+	switch (sb->state) {
+	case SANDBOX_PAUSED: return "hotcell resume lets it go on";
+	case SANDBOX_FAILED: return "hotcell rm removes it";
+	default: return "";
+	}
+}
+
 int sandbox_check_running(const struct sandbox *sb, struct err *e)
 {
+	const char *out = way_out(sb);
+
 	if (sb->state == SANDBOX_RUNNING && sb->link && link_is_up(sb->link))
 		return 0;
 	if (sb->state == SANDBOX_RUNNING)
-		return err_set(e, ERR_GONE, "sandbox %s has lost its agent and is ending",
-			       sb->id_text);
-	return err_set(e, ERR_CONFLICT, "sandbox %s is %s%s%s", sb->id_text,
-		       sandbox_state_name(sb->state), sb->reason.code ? ": " : "",
-		       sb->reason.code ? sb->reason.text : "");
+		return err_set(e, ERR_GONE, "sandbox %s has lost its agent and is ending", shown_name(sb));
+	return err_set(e, ERR_CONFLICT, "sandbox %s is %s%s%s%s%s", shown_name(sb), sandbox_state_name(sb->state),
+		       sb->reason.code ? ": " : "", sb->reason.code ? sb->reason.text : "", out[0] ? "; " : "", out);
 }
 
 /* ---- those inside the engine who wait for it ---- */

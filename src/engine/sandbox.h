@@ -118,6 +118,7 @@ struct sandbox {
 	struct list turn; /* in engine->boot_queue */
 	bool has_turn;
 	struct machine *machine;
+	struct machine_usage used; /* by its machine, when it was last asked */
 	bool machine_is_foreign; /* of the daemon before: only the keeper knows it */
 	struct machine_calls *calls; /* owned until destroy() was called, then its own */
 	void (*parked)(struct sandbox *sb); /* its machine is going, it stays; NULL: no */

@@ -91,13 +91,18 @@ static void info_closed(struct stream *s, const struct err *why)
 	i->call.stream = NULL; /* freed when the driver has answered */
 }
 
+static void info_use(struct rec_sandbox_info *info, const struct machine_usage *u)
+{
+	info->memory_used_mb = u->memory_bytes / MIB;
+	info->cpu_ms = u->cpu_us / 1000;
+}
+
 static void reply_info(struct stream *s, const struct sandbox *sb, const struct machine_usage *u)
 {
 	struct rec_sandbox_info info;
 
 	sandbox_info(sb, &info);
-	info.memory_used_mb = u->memory_bytes / MIB;
-	info.cpu_ms = u->cpu_us / 1000;
+	info_use(&info, u);
 	(void)stream_reply(s, &rec_sandbox_info_type, &info, false, NULL, 0, NULL);
 }
 
@@ -143,7 +148,19 @@ static void run_info(struct client *c, struct stream *s, const void *rec)
 	reply_info(s, sb, &none);
 }
 
-/* ---- sandbox.list ---- */
+/* ---- sandbox.list: each running machine's use is asked for, one after the other, then all is sent ---- */
+
+struct list_call {
+	struct call call; /* first: serve.c frees it */
+	struct sandbox *asked;
+	uint64_t after; /* the serial of the last one that was asked for */
+	struct driver_usage_req usage;
+};
+
+static bool is_listed(const struct client *c, const struct sandbox *sb)
+{
+	return !sb->is_spare && policy_may_use(&c->who, sb->tenant);
+}
 
 static bool send_sandboxes(struct client *c, struct stream *s, uint64_t *after)
 {
@@ -151,9 +168,11 @@ static bool send_sandboxes(struct client *c, struct stream *s, uint64_t *after)
 		const struct sandbox *sb = LIST_ENTRY(pos, struct sandbox, all);
 		struct rec_sandbox_info info;
 
-		if (sb->serial <= *after || sb->is_spare || !policy_may_use(&c->who, sb->tenant))
+		if (sb->serial <= *after || !is_listed(c, sb))
 			continue;
 		sandbox_info(sb, &info);
+		if (sb->state == SANDBOX_RUNNING)
+			info_use(&info, &sb->used);
 		if (!stream_send_item(s, &rec_sandbox_info_type, &info))
 			return false;
 		*after = sb->serial;
@@ -161,10 +180,62 @@ static bool send_sandboxes(struct client *c, struct stream *s, uint64_t *after)
 	return true;
 }
 
+/* Ask for the next one. false: that was all. */
+static bool list_ask(struct list_call *l)
+{
+	struct client *c = l->call.client;
+
+	LIST_FOR_EACH(pos, &c->engine->sandboxes) {
+		struct sandbox *sb = LIST_ENTRY(pos, struct sandbox, all);
+
+		if (sb->serial <= l->after || !is_listed(c, sb) || sb->state != SANDBOX_RUNNING || !sb->machine ||
+		    !sb->driver->usage)
+			continue;
+		l->after = sb->serial;
+		l->asked = sb;
+		if (sb->driver->usage(sb->machine, &l->usage, NULL) == 0)
+			return true;
+	}
+	return false;
+}
+
+static void list_usage(struct driver_req *r, const struct err *why)
+{
+	struct list_call *l = CONTAINER_OF(r, struct list_call, usage.req);
+	struct client *c = l->call.client;
+	struct stream *s = l->call.stream;
+
+	if (!why) /* otherwise it may be ending: what was known of it stands */
+		l->asked->used = l->usage.usage;
+	if (s && list_ask(l))
+		return;
+	call_free(&l->call);
+	if (s)
+		serve_items(c, s, send_sandboxes);
+}
+
+static void list_closed(struct stream *s, const struct err *why)
+{
+	struct list_call *l = stream_arg(s);
+
+	(void)why;
+	l->call.stream = NULL; /* freed when the driver has answered */
+}
+
 static void run_list(struct client *c, struct stream *s, const void *rec)
 {
+	static const struct stream_ops ops = {.closed = list_closed};
+	struct list_call *l = mem_new(sizeof(*l));
+
 	(void)rec;
-	serve_items(c, s, send_sandboxes);
+	*l = (struct list_call){.call = {.is_lent = true, .client = c}, .usage.req.done = list_usage};
+	if (!list_ask(l)) {
+		free(l);
+		serve_items(c, s, send_sandboxes);
+		return;
+	}
+	call_init(&l->call, c, s);
+	stream_accept(s, &ops, l);
 }
 
 /* ---- daemon.info, daemon.stop ---- */
