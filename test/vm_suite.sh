@@ -40,6 +40,29 @@ test_console_flood() {
 	done_with
 }
 
+# Who waits for a boot at a terminal sees that it goes on, and how the next one can be a fork; a pipe gets neither.
+test_boot_is_told() {
+	host
+	status 0 hotcell run -- echo done
+	same done "$(cat "$OUT")" "output in a pipe"
+	same "" "$(cat "$ERR")" "standard error in a pipe"
+	status 0 python3 -c '
+import os, pty, sys
+said = b""
+def read(fd):
+    global said
+    got = os.read(fd, 4096)
+    said += got
+    return got
+status = pty.spawn(["hotcell", "run", "--", "echo", "done"], read, lambda fd: b"")
+sys.stderr.buffer.write(said)
+sys.exit(os.waitstatus_to_exitcode(status))'
+	contains "$(cat "$ERR")" "making the sandbox (a boot takes seconds) ... 1 s"
+	contains "$(cat "$ERR")" "booted: template base is not hot"
+	status 0 hotcell list --json
+	same "" "$(cat "$OUT")" "sandboxes left"
+}
+
 # A guest that hangs is said to; whoever asks is not kept waiting.
 test_hung_guest() {
 	box

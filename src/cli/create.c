@@ -3,15 +3,17 @@
 #include "base/err.h"
 #include "base/str.h"
 #include "cli/cli.h"
+#include "cli/waiting.h"
 #include "client/conn.h"
 #include "client/hold.h"
 #include "sys/clock.h"
 #include "wire/gen/methods.h"
 
-int create_sandbox(struct conn *c, const struct rec_sandbox_create *rec, struct str *bytes,
+int create_sandbox(struct cli *c, const struct rec_sandbox_create *rec, struct str *bytes,
 		   struct rec_sandbox_info *ret, struct hold **ret_hold, struct err *e)
 {
 	struct rec_sandbox_create named = *rec;
+	struct waiting waiting;
 	char request[ID_TEXT];
 	struct id id;
 	int r;
@@ -27,13 +29,16 @@ int create_sandbox(struct conn *c, const struct rec_sandbox_create *rec, struct 
 	id_format(&id, request);
 	named.request_id = span_of(request);
 	named.ephemeral = ret_hold != NULL;
+	waiting_begin(&waiting, c, "making the sandbox (a boot takes seconds)");
 	if (ret_hold)
-		return hold_create(c, &named, bytes, ret, ret_hold, e);
-	return conn_call(c, METHOD_SANDBOX_CREATE, &named, bytes, ret, e);
+		r = hold_create(c->conn, &named, bytes, ret, ret_hold, e);
+	else
+		r = conn_call(c->conn, METHOD_SANDBOX_CREATE, &named, bytes, ret, e);
+	waiting_end(&waiting);
+	return r;
 }
 
-/* It could have been a fork, had somebody made it hot in this size. */
-static void note_boot(const struct cli *c, const struct rec_sandbox_create *rec,
+void create_note_boot(const struct cli *c, const struct rec_sandbox_create *rec,
 		      const struct rec_sandbox_info *info)
 {
 	if (span_is(info->path, "boot") && !span_is(rec->isolation, "process") && !rec->cold && !rec->disk_only)
@@ -53,7 +58,7 @@ int run_create(struct cli *c, const struct args *a, struct err *e)
 	if (r == 0)
 		r = cli_signals(c, e);
 	if (r == 0)
-		r = create_sandbox(c->conn, args_rec(a, &rec_sandbox_create_type), &bytes, &info, NULL,
+		r = create_sandbox(c, args_rec(a, &rec_sandbox_create_type), &bytes, &info, NULL,
 				   e);
 	if (r == 0 && c->json) {
 		r = cli_put_json(&rec_sandbox_info_type, &info, e);
@@ -61,7 +66,7 @@ int run_create(struct cli *c, const struct args *a, struct err *e)
 		id_format(&info.id, id);
 		str_addf(&out, "%s\n", id);
 		r = cli_put(&out, e);
-		note_boot(c, args_rec(a, &rec_sandbox_create_type), &info);
+		create_note_boot(c, args_rec(a, &rec_sandbox_create_type), &info);
 	}
 	str_deinit(&bytes);
 	str_deinit(&out);

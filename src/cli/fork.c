@@ -3,6 +3,7 @@
 #include "base/str.h"
 #include "cli/cli.h"
 #include "cli/create.h"
+#include "cli/waiting.h"
 #include "client/conn.h"
 #include "wire/gen/methods.h"
 
@@ -24,16 +25,20 @@ static int put_sandbox(const struct cli *c, const struct rec_sandbox_info *info,
 	return c->json ? cli_put_json(&rec_sandbox_info_type, info, e) : put_id(&info->id, e);
 }
 
-static int ask_sandbox(struct cli *c, unsigned method, const void *rq, struct err *e)
+static int ask_sandbox(struct cli *c, unsigned method, const void *rq, const char *doing, struct err *e)
 {
 	struct str bytes = STR_INIT(RECORD_MAX);
 	struct rec_sandbox_info info;
+	struct waiting waiting;
 	int r = cli_connect(c, e);
 
 	if (r == 0)
 		r = cli_signals(c, e);
-	if (r == 0)
+	if (r == 0) {
+		waiting_begin(&waiting, c, doing);
 		r = conn_call(c->conn, method, rq, &bytes, &info, e);
+		waiting_end(&waiting);
+	}
 	if (r == 0)
 		r = put_sandbox(c, &info, e);
 	str_deinit(&bytes);
@@ -60,21 +65,21 @@ int run_pause(struct cli *c, const struct args *a, struct err *e)
 {
 	const struct rec_sandbox_ref rq = {span_of(a->operand[0])};
 
-	return ask_sandbox(c, METHOD_SANDBOX_PAUSE, &rq, e);
+	return ask_sandbox(c, METHOD_SANDBOX_PAUSE, &rq, "saving the sandbox", e);
 }
 
 int run_resume(struct cli *c, const struct args *a, struct err *e)
 {
 	const struct rec_sandbox_ref rq = {span_of(a->operand[0])};
 
-	return ask_sandbox(c, METHOD_SANDBOX_RESUME, &rq, e);
+	return ask_sandbox(c, METHOD_SANDBOX_RESUME, &rq, "loading what was saved", e);
 }
 
 int run_rollback(struct cli *c, const struct args *a, struct err *e)
 {
 	const struct rec_sandbox_rollback rq = {span_of(a->operand[0]), span_of(a->operand[1])};
 
-	return ask_sandbox(c, METHOD_SANDBOX_ROLLBACK, &rq, e);
+	return ask_sandbox(c, METHOD_SANDBOX_ROLLBACK, &rq, "putting the sandbox back", e);
 }
 
 int run_restore(struct cli *c, const struct args *a, struct err *e)
@@ -88,7 +93,7 @@ int run_restore(struct cli *c, const struct args *a, struct err *e)
 	if (r == 0)
 		r = cli_signals(c, e);
 	if (r == 0)
-		r = create_sandbox(c->conn, &rq, &bytes, &info, NULL, e);
+		r = create_sandbox(c, &rq, &bytes, &info, NULL, e);
 	if (r == 0)
 		r = put_sandbox(c, &info, e);
 	str_deinit(&bytes);

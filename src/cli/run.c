@@ -1,6 +1,7 @@
 /* cli/run.c - hotcell run: create, follow, remove */
 #include <stdio.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/err.h"
 #include "base/macro.h"
 #include "base/str.h"
@@ -104,8 +105,8 @@ static void say_stages(const struct run *r)
 {
 	struct str text = STR_INIT(RECORD_MAX);
 
-	str_addf(&text, "wall %.*s, kernel %s; created in %.1f ms (", (int)r->info.wall.n,
-		 r->info.wall.p, r->kernel, (double)r->times.create_us / 1000);
+	str_addf(&text, "wall %.*s, kernel %s; created by %.*s in %.1f ms (", (int)r->info.wall.n,
+		 r->info.wall.p, r->kernel, (int)r->info.path.n, r->info.path.p, (double)r->times.create_us / 1000);
 	for (const char *s = strv_first(r->info.stages); s; s = strv_next(r->info.stages, s))
 		str_addf(&text, "%s%s", s == r->info.stages.p ? "" : ", ", s);
 	str_addf(&text, " us); ran %.1f ms; removed in %.1f ms", (double)r->times.exec_us / 1000,
@@ -238,10 +239,12 @@ int run_run(struct cli *c, const struct args *a, struct err *e)
 		code = cli_signals(c, e);
 	r.times.connect_us = lap(&since);
 	if (code == 0)
-		code = create_sandbox(c->conn, rec, &r.bytes, &r.info, &hold, e);
+		code = create_sandbox(c, rec, &r.bytes, &r.info, &hold, e);
 	r.times.create_us = lap(&since);
 	if (code == 0) {
 		id_format(&r.info.id, r.id);
+		if (isatty(STDERR_FILENO) && !c->json) /* in a pipe it would stand between what the program says */
+			create_note_boot(c, rec, &r.info);
 		code = in_sandbox(&r, a, since, e);
 	}
 	hold_stop(hold);

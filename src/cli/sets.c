@@ -8,6 +8,7 @@
 #include "base/unit.h"
 #include "cli/cli.h"
 #include "cli/command.h"
+#include "cli/waiting.h"
 #include "cli/table.h"
 #include "client/conn.h"
 #include "sys/fd.h"
@@ -15,8 +16,10 @@
 
 enum { TABLE_MAX = 16 << 20, SHORT_DIGEST = 12, FOUND_MAX = LIMIT_SNAPSHOTS };
 
-static int ask_set(struct cli *c, unsigned method, const void *rq, bool describes, struct err *e)
+/* @doing: what a person reads when it takes long. */
+static int ask_set(struct cli *c, unsigned method, const void *rq, const char *doing, bool describes, struct err *e)
 {
+	struct waiting waiting;
 	struct str bytes = STR_INIT(RECORD_MAX), out = STR_INIT(64);
 	struct rec_snapshot_info info;
 	char id[ID_TEXT];
@@ -24,8 +27,11 @@ static int ask_set(struct cli *c, unsigned method, const void *rq, bool describe
 
 	if (r == 0)
 		r = cli_signals(c, e);
-	if (r == 0)
+	if (r == 0) {
+		waiting_begin(&waiting, c, doing);
 		r = conn_call(c->conn, method, rq, &bytes, &info, e);
+		waiting_end(&waiting);
+	}
 	if (r == 0 && c->json) {
 		r = cli_put_json(&rec_snapshot_info_type, &info, e);
 	} else if (r == 0 && describes) {
@@ -162,14 +168,14 @@ static int snapshot_create(struct cli *c, const struct args *a, struct err *e)
 	struct rec_snapshot_create rq = *(struct rec_snapshot_create *)args_rec(a, &rec_snapshot_create_type);
 
 	rq.sandbox = span_of(a->operand[a->n_operands - 1]); /* the word "create" may be left out */
-	return ask_set(c, METHOD_SNAPSHOT_CREATE, &rq, false, e);
+	return ask_set(c, METHOD_SNAPSHOT_CREATE, &rq, "copying the sandbox", false, e);
 }
 
 static int snapshot_info(struct cli *c, const struct args *a, struct err *e)
 {
 	const struct rec_snapshot_ref rq = {span_of(a->operand[1])};
 
-	return ask_set(c, METHOD_SNAPSHOT_INFO, &rq, true, e);
+	return ask_set(c, METHOD_SNAPSHOT_INFO, &rq, "asking", true, e);
 }
 
 static int snapshot_list(struct cli *c, const struct args *a, struct err *e)
@@ -217,7 +223,7 @@ static int template_build(struct cli *c, const struct args *a, struct err *e)
 	if (r < 0)
 		return r;
 	cli_note(c, "booting and warming template %s", a->operand[1]);
-	return ask_set(c, METHOD_TEMPLATE_BUILD, &rq, false, e);
+	return ask_set(c, METHOD_TEMPLATE_BUILD, &rq, "booting and warming the template", false, e);
 }
 
 static int template_list(struct cli *c, const struct args *a, struct err *e)
@@ -260,7 +266,7 @@ static int template_info(struct cli *c, const struct args *a, struct err *e)
 
 	if (r < 0 || l.n)
 		return r;
-	return no_template(ask_set(c, METHOD_SNAPSHOT_INFO, &rq, true, e), a->operand[1], e);
+	return no_template(ask_set(c, METHOD_SNAPSHOT_INFO, &rq, "asking", true, e), a->operand[1], e);
 }
 
 static int keep_id(struct sets *l, const struct rec_snapshot_info *s, struct err *e)

@@ -14,7 +14,14 @@
 
 struct sandbox;
 
-enum { ENGINE_WALLS_MAX = 8, ENGINE_HEATED = 16 };
+enum { ENGINE_WALLS_MAX = 8, ENGINE_HEATED = 32 };
+
+/* A shape of an image that had to boot, and how often. */
+struct heat {
+	char image[HASH_TEXT];
+	uint64_t vcpus, memory_mb, disk_mb;
+	unsigned boots;
+};
 
 #define ENGINE_TENANT "default" /* whose everything is for which nobody else is known */
 
@@ -56,8 +63,8 @@ struct engine {
 	struct list set_jobs; /* struct set: jobs that wait for those before */
 	unsigned n_set_jobs;  /* under way */
 	struct list closings; /* memory that is being given back */
-	char heated[ENGINE_HEATED][HASH_TEXT]; /* images that were, or could not be (engine/heat.h) */
-	unsigned n_heated;
+	struct heat heats[ENGINE_HEATED]; /* the shapes that last had to boot (engine/heat.h) */
+	unsigned n_heats;
 	struct list tasks; /* struct task (engine/forks.c) */
 
 	struct list pools, pool_sets; /* struct pool, struct setting (engine/pool.c) */

@@ -1040,12 +1040,13 @@ static int build_template(struct engine *g, const struct policy_principal *who, 
 	return 0;
 }
 
-void template_heat(struct engine *g, const struct policy_principal *who, const char *template)
+void template_heat(struct engine *g, const struct policy_principal *who, const struct rec_template_build *rec)
 {
 	struct err e = ERR_INIT;
 
-	engine_emit(g, "info", EVENT_TEMPLATE_HEATING, NULL, NULL, "template %s is made hot", template);
-	if (build_template(g, who, NULL, &(struct rec_template_build){.template = span_of(template)}, &e) < 0)
+	engine_emit(g, "info", EVENT_TEMPLATE_HEATING, NULL, NULL, "template %.*s is made hot", (int)rec->template.n,
+		    rec->template.p);
+	if (build_template(g, who, NULL, rec, &e) < 0)
 		tell_cold(g, NULL, &e);
 }
 

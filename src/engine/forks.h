@@ -13,6 +13,7 @@
 struct client;
 struct engine;
 struct policy_principal;
+struct rec_template_build;
 struct sandbox;
 struct stream;
 
@@ -20,7 +21,7 @@ void task_lost(struct sandbox *sb);	 /* it is about to be freed */
 void tasks_drop(struct engine *g);	 /* the engine ends */
 
 /* Make @template hot for @who, unasked: events say what comes of it. */
-void template_heat(struct engine *g, const struct policy_principal *who, const char *template);
+void template_heat(struct engine *g, const struct policy_principal *who, const struct rec_template_build *rec);
 
 /* Verbs; see engine/serve.h. */
 void run_fork(struct client *c, struct stream *s, const void *rec);

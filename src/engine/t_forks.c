@@ -1444,13 +1444,35 @@ static void what_had_to_boot_is_made_hot(void **state)
 	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_REMOVE, "x"), 0);
 	assert_int_equal(make(h, a, &(struct rec_sandbox_create){.name = span_of("x"), .memory_mb = 300}), 0);
 	pass(h, 1000);
-	assert_true(is_alone(h)); /* another size than the template's */
+	assert_true(is_alone(h)); /* another size than the template's, for the first time */
 	assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_REMOVE, "x"), 0);
 	assert_int_equal(make_named(h, a, "x"), 0);
 	assert_true(span_is(sandbox(h, a, "x").path, "boot"));
 	assert_true(until(h, is_hot));
 	assert_int_equal(make_named(h, a, "y"), 0);
 	assert_true(span_is(sandbox(h, a, "y").path, "fork"));
+	end(h, a);
+}
+
+static void another_size_is_made_hot_when_it_comes_again(void **state)
+{
+	const struct rec_sandbox_create wide = {.name = span_of("x"), .memory_mb = 300};
+	struct host *h = up_and_heating();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	for (int i = 0; i < 2; i++) {
+		assert_int_equal(host_sets(h), 0);
+		assert_int_equal(make(h, a, &wide), 0);
+		assert_true(span_is(sandbox(h, a, "x").path, "boot"));
+		if (i == 0)
+			pass(h, 1000);
+		else
+			assert_true(until(h, is_hot));
+		assert_int_equal(on_sandbox(h, a, METHOD_SANDBOX_REMOVE, "x"), 0);
+	}
+	assert_int_equal(make(h, a, &wide), 0);
+	assert_true(span_is(sandbox(h, a, "x").path, "fork"));
 	end(h, a);
 }
 
@@ -1591,5 +1613,5 @@ T_MAIN(T(a_snapshot_is_kept_listed_and_removed), T(sandboxes_start_from_a_snapsh
        T(a_rollback_is_to_ones_own_snapshots), T(a_paused_one_can_be_rolled_back),
        T(a_rollback_that_fails_late_is_never_a_mixture), T(a_template_whose_warming_fails_is_none),
        T(a_template_whose_builder_is_removed_is_none), T(of_two_hot_templates_the_newer_stays),
-       T(what_had_to_boot_is_made_hot), T(what_cant_be_made_hot_is_tried_once), T(any_step_may_fail),
+       T(what_had_to_boot_is_made_hot), T(another_size_is_made_hot_when_it_comes_again), T(what_cant_be_made_hot_is_tried_once), T(any_step_may_fail),
        T(going_back_may_fail_too))

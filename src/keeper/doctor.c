@@ -16,7 +16,7 @@
 #include "sys/fd.h"
 #include "sys/landlock.h"
 
-enum { FOUND_MAX = HOST_REASON_MAX + 64, REPORT_MAX = 1 << 16, PROC_FILE_MAX = 1 << 16 };
+enum { FOUND_MAX = HOST_REASON_MAX + 64, REPORT_MAX = 1 << 16, PROC_FILE_MAX = 1 << 16, ROWS = 4 };
 
 enum verdict { CHECK_OK, CHECK_WEAK, CHECK_MISSING, CHECK_VERDICT_N };
 
@@ -26,6 +26,8 @@ struct check {
 	const char *name, *why, *type;
 	/* Fills @found with what is there. */
 	enum verdict (*look)(const struct check *c, const struct host *h, char found[FOUND_MAX]);
+	/* What to type in this host's case; NULL: nothing typed would help. Not set: @type. */
+	const char *(*advise)(const struct host *h);
 	unsigned limit;	      /* of look_limit() */
 	const char *file;     /* of look_tool() and look_file() */
 	const char *good;     /* of look_file(): what it should hold */
@@ -51,6 +53,32 @@ static enum verdict look_kvm(const struct check *c, const struct host *h, char f
 	}
 	say(found, "%s", h->kvm.reason);
 	return CHECK_WEAK; /* emulation stands in */
+}
+
+static bool cpu_virtualises(void)
+{
+	AUTO_FREE char *text = calloc(1, PROC_FILE_MAX);
+
+	if (!text || sys_read_file(AT_FDCWD, "/proc/cpuinfo", text, PROC_FILE_MAX) < 0)
+		return false;
+	return strstr(text, " vmx") || strstr(text, " svm");
+}
+
+static const char *advise_kvm(const struct host *h)
+{
+	(void)h;
+	if (access("/dev/kvm", F_OK) == 0 && access("/dev/kvm", R_OK | W_OK) < 0)
+		return "usermod -aG kvm NAME (as root; you as NAME), then log in again";
+	if (access("/dev/kvm", F_OK) == 0)
+		return NULL; /* it is there, and no good: the reason says why */
+	if (cpu_virtualises())
+		return "modprobe kvm_intel || modprobe kvm_amd";
+	return "nothing here: enable virtualisation in the firmware; in a virtual machine, in its host";
+}
+
+static const char *advise_process(const struct host *h)
+{
+	return h->root ? NULL : "sudo hotcell doctor";
 }
 
 static enum verdict look_qemu(const struct check *c, const struct host *h, char found[FOUND_MAX])
@@ -202,12 +230,11 @@ static enum verdict look_setting(const struct check *c, const struct host *h, ch
 
 static const struct check checks[] = {
 	{"kvm", "machines at the processor's speed",
-	 "enable virtualisation in the firmware (in a virtual machine: in its host), modprobe kvm_intel or "
-	 "kvm_amd, join the group kvm", look_kvm},
+	 NULL, look_kvm, .advise = advise_kvm},
 	{"qemu", "runs machines with a kernel of their own",
 	 "apt-get install qemu-system-x86", look_qemu},
 	{"process wall", "sandboxes without a kernel of their own, as root",
-	 "see the reason", look_process},
+	 NULL, look_process, .advise = advise_process},
 	{"memory limit", "a sandbox can't take the host's memory",
 	 "boot with cgroup v2 and its memory controller", look_limit, .limit = CGROUP_MEMORY},
 	{"cpu limit", "a sandbox can't take the host's processors",
@@ -264,25 +291,25 @@ static void row_of_user(const struct host *h, struct row *ret)
 }
 
 /* The rows that hold on this host; the mode that is not ours is told from what is known. */
-static size_t build_matrix(const struct host *h, struct row ret[6])
+static size_t build_matrix(const struct host *h, struct row ret[ROWS])
 {
-	static const char *const who[] = {"root", "user with root's keeper", "user alone"};
+	static const char *const who[] = {"root", "user"};
 	size_t n = 0;
 
 	for (size_t w = 0; w < ARRAY_LEN(who); w++)
 		for (int process = 0; process < 2; process++) {
 			struct row *row = &ret[n++];
-			bool rooted = w < 2;
+			bool rooted = w == 0;
 
 			*row = (struct row){
 				.who = who[w],
 				.driver = process ? "process" : "qemu",
 				.wall = process ? "process" : h->kvm.usable ? "vm" : "vm-emulated",
-				.works = process ? rooted && (h->process || !h->root) : h->has_qemu,
+				.works = process ? rooted && h->process : h->has_qemu,
 			};
 			join_limits(h->limits, row->limits);
 			if (process && !rooted)
-				say(row->why, "needs root's keeper");
+				say(row->why, "needs root");
 			else if (rooted && !h->root)
 				say(row->why, "not measured: run doctor as root");
 			else if (!row->works)
@@ -303,13 +330,16 @@ static void add_text(struct str *out, const char *name, const char *text, bool l
 	str_add(out, last ? "" : ", ");
 }
 
-static void print_check(struct str *out, const struct check *c, enum verdict v, const char *found, bool json)
+static void print_check(struct str *out, const struct check *c, enum verdict v, const char *found,
+			const char *type, bool json)
 {
 	if (!json) {
 		str_addf(out, "%-8s %-16s ", verdict_names[v], c->name);
 		str_add_escaped(out, found, strlen(found));
 		if (v != CHECK_OK)
-			str_addf(out, "\n%26sfor: %s\n%26stype: %s", "", c->why, "", c->type);
+			str_addf(out, "\n%26sfor: %s", "", c->why);
+		if (v != CHECK_OK && type)
+			str_addf(out, "\n%26stype: %s", "", type);
 		str_add(out, "\n");
 		return;
 	}
@@ -318,7 +348,7 @@ static void print_check(struct str *out, const struct check *c, enum verdict v, 
 	add_text(out, "status", verdict_names[v], false);
 	add_text(out, "found", found, false);
 	add_text(out, "why", c->why, false);
-	add_text(out, "type", c->type, true);
+	add_text(out, "type", type ? type : "", true);
 	str_add(out, "}");
 }
 
@@ -347,7 +377,7 @@ static void print_row(struct str *out, const struct row *r, bool first, bool jso
 
 static void print_all(struct str *out, const struct host *h, bool json)
 {
-	struct row rows[6];
+	struct row rows[ROWS];
 	struct utsname u = {0};
 	size_t n;
 
@@ -361,7 +391,7 @@ static void print_all(struct str *out, const struct host *h, bool json)
 		char found[FOUND_MAX] = "";
 		enum verdict v = checks[i].look(&checks[i], h, found);
 
-		print_check(out, &checks[i], v, found, json);
+		print_check(out, &checks[i], v, found, checks[i].advise ? checks[i].advise(h) : checks[i].type, json);
 	}
 	n = build_matrix(h, rows);
 	str_add(out, json ? "\n  ],\n  \"matrix\": ["
