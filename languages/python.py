@@ -224,8 +224,8 @@ def serve():
         show(value, True)
         builtins._ = value
 
-    def plots():
-        """Figures that are open at the end of a run, as the notebooks have it."""
+    def plots(*args, **more):
+        """Figures that are open when plt.show() is called or the run ends, as the notebooks have it."""
         pyplot = sys.modules.get("matplotlib.pyplot")
         if not pyplot or not hasattr(pyplot, "get_fignums"):
             return
@@ -236,14 +236,187 @@ def serve():
                     part(mime, body, False)
         pyplot.close("all")
 
+    class PlotsHook:
+        """Finds matplotlib.pyplot where it is, and makes its show() show."""
+
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            if name != "matplotlib.pyplot":
+                return None
+            for finder in sys.meta_path:
+                spec = finder.find_spec(name, path, target) if finder is not PlotsHook else None
+                if not spec:
+                    continue
+                execute_module = spec.loader.exec_module
+
+                def exec_module(module):
+                    execute_module(module)
+                    module.show = plots
+                    module.Figure.show = lambda figure, warn=True: show(figure, False)
+
+                spec.loader.exec_module = exec_module
+                return spec
+            return None
+
+    # ---- what notebooks have beside Python: !command, %word, %%word ----
+
+    class UsageError(Exception):
+        __qualname__, __module__ = "UsageError", "__main__"
+
+    def shell(command, keep=False):
+        """!command: what it says goes where print() goes, or comes back as a list of lines."""
+        import subprocess
+
+        flush()
+        done = subprocess.run(["/bin/sh", "-c", filled(command)], stdout=subprocess.PIPE if keep else None)
+        user_scope()["_exit_code"] = done.returncode
+        return done.stdout.decode("utf-8", "replace").splitlines() if keep else None
+
+    def user_scope():
+        return sys.modules["__main__"].__dict__
+
+    def filled(text):
+        """{expression} and $name stand for values, where they are any; everything else is the shell's."""
+        import re
+
+        def value(match):
+            try:
+                return str(eval(match[1] or match[2], user_scope()))
+            except Exception:
+                return match[0]
+
+        return re.sub(r"\{([^{}]+)\}|(?<![\\$])\$([A-Za-z_]\w*)",
+                      lambda m: value(m) if m[1] or m[2] in user_scope() else m[0], text)
+
+    def program(*words, text=None):
+        import subprocess
+
+        flush()
+        done = subprocess.run(words, input=text, text=True)
+        if done.returncode:
+            raise subprocess.CalledProcessError(done.returncode, words[0])
+
+    def magic_pip(words, body):
+        flush()
+        shell("%s -m pip %s" % (sys.executable, words))
+
+    def magic_cd(words, body):
+        os.chdir(os.path.expanduser(filled(words) or "~"))
+        print(os.getcwd())
+
+    def magic_env(words, body):
+        name, is_set, value = words.partition("=")
+        if is_set:
+            os.environ[name.strip()] = filled(value.strip())
+        elif words:
+            return os.environ.get(words)
+        else:
+            return dict(os.environ)
+
+    def seconds(value):
+        for unit, factor in (("s", 1), ("ms", 1e3), ("us", 1e6)):
+            if value * factor >= 1:
+                break
+        else:
+            unit, factor = "ns", 1e9
+        return "%.3g %s" % (value * factor, unit)
+
+    def magic_timeit(words, body):
+        import timeit
+
+        if words.startswith("-"):
+            raise UsageError("%timeit takes no options here: it finds the number of loops itself")
+
+        timer = timeit.Timer(body or words, words if body else "pass", globals=user_scope())
+        loops, _ = timer.autorange()
+        times = [t / loops for t in timer.repeat(5, loops)]
+        print("%s per loop (best of %d runs, %d loops each)" % (seconds(min(times)), len(times), loops))
+
+    def magic_time(words, body):
+        import time
+
+        begun, cpu = time.perf_counter(), time.process_time()
+        try:
+            run_text(body or words)
+        finally:
+            print("CPU time: %s, wall time: %s" % (seconds(time.process_time() - cpu),
+                                                   seconds(time.perf_counter() - begun)))
+
+    def magic_writefile(words, body):
+        words = words.split()
+        if not words or words[:-1] not in ([], ["-a"]):
+            raise UsageError("usage: %%writefile [-a] FILE")
+        with open(os.path.expanduser(words[-1]), "a" if len(words) > 1 else "w") as file:
+            file.write(body)
+        print("wrote", words[-1])
+
+    def magic_bash(words, body):
+        program("bash", *words.split(), text=body)
+
+    def magic_nothing(words, body):
+        """Plots are shown in any case, modules reloaded by restarting the context."""
+
+    MAGICS = {"pip": magic_pip, "cd": magic_cd, "env": magic_env, "timeit": magic_timeit, "time": magic_time,
+              "pwd": lambda words, body: os.getcwd(), "ls": lambda words, body: shell("ls " + words),
+              "matplotlib": magic_nothing, "config": magic_nothing}
+    CELL_MAGICS = {"bash": magic_bash, "sh": magic_bash, "timeit": magic_timeit, "time": magic_time,
+                   "writefile": magic_writefile}
+
+    def magic(line):
+        name, _, words = line.partition(" ")
+        if name not in MAGICS:
+            raise UsageError("%%%s is not known here; there are %s, and !command" %
+                             (name, " ".join("%" + x for x in sorted(MAGICS))))
+        return MAGICS[name](words.strip(), "")
+
+    def cell_magic(source):
+        head, _, body = source.lstrip().partition("\n")
+        name, _, words = head[2:].strip().partition(" ")
+        if name not in CELL_MAGICS:
+            raise UsageError("%%%%%s is not known here; there are %s" %
+                             (name, " ".join("%%" + x for x in sorted(CELL_MAGICS))))
+        return CELL_MAGICS[name](words.strip(), body)
+
+    def as_python(line):
+        """A line that is none, as a call; None: it is not one of ours either."""
+        indent = line[:len(line) - len(line.lstrip())]
+        text = line.strip()
+        before, is_set, after = text.partition("=")
+        if text[:1] in ("!", "%") and text[1:].strip():
+            return "%s__hotcell_%s__(%r)" % (indent, "shell" if text[0] == "!" else "magic", text[1:].strip())
+        if is_set and after.strip()[:1] == "!":
+            return "%s%s = __hotcell_shell__(%r, True)" % (indent, before.strip(), after.strip()[1:].strip())
+        if is_set and after.strip()[:1] == "%":
+            return "%s%s = __hotcell_magic__(%r)" % (indent, before.strip(), after.strip()[1:].strip())
+        return None
+
+    def parse(source, name, flags):
+        """
+        The tree of a source. Python says itself which line it does not understand; if that is a line of the
+        notebooks', a call takes its place. What stands in a string or a sum is left alone this way.
+        """
+        lines, first = source.split("\n"), None
+        while True:
+            try:
+                return compile("\n".join(lines), name, "exec", flags | ast.PyCF_ONLY_AST, True)
+            except SyntaxError as e:
+                first = first or e
+                at = (e.lineno or 0) - 1
+                call = as_python(lines[at]) if 0 <= at < len(lines) else None
+                if not call:
+                    raise first from None
+                lines[at] = call
+
     # ---- exceptions ----
 
     def theirs(tb):
-        """The traceback without our own frames, which may be at both ends."""
+        """The traceback without our own frames, which may be at both ends, and without the event loop's that lead to us."""
         frames = []
         while tb:
             if tb.tb_frame.f_globals is not ours:
                 frames.append(tb)
+            elif tb.tb_frame.f_code is in_loop.__code__:
+                frames.clear()
             tb = tb.tb_next
         for old in reversed(frames):
             tb = types.TracebackType(tb, old.tb_frame, old.tb_lasti, old.tb_lineno)
@@ -342,27 +515,45 @@ def serve():
                 raise KeyboardInterrupt
         State.pending = True  # between our own lines: the next evaluate() or frame sees it
 
-    def evaluate(code, scope):
-        if State.pending:
-            raise KeyboardInterrupt
-        State.flags |= code.co_flags & FUTURES
-        value = eval(code, scope)
-        if not code.co_flags & COROUTINE:
-            return value
+    def event_loop():
         asyncio = __import__("asyncio")
         if not State.loop or State.loop.is_closed():
             State.loop = asyncio.new_event_loop()
             asyncio.set_event_loop(State.loop)
-        task = State.loop.create_task(value)
+        return State.loop
+
+    def wait_for(coroutine):
+        loop = event_loop()
+        task = loop.create_task(coroutine)
         try:
-            return State.loop.run_until_complete(task)
+            return loop.run_until_complete(task)
         except BaseException:
-            task.cancel()
-            try:
-                State.loop.run_until_complete(task)
-            except BaseException:
-                pass
+            if not task.done():  # asked twice, one that ended would lose its traceback
+                task.cancel()
+                try:
+                    loop.run_until_complete(task)
+                except BaseException:
+                    pass
             raise
+
+    async def in_loop(codes, scope):
+        value = None
+        for code in codes:
+            value = eval(code, scope)
+            if code.co_flags & COROUTINE:
+                value = await value
+        return value
+
+    def evaluate(codes, scope):
+        """If one of them awaits something, all run in the loop: what it awaits may be made by the ones before."""
+        if State.pending:
+            raise KeyboardInterrupt
+        value = None
+        if any(code.co_flags & COROUTINE for code in codes):
+            return wait_for(in_loop(codes, scope))
+        for code in codes:
+            value = eval(code, scope)
+        return value
 
     def execute(source, scope):
         State.cell += 1
@@ -370,26 +561,44 @@ def serve():
         name = "<cell %d>" % State.cell
         linecache.cache[name] = (len(source), None, source.splitlines(True), name)
         linecache.cache.pop("<cell %d>" % (State.cell - CELLS_KEPT), None)
+        if source.lstrip().startswith("%%"):
+            cell_magic(source)
+        else:
+            run_source(source, name, scope)
+
+    def run_text(source):
+        run_source(source, "<cell %d>" % State.cell, user_scope())
+
+    def run_source(source, name, scope):
         flags = State.flags | AWAIT
-        tree = compile(source, name, "exec", flags | ast.PyCF_ONLY_AST, True)
+        tree = parse(source, name, flags)
         last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
-        if tree.body:
-            evaluate(compile(tree, name, "exec", flags, True), scope)
+        codes = [compile(tree, name, "exec", flags, True)] if tree.body else []
+        for code in codes:
+            State.flags |= code.co_flags & FUTURES
         if last:
-            last = compile(ast.Expression(last.value), name, "eval", flags | State.flags, True)
-            sys.displayhook(evaluate(last, scope))
+            codes.append(compile(ast.Expression(last.value), name, "eval", flags | State.flags, True))
+        value = evaluate(codes, scope)
+        if last:
+            sys.displayhook(value)
 
     def leave_child(code):
         """A fork() of the cell came back here: it is no interpreter."""
         flush()
         os._exit(code if isinstance(code, int) else 0 if code is None else 1)
 
+    def text_of(source):
+        try:
+            return source.decode("utf-8-sig")
+        except UnicodeDecodeError as e:
+            raise SyntaxError("the source is not UTF-8: byte 0x%02x at offset %d" % (source[e.start], e.start)) from None
+
     def run(source, scope):
         code = 0
         State.running, State.pending = True, False
         try:
             frame(RUNNING)
-            execute(source, scope)
+            execute(text_of(source), scope)
             if os.getpid() == pid:
                 plots()
             State.running = False
@@ -414,6 +623,11 @@ def serve():
             if outcome == FAILED and not isinstance(caught, SystemExit):
                 traceback.print_exception(type(caught), caught, theirs(caught.__traceback__))
             leave_child(code)
+        if caught:
+            try:
+                plots()
+            except Exception:
+                pass  # what ended the run is what counts
         if caught and outcome != OK:
             error(caught)
             sys.last_type, sys.last_value, sys.last_traceback = type(caught), caught, caught.__traceback__
@@ -466,6 +680,9 @@ def serve():
         signal.signal(signal.SIGINT, on_interrupt)
         signal.signal(signal.SIGUSR2, on_reseed)
         builtins.display = display
+        builtins.__hotcell_shell__ = shell
+        builtins.__hotcell_magic__ = magic
+        sys.meta_path.insert(0, PlotsHook)
         sys.displayhook = displayhook
         sys.argv = [""]
         user = types.ModuleType("__main__")
@@ -479,7 +696,7 @@ def serve():
             body = read(kind >> 8)
             if kind & 255 == RUN:
                 State.found = None
-                outcome, code = run(body.decode("utf-8", "replace"), user.__dict__)
+                outcome, code = run(body, user.__dict__)
                 flush()
                 if State.cell == 1:
                     look_around()

@@ -3,11 +3,16 @@
 #
 # Frames on descriptor 3 (doc/code.md), which moves out of the way of what sources open. Everything happens at the
 # top level, so that what a source declares stays; each is sourced, so that an interrupt can return out of it from
-# any depth.
+# any depth. A source that ends the shell without saying exit (an unset variable under set -u) has its state carried
+# over into a new shell in the same process.
 
-# In one command, read whole: standard input, which this comes from, becomes empty.
-{
-exec </dev/null 62<&3 3<&-
+# Read whole, and kept for that: standard input, which this comes from, becomes empty.
+IFS= read -r -d '' __hc_program; eval "$__hc_program"; exit
+
+if [ -z "${__hc_revived-}" ]; then
+	exec </dev/null 62<&3 3<&-
+	__hc_link=$(readlink /proc/$$/fd/62)
+fi
 
 # One unsigned little-endian number of $1 bytes, into __hc_number. An empty read is a NUL.
 __hc_read() {
@@ -57,6 +62,48 @@ __hc_interrupt() {
 # With extdebug, 2 leaves the function or the sourced file; back at our own level nothing is left to leave.
 __hc_return() { [ "${#FUNCNAME[@]}" -lt 2 ] || return 2; }
 
+# A command failed. Under set -e that would end the shell; what it has to end is the source.
+__hc_failed() {
+	case $-,$BASH_SUBSHELL,$__hc_state in
+	*e*,0,running) ;;
+	*) return 0 ;;
+	esac
+	set +e
+	__hc_state=failed __hc_had_e=e __hc_code=$1
+	shopt -s extdebug
+	trap '__hc_return' DEBUG
+}
+
+exit() {
+	[ "$BASH_SUBSHELL" -ne 0 ] || __hc_state=leaving
+	builtin exit "$@"
+}
+
+# The shell ends in the middle of a source. All it knows goes into a file that a new one begins with.
+__hc_carry_over() {
+	[ "$BASH_SUBSHELL" -eq 0 ] && [ "$__hc_state" != leaving ] && [ "$__hc_state" != idle ] || return 0
+	__hc_code=$1 __hc_keep=${-//[!euvx]/}
+	set +euvx
+	trap - DEBUG ERR EXIT
+	shopt -u extdebug
+	# The source had no 62. Where the shell keeps it, only the shell knows; that one is closed by exec, and so is
+	# a copy of it, unless it goes by way of 2.
+	exec 61>&2
+	for __hc_file in /proc/$$/fd/*; do
+		[ "$(readlink "$__hc_file")" != "$__hc_link" ] || exec 2<&"${__hc_file##*/}"
+	done
+	exec 62<&2 2>&61 61>&-
+	__hc_file=$(mktemp) || return 0
+	{
+		shopt -p
+		declare -fp
+		alias -p
+		declare -p # those that can't be set say so, and the rest is
+		printf 'umask %s\n' "$(umask)"
+	} >"$__hc_file" 2>/dev/null
+	__hc_revived=1 exec bash --norc --noprofile -c '. "$0" 2>/dev/null; rm -f "$__hc_file"; eval "$__hc_program"' "$__hc_file"
+}
+
 __hc_end() {
 	local outcome=0 code=$1 bytes
 	if [ "$__hc_state" = interrupted ]; then
@@ -69,10 +116,16 @@ __hc_end() {
 	__hc_frame 6 5 "$bytes"
 }
 
-__hc_state=idle __hc_keep=
 trap __hc_interrupt INT
 trap 'RANDOM=$SRANDOM' USR2
-__hc_frame 1 0 ''
+trap '__hc_carry_over $?' EXIT
+if [ -n "${__hc_revived-}" ]; then
+	unset -v __hc_revived
+	__hc_end "$__hc_code"
+else
+	__hc_state=idle __hc_keep=
+	__hc_frame 1 0 ''
+fi
 
 while __hc_read 1; do
 	__hc_kind=$__hc_number
@@ -83,12 +136,16 @@ while __hc_read 1; do
 		__hc_state=running
 		__hc_frame 2 0 ''
 		# The options e, u, v and x are the source's, not ours.
-		. /proc/self/fd/63 62<&- 63<<<"${__hc_keep:+set -$__hc_keep; }$__hc_source"
+		__hc_had_e=
+		set -E
+		trap '__hc_failed $?' ERR
+		. /proc/self/fd/63 62<&- 63<<<"${__hc_keep:+set -$__hc_keep; }${__hc_source#$'\xef\xbb\xbf'}"
 		{
-			__hc_status=$? __hc_keep=${-//[!euvx]/}
-			trap - DEBUG
+			__hc_status=$? __hc_keep=${-//[!euvx]/}$__hc_had_e
+			trap - DEBUG ERR
 			shopt -u extdebug
-			set +euvx
+			set +euvxE
+			[ "$__hc_state" != failed ] || __hc_status=$__hc_code
 		} 2>/dev/null
 		__hc_end "$__hc_status"
 		;;
@@ -108,5 +165,4 @@ while __hc_read 1; do
 		;;
 	esac
 done
-exit
-}
+__hc_state=leaving

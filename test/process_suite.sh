@@ -23,6 +23,7 @@ test_deadlines() { suite_deadlines 2s; }
 test_pressure() { suite_pressure 512 4096; }
 test_example() { suite_example; }
 test_code() { suite_code; }
+test_code_notebook() { suite_code_notebook; }
 test_code_results() { suite_code_results; }
 test_code_ends() { suite_code_ends; }
 test_pool() { host; suite_pool boot; }

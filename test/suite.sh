@@ -434,6 +434,107 @@ os.wait()[1] >> 8'
 	done_with
 }
 
+# What models and notebooks write: top-level await after lines that need its loop, !commands, %words, odd bytes.
+suite_code_notebook() {
+	box
+	runs 0 7 'import asyncio
+async def g():
+    await asyncio.sleep(0.01)
+    return 7
+t = asyncio.create_task(g())
+await t'
+	runs 1 '' 'await asyncio.sleep(0)
+1 / 0'
+	contains "$(cat "$ERR")" 'File "<cell'
+	same 0 "$(grep -c base_events "$ERR")" "frames of the event loop: $(cat "$ERR")"
+	runs 0 8 'async def h(): return 8
+asyncio.run(h())'
+	runs 0 '' ''
+	printf '\357\273\277print("marked")' >"$SCRATCH/source.py"
+	runs 0 marked --file "$SCRATCH/source.py"
+	printf 'print("a\377b")' >"$SCRATCH/source.py"
+	runs 1 '' --file "$SCRATCH/source.py"
+	contains "$(cat "$ERR")" 'the source is not UTF-8: byte 0xff at offset 8'
+	runs 0 'hi 2 /home/user' 'n = 2
+!echo hi {n} $HOME'
+	runs 0 "['a', 'b']" 'x = !printf "a\nb\n"
+x'
+	runs 0 3 'def f():
+    !exit 3
+    return _exit_code
+f()'
+	runs 0 '/tmp' '%cd /tmp'
+	runs 0 "'\\n%x\\n!y\\n'" '"""
+%x
+!y
+"""'
+	runs 0 2 '(5
+% 3)'
+	status 0 hotcell code run box '%timeit sum(range(10))'
+	contains "$(cat "$OUT")" 'per loop (best of'
+	runs 1 'from bash' '%%bash
+echo from bash
+exit 3'
+	contains "$(cat "$ERR")" 'exit status 3'
+	runs 0 'wrote /tmp/f' '%%writefile /tmp/f
+text'
+	says 0 text -- cat /tmp/f
+	runs 1 '' '%frobnicate'
+	contains "$(cat "$ERR")" '%frobnicate is not known here; there are %cd'
+	runs 1 '' 'x = 1 +'
+	contains "$(cat "$ERR")" 'SyntaxError: invalid syntax'
+	# pictures where they are shown, also before an exception; a small stand-in for matplotlib, which base has not
+	says 0 '' -c 'mkdir -p /tmp/lib/matplotlib && cd /tmp/lib/matplotlib && : >__init__.py && cat >figure.py <<EOF
+class Figure:
+    def savefig(self, data, format, bbox_inches): data.write(b"picture of " + self.name)
+EOF
+cat >pyplot.py <<EOF
+from matplotlib.figure import Figure
+open_ones = {}
+def figure(number=None):
+    if number not in open_ones:
+        number = len(open_ones) + 1
+        open_ones[number] = Figure()
+    return open_ones[number]
+def get_fignums(): return sorted(open_ones)
+def close(which): open_ones.clear()
+def show(): raise RuntimeError("nothing is shown")
+EOF'
+	status 1 hotcell code run --json box 'import sys; sys.path.insert(0, "/tmp/lib")
+import matplotlib.pyplot as plt
+for i in range(2):
+    plt.figure().name = b"%d" % i
+    plt.show()
+    print("after", i)
+plt.figure().name = b"last"
+1 / 0'
+	same 'picture of 0, picture of 1, picture of last, error; after 0 after 1' "$(python3 - "$OUT" <<'EOF'
+import base64, json, sys
+said, printed = [], ""
+for d in map(json.loads, open(sys.argv[1])):
+    if d["kind"] == "result" and d["part"]["mime"] == "image/png":
+        said.append(d["data"] if d["data_encoding"] == "utf-8" else base64.b64decode(d["data"]).decode())
+    elif d["kind"] == "error":
+        said.append("error")
+    elif d["kind"] == "stdout":
+        printed += d["data"]
+print(", ".join(said) + "; " + " ".join(printed.split()))
+EOF
+)" "pictures in order"
+	runs 0 '' 'None'
+	# a shell that fails under set -e or -u ends the source, not the shell
+	runs 1 before --language shell 'kept=1; list=(a b); set -e; cd /tmp; echo before; false; echo behind'
+	runs 0 '1 b /tmp' --language shell 'echo $kept ${list[1]} $PWD'
+	runs 1 '' --language shell 'set -euo pipefail; f() { echo $nosuch; }; f; echo behind'
+	contains "$(cat "$ERR")" 'nosuch: unbound variable'
+	runs 0 '1 b /tmp f' --language shell 'echo $kept ${list[1]} $PWD $(declare -F f)'
+	runs 1 '' --language shell ': ${other?is missing}'
+	runs 0 '1 on' --language shell 'set +eu; echo $kept on'
+	runs 1 '' --language shell 'set -e; ( exit 4 ) || false'
+	runs 0 'still 1' --language shell 'set +e; echo still $kept'
+	done_with
+}
+
 suite_code_results() {
 	box
 	status 0 hotcell code run --json box 'class Rich:
