@@ -270,7 +270,18 @@ def serve():
         flush()
         done = subprocess.run(["/bin/sh", "-c", filled(command)], stdout=subprocess.PIPE if keep else None)
         user_scope()["_exit_code"] = done.returncode
+        find_packages()
         return done.stdout.decode("utf-8", "replace").splitlines() if keep else None
+
+    def find_packages():
+        """What a command has installed: the folder of the user's own packages may be new."""
+        import importlib
+        import site
+
+        importlib.invalidate_caches()
+        if site.ENABLE_USER_SITE and os.path.isdir(site.getusersitepackages()):
+            if site.getusersitepackages() not in sys.path:
+                site.addsitedir(site.getusersitepackages())
 
     def user_scope():
         return sys.modules["__main__"].__dict__

@@ -28,4 +28,26 @@ test_code_results() { suite_code_results; }
 test_code_ends() { suite_code_ends; }
 test_pool() { host; suite_pool boot; }
 
+# A local wheel is installed by the command everybody knows, from a program, from an interpreter and in a venv.
+test_pip() {
+	box
+	says 0 '' -c 'mkdir -p /tmp/w && cd /tmp/w && python3 -c "
+import zipfile
+with zipfile.ZipFile(\"tiny-1.0-py3-none-any.whl\", \"w\") as z:
+    z.writestr(\"tiny.py\", \"answer = 42\n\")
+    z.writestr(\"tiny-1.0.dist-info/METADATA\", \"Metadata-Version: 2.1\nName: tiny\nVersion: 1.0\n\")
+    z.writestr(\"tiny-1.0.dist-info/WHEEL\", \"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n\")
+    z.writestr(\"tiny-1.0.dist-info/RECORD\", \"tiny.py,,\ntiny-1.0.dist-info/RECORD,,\n\")
+"'
+	status 0 hotcell exec box -- pip install --no-index /tmp/w/tiny-1.0-py3-none-any.whl
+	says 0 42 -- python3 -c 'import tiny; print(tiny.answer)'
+	status 0 hotcell exec box -- pip uninstall -y tiny
+	status 0 hotcell code run box '%pip install --no-index /tmp/w/tiny-1.0-py3-none-any.whl'
+	contains "$(cat "$OUT")" 'Successfully installed tiny-1.0'
+	runs 0 42 'import tiny; tiny.answer'
+	says 0 42 -c 'python3 -m venv /tmp/venv && /tmp/venv/bin/pip install -q --no-index /tmp/w/tiny-1.0-py3-none-any.whl &&
+/tmp/venv/bin/python -c "import tiny; print(tiny.answer)"'
+	done_with
+}
+
 run_tests

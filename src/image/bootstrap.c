@@ -37,6 +37,8 @@ static const char customize_hook[] =
 	"if [ -d etc/sudoers.d ]; then echo 'user ALL=(ALL:ALL) NOPASSWD: ALL' > "
 	"etc/sudoers.d/user; "
 	"chmod 0440 etc/sudoers.d/user; fi; "
+	/* a sandbox is the environment: pip install needs no other one around it */
+	"printf '[global]\\nbreak-system-packages = true\\ndisable-pip-version-check = true\\n' > etc/pip.conf; "
 	"echo hotcell > etc/hostname; "
 	"printf '%s\\n' '127.0.0.1 localhost' '127.0.1.1 hotcell' '::1 localhost' > etc/hosts; "
 	"rm -f etc/resolv.conf; : > etc/resolv.conf; : > etc/machine-id; "
