@@ -1,16 +1,20 @@
 /*
  * loop/fuzz_link.c - a whole link against a peer that sends anything.
  *
- * The input is a little program: the first byte picks the side (0 responder,
- * 1 initiator, plus 2: our callbacks misbehave), the rest are operations that
- * build frames, mostly well-formed, or raw bytes. Whatever comes, at most one
- * `down`, `closed` at most once per stream, no more bytes held than credit
- * given, and no leak.
+ * The input is a little program: the first byte picks the side (0 responder, 1 initiator, plus 2: our callbacks
+ * misbehave, 4: the peer does not introduce itself, 8: descriptors may travel, 16: somebody used the wire before),
+ * the rest are operations that build frames, mostly well-formed, or raw bytes, and now and then let the wire take
+ * nothing. Whatever comes, at most one `down`, `closed` at most once per stream, no more bytes held than credit
+ * given, every descriptor that was handed over is closed once, and no leak.
+ *
+ * The wire is memory: what the link does to its descriptor comes here (the linker's --wrap, meson.build), so that an
+ * input costs no system call but the loop's own.
  */
 #include <assert.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
 #include "base/err.h"
 #include "base/macro.h"
 #include "base/mem.h"
@@ -26,14 +30,196 @@
 
 int LLVMFuzzerTestOneInput(const unsigned char *p, size_t n);
 
-enum { STREAMS = 64 };
+enum {
+	STREAMS = 64,
+	WIRE = 1 << 30,		 /* our descriptors are numbers no process has */
+	PASSED = WIRE + 1,	 /* and those that travel on it */
+	PASSED_MAX = 4096,
+	IN_MAX = 1 << 17,
+	BULK_MAX = 3 * FRAME_PAYLOAD_MAX, /* of payloads that are made up, an input: more only takes time */
+	INPUT_MAX = 256,		  /* likewise */
+};
+
+/* ---- the wire ---- */
+
+static struct {
+	struct loop_io *io;
+	bool is_open, is_shut, is_full; /* shut: by the peer; full: it takes nothing now */
+	unsigned char in[IN_MAX];
+	size_t n, at;
+	int fds[FRAME_FDS_MAX]; /* with the first byte of what comes next */
+	unsigned n_fds;
+	unsigned char said[FRAME_PAD_MAX + FRAME_SYNC]; /* first by the link */
+	size_t n_said;
+	unsigned n_passed;
+	bool passed_open[PASSED_MAX];
+} wire;
+
+int __real_sys_close(int fd);
+int __real_sys_dup(int fd);
+int __real_sys_nonblock(int fd, bool on);
+ssize_t __real_sys_read(int fd, void *p, size_t n);
+ssize_t __real_sys_write(int fd, const void *p, size_t n);
+int __real_loop_io_add(struct loop *l, struct loop_io *io, int fd, unsigned events,
+		       void (*cb)(struct loop_io *io, unsigned events));
+int __real_loop_io_set(struct loop *l, struct loop_io *io, unsigned events);
+void __real_loop_io_del(struct loop *l, struct loop_io *io);
+
+int __wrap_sys_close(int fd);
+int __wrap_sys_dup(int fd);
+int __wrap_sys_nonblock(int fd, bool on);
+ssize_t __wrap_sys_read(int fd, void *p, size_t n);
+ssize_t __wrap_sys_write(int fd, const void *p, size_t n);
+ssize_t __wrap_sys_send(int fd, const struct iovec *iov, unsigned n_iov, const int *fds, unsigned n_fds);
+ssize_t __wrap_sys_recv(int fd, void *p, size_t n, int *fds, unsigned *n_fds);
+int __wrap_loop_io_add(struct loop *l, struct loop_io *io, int fd, unsigned events,
+		       void (*cb)(struct loop_io *io, unsigned events));
+int __wrap_loop_io_set(struct loop *l, struct loop_io *io, unsigned events);
+void __wrap_loop_io_del(struct loop *l, struct loop_io *io);
+
+static int pass(void)
+{
+	if (wire.n_passed == PASSED_MAX)
+		return -EMFILE;
+	wire.passed_open[wire.n_passed] = true;
+	return PASSED + (int)wire.n_passed++;
+}
+
+int __wrap_sys_close(int fd)
+{
+	if (fd < WIRE)
+		return __real_sys_close(fd);
+	if (fd == WIRE) {
+		assert(wire.is_open);
+		wire.is_open = false;
+		return -1;
+	}
+	assert(wire.passed_open[fd - PASSED]);
+	wire.passed_open[fd - PASSED] = false;
+	return -1;
+}
+
+int __wrap_sys_dup(int fd)
+{
+	return fd < WIRE ? __real_sys_dup(fd) : pass();
+}
+
+int __wrap_sys_nonblock(int fd, bool on)
+{
+	return fd < WIRE ? __real_sys_nonblock(fd, on) : 0;
+}
+
+static ssize_t get(void *p, size_t n)
+{
+	n = MIN(n, wire.n - wire.at);
+	if (n == 0)
+		return wire.is_shut ? 0 : -EAGAIN;
+	memcpy(p, wire.in + wire.at, n);
+	wire.at += n;
+	if (wire.at == wire.n)
+		wire.at = wire.n = 0;
+	return (ssize_t)n;
+}
+
+static ssize_t put(const void *p, size_t n)
+{
+	size_t room = sizeof(wire.said) - wire.n_said;
+
+	if (wire.is_shut)
+		return -EPIPE;
+	if (wire.is_full)
+		return -EAGAIN;
+	memcpy(wire.said + wire.n_said, p, MIN(n, room));
+	wire.n_said += MIN(n, room);
+	return (ssize_t)n;
+}
+
+ssize_t __wrap_sys_read(int fd, void *p, size_t n)
+{
+	return fd < WIRE ? __real_sys_read(fd, p, n) : get(p, n);
+}
+
+ssize_t __wrap_sys_write(int fd, const void *p, size_t n)
+{
+	return fd < WIRE ? __real_sys_write(fd, p, n) : put(p, n);
+}
+
+ssize_t __wrap_sys_send(int fd, const struct iovec *iov, unsigned n_iov, const int *fds, unsigned n_fds)
+{
+	assert(fd == WIRE && n_iov == 1);
+	for (unsigned i = 0; i < n_fds; i++)
+		assert(wire.passed_open[fds[i] - PASSED]);
+	return put(iov[0].iov_base, iov[0].iov_len);
+}
+
+ssize_t __wrap_sys_recv(int fd, void *p, size_t n, int *fds, unsigned *n_fds)
+{
+	ssize_t r = get(p, n);
+	unsigned passed = r > 0 ? wire.n_fds : 0, room = *n_fds;
+
+	assert(fd == WIRE);
+	*n_fds = 0;
+	if (r <= 0)
+		return r;
+	wire.n_fds = 0;
+	for (unsigned i = 0; i < passed; i++)
+		if (passed > room)
+			(void)__wrap_sys_close(wire.fds[i]);
+		else
+			fds[(*n_fds)++] = wire.fds[i];
+	return passed > room ? -EPROTO : r;
+}
+
+int __wrap_loop_io_add(struct loop *l, struct loop_io *io, int fd, unsigned events,
+		       void (*cb)(struct loop_io *io, unsigned events))
+{
+	if (fd < WIRE)
+		return __real_loop_io_add(l, io, fd, events, cb);
+	*io = (struct loop_io){cb, fd, events, true};
+	wire.io = io;
+	return 0;
+}
+
+int __wrap_loop_io_set(struct loop *l, struct loop_io *io, unsigned events)
+{
+	if (io != wire.io)
+		return __real_loop_io_set(l, io, events);
+	io->events = events;
+	return 0;
+}
+
+void __wrap_loop_io_del(struct loop *l, struct loop_io *io)
+{
+	if (io == wire.io)
+		wire.io = NULL;
+	else
+		__real_loop_io_del(l, io);
+}
+
+/* As epoll would: what there is to do, as long as the link wants to be told. */
+static void serve_wire(void)
+{
+	unsigned events = 0;
+
+	if (!wire.io)
+		return;
+	if (wire.n > wire.at || wire.is_shut)
+		events |= LOOP_READ;
+	if (!wire.is_full || wire.is_shut)
+		events |= LOOP_WRITE;
+	events &= wire.io->events;
+	if (events)
+		wire.io->cb(wire.io, events);
+}
+
+/* ---- our side ---- */
 
 struct peer {
 	struct loop *l;
 	struct link *k;
-	int raw;
-	bool initiator, rude;
+	bool initiator, rude, passes;
 	unsigned downs, ups, turn;
+	size_t bulk;
 	struct slot {
 		struct peer *peer;
 		struct stream *s;
@@ -76,11 +262,18 @@ static bool rudely(struct peer *x, struct slot *slot)
 	return true;
 }
 
+static void take_fds(const struct peer *x, const int *fds, unsigned n_fds)
+{
+	assert(fds && (n_fds == 0 || x->passes) && n_fds <= FRAME_FDS_MAX);
+	for (unsigned i = 0; i < n_fds; i++)
+		(void)__wrap_sys_close(fds[i]);
+}
+
 static void on_reply(struct stream *s, struct span payload, const int *fds, unsigned n_fds)
 {
 	struct rec_exec_started rec;
 
-	assert(fds && n_fds == 0); /* this link carries none */
+	take_fds(slot_of(s)->peer, fds, n_fds);
 	(void)rec_decode(&rec_exec_started_type, payload.p, payload.n, &rec, NULL);
 	(void)rudely(slot_of(s)->peer, slot_of(s));
 }
@@ -139,10 +332,13 @@ static void on_up(struct link *k, uint64_t generation)
 	(void)generation;
 	x->ups++;
 	while (x->ups == 1 && x->k && link_streams(k) < 8 && (slot = free_slot(x))) {
+		int fd = pass();
+
 		*slot = (struct slot){.peer = x, .used = true};
-		if (link_call(k, 20, &rec_failure_type, &rec, link_streams(k) % 2, NULL, 0, &stream_ops, slot,
-			      &slot->s, NULL) < 0)
+		if (fd < 0 || link_call(k, 20, &rec_failure_type, &rec, link_streams(k) % 2, &fd, x->passes, &stream_ops,
+					slot, &slot->s, NULL) < 0)
 			abort();
+		(void)__wrap_sys_close(fd); /* lent */
 		if (link_streams(k) % 2 == 0)
 			(void)stream_send(slot->s, "input", 5);
 	}
@@ -156,7 +352,7 @@ static void on_request(struct link *k, struct stream *s, unsigned method, struct
 	struct slot *slot = free_slot(x);
 	struct rec_failure rec = {span_of("answer")};
 
-	assert(fds && n_fds == 0);
+	take_fds(x, fds, n_fds);
 	if (!slot || method % 5 == 4) {
 		stream_reset(s);
 		return;
@@ -192,42 +388,32 @@ static const struct link_ops link_ops = {on_up, on_request, on_down};
 
 static void turns(struct peer *x, int n)
 {
-	unsigned char sink[65536];
-
 	while (n--) {
+		serve_wire();
 		if (loop_turn(x->l, 0) < 0)
 			abort();
-		if (x->raw >= 0)
-			(void)sys_read(x->raw, sink, sizeof(sink));
 	}
 }
 
 static void say(struct peer *x, const void *p, size_t n)
 {
-	for (size_t at = 0; at < n && x->raw >= 0;) {
-		ssize_t r = sys_write(x->raw, (const char *)p + at, n - at);
-
-		if (r == -EAGAIN)
-			turns(x, 1);
-		else if (r < 0)
-			return;
-		else
-			at += (size_t)r;
-		if (x->downs || !x->k)
-			return;
-	}
+	while (wire.n + n > IN_MAX && wire.io && (wire.io->events & LOOP_READ))
+		turns(x, 1);
+	if (wire.is_shut || wire.n + n > IN_MAX) /* it reads no more for now: this is lost */
+		return;
+	memcpy(wire.in + wire.n, p, n);
+	wire.n += n;
 }
 
 static void introduce(struct peer *x)
 {
 	unsigned char block[FRAME_SYNC];
 
-	if (x->initiator) { /* repeat its question */
-		if (loop_turn(x->l, 0) < 0 || sys_read_full(x->raw, block, sizeof(block)) < 0)
-			abort();
-	} else {
+	turns(x, 1);
+	if (x->initiator) /* repeat its question */
+		memcpy(block, wire.said + wire.n_said - FRAME_SYNC, FRAME_SYNC);
+	else
 		frame_put_sync(block, &(struct frame_sync){1, 1, {1}, 2});
-	}
 	say(x, block, sizeof(block));
 	turns(x, 2);
 }
@@ -246,7 +432,7 @@ static uint64_t take(struct tape *t, unsigned bytes)
 	return v;
 }
 
-/* op: 0-5 a frame of that type + 1, 6 raw bytes, 7 SYNC, 8 hang up, 9 pads */
+/* op: 0-5 a frame of that type + 1, 6 raw bytes, 7 SYNC, 8 hang up, or the wire is full or not, 9 pads */
 static void operation(struct peer *x, struct tape *t)
 {
 	static unsigned char frame[FRAME_HEAD + FRAME_PAYLOAD_MAX + 1];
@@ -262,7 +448,9 @@ static void operation(struct peer *x, struct tape *t)
 		frame_put_sync(frame, &(struct frame_sync){1, (uint16_t)(1 + op / 128), {(unsigned char)op}, op});
 		say(x, frame, FRAME_SYNC);
 	} else if (op % 10 == 8 && op > 200) {
-		x->raw = sys_close(x->raw);
+		wire.is_shut = true;
+	} else if (op % 10 == 8) {
+		wire.is_full = op > 100;
 	} else if (op % 10 == 9) {
 		memset(frame, 0, op);
 		say(x, frame, op);
@@ -270,9 +458,14 @@ static void operation(struct peer *x, struct tape *t)
 		f.stream = (uint32_t)take(t, 1);
 		f.arg = (uint32_t)take(t, 1);
 		f.offset = op & 64 ? take(t, 8) : take(t, 3);
-		f.fds = op > 250;
+		f.fds = op > 245 ? (uint8_t)take(t, 1) : op > 235;
+		for (wire.n_fds = MIN(wire.n_fds, 8u); x->passes && wire.n_fds < MIN(f.fds, FRAME_FDS_MAX); wire.n_fds++)
+			if ((wire.fds[wire.n_fds] = pass()) < 0)
+				break;
 		len = (unsigned)take(t, 1);
 		f.len = len < 128 ? (uint32_t)MIN(len, t->n) : len * 257;
+		if (len >= 128 && (x->bulk += f.len) > BULK_MAX)
+			f.len = 16;
 		memset(frame + FRAME_HEAD, 0, f.len);
 		if (len < 128) {
 			memcpy(frame + FRAME_HEAD, t->p, f.len);
@@ -288,26 +481,36 @@ static void operation(struct peer *x, struct tape *t)
 
 int LLVMFuzzerTestOneInput(const unsigned char *p, size_t n)
 {
-	struct tape t = {p, n};
+	static struct loop *l;
+	struct tape t = {p, MIN(n, (size_t)INPUT_MAX)};
 	struct peer *x = mem_new(sizeof(*x));
-	unsigned kind = (unsigned)take(&t, 1);
-	int fds[2];
+	unsigned kind = (unsigned)take(&t, 1), flags;
 
+	if (!l && loop_new(true, &l) < 0)
+		abort();
+	x->l = l;
 	x->initiator = kind & 1;
 	x->rude = kind & 2;
-	if (loop_new(true, &x->l) < 0 || sys_socketpair(fds) < 0)
-		abort();
-	x->raw = fds[0];
-	if (link_new(x->l, fds[1], LINK_SOCKET | (x->initiator ? LINK_INITIATOR : 0), 1, &link_ops, x, &x->k, NULL) < 0)
+	x->passes = kind & 8;
+	flags = (x->initiator ? LINK_INITIATOR : 0) | (x->passes ? LINK_FDS : kind & 16 ? LINK_RESYNC : LINK_SOCKET);
+	wire.is_open = true;
+	if (link_new(l, WIRE, flags, 1, &link_ops, x, &x->k, NULL) < 0)
 		abort();
 	if (!(kind & 4))
 		introduce(x);
 	while (t.n && x->k && !x->downs)
 		operation(x, &t);
+	wire.is_full = false;
 	turns(x, 10);
 	x->k = link_free(x->k);
-	(void)sys_close(x->raw);
-	loop_free(x->l);
+	turns(x, 1);
+	for (unsigned i = 0; i < wire.n_fds; i++)
+		(void)__wrap_sys_close(wire.fds[i]);
+	assert(!wire.is_open && !wire.io);
+	for (unsigned i = 0; i < wire.n_passed; i++)
+		assert(!wire.passed_open[i]);
+	wire.n = wire.at = wire.n_fds = wire.n_passed = wire.n_said = 0;
+	wire.is_shut = false;
 	free(x);
 	return 0;
 }

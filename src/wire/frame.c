@@ -121,7 +121,15 @@ static int take_sync(struct frame_parser *fp)
 static void hunt(struct frame_parser *fp, const unsigned char **p, size_t *n)
 {
 	while (*n && fp->held < sizeof(magic)) {
-		unsigned char c = **p;
+		const unsigned char *first = fp->held ? *p : memchr(*p, magic[0], *n);
+		size_t skip = first ? (size_t)(first - *p) : *n;
+		unsigned char c;
+
+		*p += skip;
+		*n -= skip;
+		if (!first)
+			return;
+		c = **p;
 
 		++*p;
 		--*n;
