@@ -190,6 +190,15 @@ static void an_ignored_setup_times_out(void **state)
 
 /* ---- removal and death while it is being made ---- */
 
+static void kill_its_machine(struct rig *r, struct ask *create)
+{
+	struct err why = {ERR_GONE, "killed by the test"};
+
+	T_UNUSED(create);
+	if (r->n_agents)
+		(void)null_script_kill(&r->script, &r->agents[0].id, &why);
+}
+
 /* Go on by single turns, and do @act after @turns of them: sooner or later in every step. */
 static void interrupt(unsigned turns, void (*act)(struct rig *r, struct ask *create))
 {
@@ -203,6 +212,15 @@ static void interrupt(unsigned turns, void (*act)(struct rig *r, struct ask *cre
 		assert_int_equal(loop_turn(r->loop, 1), 0);
 	act(r, a);
 	assert_true(rig_until(r, &a->done));
+	/* Its create succeeds, or says what was done to it: no other reason and no success that is none. */
+	if (act == kill_its_machine && a->why.code)
+		assert_non_null(strstr(a->why.text, "killed by the test"));
+	if (act == kill_its_machine && !a->why.code) {
+		struct rec_sandbox_info info;
+
+		ask_decode(a, METHOD_SANDBOX_CREATE, &info);
+		assert_true(span_is(info.state, "running"));
+	}
 	(void)rig_ref(r, b, METHOD_SANDBOX_REMOVE, "x"); /* if it came to live after all */
 	rig_is_clean(r);
 	free(a);
@@ -219,15 +237,6 @@ static void remove_it(struct rig *r, struct ask *create)
 	if (got == 0)
 		assert_true(create->done);
 	free(a);
-}
-
-static void kill_its_machine(struct rig *r, struct ask *create)
-{
-	struct err why = {ERR_GONE, "killed by the test"};
-
-	T_UNUSED(create);
-	if (r->n_agents)
-		(void)null_script_kill(&r->script, &r->agents[0].id, &why);
 }
 
 static void withdraw(struct rig *r, struct ask *create)

@@ -92,6 +92,7 @@ struct rig {
 	_Atomic int image_builds; /* a new one has another digest */
 	int programs_status; /* with which they end */
 	enum answer freeze, thaw, programs; /* of agents; freeze and thaw: ANSWER_TEST is ANSWER_OK */
+	unsigned froze, thawed, started;    /* how often they were asked for that */
 	unsigned log_lines;
 };
 
@@ -327,6 +328,8 @@ static inline void agent_answer_freeze(struct agent_double *a, struct stream *s,
 	static const struct stream_ops none;
 	enum answer how = freezes ? a->rig->freeze : a->rig->thaw;
 
+	++*(freezes ? &a->rig->froze : &a->rig->thawed);
+
 	*(freezes ? &a->freezes : &a->thaws) += 1;
 	if (freezes ? agent_evades(a, s, how, ERR_BUSY, "the workload did not stop within 100 ms")
 		    : agent_evades(a, s, how, ERR_INTERNAL, "the cgroup is gone"))
@@ -363,6 +366,7 @@ static inline void agent_runs(struct agent_double *a, struct stream *s, unsigned
 	bool is_code = method == METHOD_CODE_RUN;
 	size_t n = strlen(a->programs);
 
+	a->rig->started++;
 	assert_int_equal(rec_decode(is_code ? &rec_code_run_type : &rec_exec_start_type, payload.p, payload.n,
 				    is_code ? (void *)&c : (void *)&x, NULL), 0);
 	(void)snprintf(a->programs + n, sizeof(a->programs) - n, "%.*s%s%.*s;", (int)c.language.n,
