@@ -6,6 +6,7 @@
 #include <linux/mount.h>
 #include <sched.h>
 #include <stdio.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -21,7 +22,7 @@
 #include "sys/sock.h"
 
 /* How many files the writable layer may hold per MiB. */
-enum { INODES_PER_MIB = 256, INODES_MIN = 4096, STAGE_PATH = 128, OPTION_MAX = STAGE_PATH + 32 };
+enum { INODES_PER_MIB = 256, INODES_MIN = 4096, INODES_OWN = 64, STAGE_PATH = 128, OPTION_MAX = STAGE_PATH + 32 };
 
 #define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
 #define HELPERS_STAGE "/tmp" /* in its own mount namespace; any folder that exists everywhere */
@@ -63,11 +64,29 @@ static int make_folders(const char *stage, uid_t owner, struct err *e)
 	return 0;
 }
 
+static uint64_t inodes_of(uint64_t bytes)
+{
+	return MAX(bytes / MIB * INODES_PER_MIB, (uint64_t)INODES_MIN);
+}
+
+/*
+ * Mounting an overlay makes some files and removes most of them again: files that came from a sandbox which had used
+ * up its own must leave room for that. Afterwards the bound is the sandbox's, unless the few that stay are above it.
+ */
+static void bound_files(const char *stage, uint64_t bytes)
+{
+	char path[STAGE_PATH], inodes[48];
+
+	(void)snprintf(path, sizeof(path), "%s/write", stage);
+	(void)snprintf(inodes, sizeof(inodes), "nr_inodes=%llu", (unsigned long long)inodes_of(bytes));
+	(void)mount(NULL, path, NULL, MS_REMOUNT | MS_NOSUID | MS_NODEV, inodes);
+}
+
 static int mount_disk(const char *stage, uint64_t bytes, uid_t owner, struct err *e)
 {
 	char size[48], inodes[48], path[STAGE_PATH];
 	const char *const opts[] = {size, inodes, "mode=0755", NULL};
-	uint64_t files = MAX(bytes / MIB * INODES_PER_MIB, (uint64_t)INODES_MIN);
+	uint64_t files = inodes_of(bytes) + INODES_OWN;
 	AUTO_CLOSE int fd = -1;
 	int r;
 
@@ -199,6 +218,8 @@ int process_root_build(const char *stage, int tree_fd, int files_fd, uint64_t di
 		r = fill_layer(stage, files_fd, e);
 	if (r == 0)
 		r = mount_overlay(stage, tree_fd, by_user, &t.root, e);
+	if (r == 0)
+		bound_files(stage, disk_bytes);
 	if (r == 0)
 		r = clone_folder(stage, "tmp", &t.tmp, e);
 	if (r == 0)

@@ -34,7 +34,9 @@ static int add_rule(scmp_filter_ctx ctx, const struct seccomp_policy *p,
 	if (act == action(p->otherwise, p->otherwise_answer))
 		return 0; /* libseccomp refuses rules that say what happens anyway */
 	for (unsigned i = 0; i < SECCOMP_ALSO_MAX; i++)
-		if (rule->also[i].mask)
+		if (rule->also[i].differs)
+			cmp[n++] = (struct scmp_arg_cmp){rule->also[i].arg, SCMP_CMP_NE, rule->also[i].value, 0};
+		else if (rule->also[i].mask)
 			cmp[n++] = (struct scmp_arg_cmp){rule->also[i].arg, SCMP_CMP_MASKED_EQ, rule->also[i].mask,
 							 rule->also[i].value};
 	return seccomp_rule_add_array(ctx, act, nr, n, cmp);

@@ -6,6 +6,7 @@
  * it needs only the kernel. Any thread.
  */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -21,6 +22,7 @@ enum seccomp_do {
 struct seccomp_arg {
 	unsigned arg; /* 0-5 */
 	uint64_t mask, value;
+	bool differs; /* all of the argument is not @value */
 };
 
 enum { SECCOMP_ALSO_MAX = 2 };

@@ -21,6 +21,7 @@
 #include <fcntl.h>
 #include <linux/sched.h>
 #include <netinet/in.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include "sys/seccomp.h"
 
@@ -90,7 +91,7 @@ static const struct seccomp_rule processes[] = {
 	ALLOW(getresuid), ALLOW(getrlimit), ALLOW(getrusage), ALLOW(getsid), ALLOW(gettid), ALLOW(getuid),
 	ALLOW(ioprio_get), ALLOW(ioprio_set), ALLOW(kill), ALLOW(landlock_add_rule),
 	ALLOW(landlock_create_ruleset), ALLOW(landlock_restrict_self), ALLOW(pidfd_getfd),
-	ALLOW(pidfd_open), ALLOW(pidfd_send_signal), ALLOW(prctl), ALLOW(prlimit64),
+	ALLOW(pidfd_open), ALLOW(pidfd_send_signal), ALLOW(prctl),
 	ALLOW(process_vm_readv), ALLOW(process_vm_writev), ALLOW(ptrace), ALLOW(rseq),
 	ALLOW(rt_sigaction), ALLOW(rt_sigpending), ALLOW(rt_sigprocmask), ALLOW(rt_sigqueueinfo),
 	ALLOW(rt_sigreturn), ALLOW(rt_sigsuspend), ALLOW(rt_sigtimedwait), ALLOW(rt_tgsigqueueinfo),
@@ -100,7 +101,7 @@ static const struct seccomp_rule processes[] = {
 	ALLOW(sched_setparam), ALLOW(sched_setscheduler), ALLOW(sched_yield), ALLOW(seccomp),
 	ALLOW(set_robust_list), ALLOW(set_thread_area), ALLOW(set_tid_address), ALLOW(setfsgid),
 	ALLOW(setfsuid), ALLOW(setgid), ALLOW(setgroups), ALLOW(setpgid), ALLOW(setpriority),
-	ALLOW(setregid), ALLOW(setresgid), ALLOW(setresuid), ALLOW(setreuid), ALLOW(setrlimit),
+	ALLOW(setregid), ALLOW(setresgid), ALLOW(setresuid), ALLOW(setreuid),
 	ALLOW(setsid), ALLOW(setuid), ALLOW(sigaltstack), ALLOW(signalfd), ALLOW(signalfd4),
 	ALLOW(sysinfo), ALLOW(tgkill), ALLOW(times), ALLOW(tkill), ALLOW(uname), ALLOW(vfork),
 	ALLOW(wait4), ALLOW(waitid),
@@ -108,6 +109,26 @@ static const struct seccomp_rule processes[] = {
 	ALLOW_IF(personality, 0, ALL_BITS, 0x0), ALLOW_IF(personality, 0, ALL_BITS, 0x8),
 	ALLOW_IF(personality, 0, ALL_BITS, 0x20000), ALLOW_IF(personality, 0, ALL_BITS, 0x20008),
 	ALLOW_IF(personality, 0, ALL_BITS, 0x40000), ALLOW_IF(personality, 0, ALL_BITS, ALL_BITS),
+	{0},
+};
+
+#define LIMIT_OF(n)                                                                                \
+	ALLOW_IF(setrlimit, 0, ALL_BITS, n), ALLOW_IF(prlimit64, 1, ALL_BITS, n)
+
+/*
+ * RLIMIT_CORE stays 1: with 0, which everybody may lower it to, a crash in here would start the host's handler of core
+ * files, as root, where core_pattern is a pipe. It may be read; setting it is answered as if it had been done.
+ */
+static const struct seccomp_rule limits[] = {
+	LIMIT_OF(RLIMIT_CPU), LIMIT_OF(RLIMIT_FSIZE), LIMIT_OF(RLIMIT_DATA), LIMIT_OF(RLIMIT_STACK),
+	LIMIT_OF(RLIMIT_RSS), LIMIT_OF(RLIMIT_NPROC), LIMIT_OF(RLIMIT_NOFILE), LIMIT_OF(RLIMIT_MEMLOCK),
+	LIMIT_OF(RLIMIT_AS), LIMIT_OF(RLIMIT_LOCKS), LIMIT_OF(RLIMIT_SIGPENDING), LIMIT_OF(RLIMIT_MSGQUEUE),
+	LIMIT_OF(RLIMIT_NICE), LIMIT_OF(RLIMIT_RTPRIO), LIMIT_OF(RLIMIT_RTTIME),
+	PRETEND_IF(setrlimit, 0, ALL_BITS, RLIMIT_CORE),
+	{.call = "prlimit64", .act = SECCOMP_DO_ALLOW, .arg = 1, .mask = ALL_BITS, .value = RLIMIT_CORE,
+	 .also = {{2, ~0ull, 0}}},
+	{.call = "prlimit64", .act = SECCOMP_DO_ERRNO, .answer = 0, .arg = 1, .mask = ALL_BITS, .value = RLIMIT_CORE,
+	 .also = {{.arg = 2, .value = 0, .differs = true}}},
 	{0},
 };
 
@@ -199,7 +220,7 @@ static const struct seccomp_rule never[] = {
 };
 
 static const struct seccomp_rule *const workload_tables[] = {
-	files, memory, processes, waiting, talking, refused, never, NULL,
+	files, memory, processes, limits, waiting, talking, refused, never, NULL,
 };
 
 const struct seccomp_policy seccomp_workload = {

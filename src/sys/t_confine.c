@@ -8,6 +8,7 @@
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -88,11 +89,27 @@ static bool hosts_things_are_spared(void)
 	       answers(syscall(SYS_io_setup, 1, &context), ENOSYS);
 }
 
+/* Everybody may lower a limit; this one must not become 0. */
+static bool no_core_stays(void)
+{
+	const struct rlimit one = {1, 1}, none = {0, 0};
+	struct rlimit now = {7, 7};
+
+	if (syscall(SYS_setrlimit, RLIMIT_CORE, &none) != 0 || setrlimit(RLIMIT_CORE, &none) != 0 ||
+	    syscall(SYS_prlimit64, 0, 0x100000000ul | RLIMIT_CORE, &none, NULL) != 0)
+		return false;
+	if (getrlimit(RLIMIT_CORE, &now) < 0 || now.rlim_cur != one.rlim_cur || now.rlim_max != one.rlim_max)
+		return false;
+	now = (struct rlimit){20, 30};
+	return setrlimit(RLIMIT_NOFILE, &now) == 0 && getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_max == 30;
+}
+
 static int under_the_filter(void *arg)
 {
+	const struct rlimit one = {1, 1};
 	const int *fd = arg;
 
-	if (sys_no_new_privs() < 0 || seccomp_install(*fd) < 0)
+	if (setrlimit(RLIMIT_CORE, &one) < 0 || sys_no_new_privs() < 0 || seccomp_install(*fd) < 0)
 		return 1;
 	if (!answers(mount("none", "/tmp", "tmpfs", 0, NULL), EPERM))
 		return 2;
@@ -119,7 +136,9 @@ static int under_the_filter(void *arg)
 		return 12;
 	if (!hosts_things_are_spared())
 		return 13;
-	return getpid() > 0 ? 0 : 14;
+	if (!no_core_stays())
+		return 14;
+	return getpid() > 0 ? 0 : 15;
 }
 
 static void workloads_are_filtered(void **state)
