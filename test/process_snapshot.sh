@@ -30,7 +30,7 @@ set_of() {
 	echo "$HOTCELL_STATE/snapshots/$(json "$SCRATCH/info" 'd["id"]')"
 }
 
-# As many files as the layer may hold: a copy has them all, and its bound is the same.
+# As many files as the layer may hold: a copy has them all, and is bounded as well.
 test_all_files_used() {
 	box --disk 16M
 	status 0 hotcell exec box -- python3 -c 'import os
@@ -45,7 +45,7 @@ except OSError as e: print(n, e.errno)'
 	status 0 hotcell create --snapshot s --name copy
 	status 0 hotcell exec copy -c 'ls | wc -l'
 	same "${used% *}" "$(cat "$OUT")" "files in the copy"
-	status 1 hotcell exec copy -- python3 -c 'for n in range(16): open(f"more{n}", "w").close()'
+	status 1 hotcell exec copy -- python3 -c 'for n in range(200): open(f"more{n}", "w").close()'
 	contains "$(cat "$ERR")" 'No space left'
 	status 0 hotcell exec copy -c 'rm 1 2 3; touch again'
 	# and a copy of the copy, which used what is free
