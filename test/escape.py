@@ -222,6 +222,7 @@ CALLS = {  # x86-64 numbers, with arguments that do no harm should they be let t
     "sethostname": (170, 0, 1), "pivot_root": (155, 0, 0), "umount2": (166, 0, 0), "fsopen": (430, 0, 0), "open_tree": (428, -1, 0, 0),
     "move_mount": (429, -1, 0, -1, 0, 0), "mount_setattr": (442, -1, 0, 0, 0, 0), "kcmp": (312, 1, 1, 0, 0, 0), "lookup_dcookie": (212, 0, 0, 0),
     "fanotify_init": (300, 0, 0), "move_pages": (279, 1, 0, 0, 0, 0, 0), "migrate_pages": (256, 1, 0, 0, 0), "nfsservctl": (180, 0, 0, 0),
+    "io_setup": (206, 65536, 0),
     "uselib": (134, 0), "modify_ldt": (154, 0, 0, 0), "vhangup": (153,), "setns": (308, 0, 0),
 }
 
@@ -230,7 +231,9 @@ def main():
     secret, port = sys.argv[1], int(sys.argv[2])
     for path in (secret, f"/proc/1/root{secret}", f"/proc/self/root/../..{secret}", f"/..{secret}", "/etc/shadow.host", "/proc/1/environ",
                  "/proc/1/mem", "/proc/kcore", "/proc/kmsg", "/proc/kallsyms.gz", "/dev/mem", "/dev/kmem", "/dev/kvm", "/dev/vda", "/dev/sda",
-                 "/dev/fuse", "/dev/net/tun", "/dev/loop0", "/sys/kernel/debug", "/proc/keys", "/proc/timer_list", "/proc/sched_debug"):
+                 "/dev/fuse", "/dev/net/tun", "/dev/loop0", "/sys/kernel/debug", "/proc/keys", "/proc/timer_list", "/proc/sched_debug", "/proc/vmstat",
+                 "/proc/buddyinfo", "/proc/zoneinfo", "/proc/diskstats", "/proc/partitions", "/proc/swaps", "/proc/locks", "/proc/devices",
+                 "/proc/pressure/memory", "/proc/pressure/cpu"):
         attempt(f"read {path}", reads(path))
     for path, data in (("/proc/sys/kernel/core_pattern", b"|/tmp/x"), ("/proc/sysrq-trigger", b"h"), ("/proc/sys/vm/drop_caches", b"1"),
                        ("/proc/sys/kernel/hostname", b"x"), ("/proc/sys/net/ipv4/ip_forward", b"1"), ("/proc/sys/kernel/modprobe", b"/tmp/x"),
@@ -255,6 +258,13 @@ def main():
         attempt(f"connect to {name!r}", connects(name, socket.AF_UNIX))
     attempt("raw socket", opens_socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP))
     attempt("packet socket", opens_socket(socket.AF_PACKET, socket.SOCK_RAW, 3))
+    for what, protocol in (("route", 0), ("to oneself", 2), ("audit", 9), ("generic", 16)):
+        attempt(f"netlink socket, {what}", opens_socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol))
+    for what, kind, protocol in (("MPTCP", socket.SOCK_STREAM, 262), ("SCTP", socket.SOCK_STREAM, 132), ("UDP-Lite", socket.SOCK_DGRAM, 136),
+                                 ("SCTP", socket.SOCK_SEQPACKET, 132), ("DCCP", 6, 33), ("ping", socket.SOCK_DGRAM, 1)):
+        for family in (socket.AF_INET, socket.AF_INET6):
+            attempt(f"{what} socket of family {int(family)}", opens_socket(family, kind, protocol))
+    attempt("TIPC socket pair", lambda: socket.socketpair(30, socket.SOCK_STREAM) and "a pair")
     attempt("vsock", opens_socket(socket.AF_VSOCK, socket.SOCK_STREAM))
     attempt("kernel crypto", opens_socket(socket.AF_ALG, socket.SOCK_SEQPACKET))
     attempt("other network interfaces", interfaces)

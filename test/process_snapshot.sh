@@ -30,6 +30,34 @@ set_of() {
 	echo "$HOTCELL_STATE/snapshots/$(json "$SCRATCH/info" 'd["id"]')"
 }
 
+# As many files as the layer may hold: a copy has them all, and is bounded as well.
+test_all_files_used() {
+	box --disk 16M
+	status 0 hotcell exec box -- python3 -c 'import os
+n = 0
+try:
+    while True:
+        open(str(n), "w").close(); n += 1
+except OSError as e: print(n, e.errno)'
+	used=$(cat "$OUT")
+	[ "${used#* }" = 28 ] && [ "${used% *}" -gt 4000 ] || fail "files made, and the error then: $used"
+	status 0 hotcell snapshot create box --name s
+	status 0 hotcell create --snapshot s --name copy
+	status 0 hotcell exec copy -c 'ls | wc -l'
+	same "${used% *}" "$(cat "$OUT")" "files in the copy"
+	status 1 hotcell exec copy -- python3 -c 'for n in range(200): open(f"more{n}", "w").close()'
+	contains "$(cat "$ERR")" 'No space left'
+	status 0 hotcell exec copy -c 'rm 1 2 3; touch again'
+	# and a copy of the copy, which used what is free
+	status 0 hotcell exec copy -c 'n=0; while touch "new$n" 2>/dev/null; do n=$((n + 1)); done; ls | wc -l'
+	left=$(cat "$OUT")
+	status 0 hotcell snapshot create copy --name s2
+	status 0 hotcell create --snapshot s2 --name third
+	status 0 hotcell exec third -c 'ls | wc -l'
+	same "$left" "$(cat "$OUT")" "files in the third"
+	done_with
+}
+
 test_every_kind_of_file() {
 	box
 	status 0 hotcell cp "$TOP/test/kinds.py" box:/tmp/kinds.py

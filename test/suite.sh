@@ -705,3 +705,45 @@ suite_pool() {
 	same "" "$(hotcell pool list --json)" "pools"
 	done_with
 }
+
+# ---- crashes ----
+
+# The handler that core_pattern names runs as the host's root: no crash in a sandbox, nor one of its QEMU, may start it.
+suite_core_handler() {
+	pattern=/proc/sys/kernel/core_pattern
+	cp "$(readlink -f /bin/sh)" "$SCRATCH/crash7613"
+	printf '#!/bin/sh\necho "$1 $2" >>"%s/crashes"\n' "$SCRATCH" >"$SCRATCH/handler"
+	chmod 755 "$SCRATCH/handler"
+	box
+	status 0 hotcell cp "$SCRATCH/crash7613" box:/tmp/crash7613
+	status 0 hotcell exec box -- chmod 755 /tmp/crash7613
+	qemu=
+	for pid in $(host_pids); do
+		case $(cat "/proc/$pid/comm" 2>/dev/null) in qemu*) qemu=$pid ;; esac
+	done
+	: >"$SCRATCH/crashes"
+	name=crash7613 crashes=3
+	[ -z "$qemu" ] || name=$(cat "/proc/$qemu/comm") crashes=1
+	before=$(dmesg | grep -cE "\($name\).* RLIMIT_CORE (is )?set to 1" || true)
+	( # the shortest time: it is the whole host's
+		old=$(cat $pattern)
+		trap 'echo "$old" >$pattern' EXIT
+		trap 'exit 1' TERM INT HUP
+		{ echo "|$SCRATCH/handler %P %e" >$pattern; } 2>"$SCRATCH/refused" || exit 0
+		if [ "$ISOLATION" = process ]; then
+			for limit in '' 'ulimit -S -c 0;' 'ulimit -c 0;'; do
+				status 139 hotcell exec box -- /tmp/crash7613 -c "$limit kill -SEGV \$\$"
+			done
+		else
+			kill -SEGV "$qemu"
+			eventually 20 is_dead "$qemu"
+		fi
+	)
+	[ ! -s "$SCRATCH/refused" ] || skip "core_pattern can't be written here"
+	! grep -q "$name" "$SCRATCH/crashes" || fail "a crash started the host's handler: $(cat "$SCRATCH/crashes")"
+	# what the kernel says is asked for as well: in some containers it looks for the handler in another root
+	after=$(dmesg | grep -cE "\($name\).* RLIMIT_CORE (is )?set to 1" || true)
+	dmesg >"$SCRATCH/dmesg" || skip "neither the kernel's log can be read"
+	same "$crashes" "$((after - before))" "crashes of $name of which the kernel says that no handler is started"
+	done_with
+}

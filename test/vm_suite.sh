@@ -81,5 +81,6 @@ test_hung_guest() {
 	contains "$(cat "$OUT")" inside:
 	done_with
 }
+test_core_handler() { suite_core_handler; }
 
 run_tests

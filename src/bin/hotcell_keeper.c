@@ -26,6 +26,7 @@
 #include "client/place.h"
 #include "keeper/doctor.h"
 #include "keeper/host.h"
+#include "keeper/jail.h"
 #include "keeper/klog.h"
 #include "keeper/machines.h"
 #include "keeper/server.h"
@@ -268,17 +269,21 @@ static int drop_privileges(struct err *e)
 {
 	/*
 	 * Mounts and cgroups; id maps; signals to slots' uids; QEMU's own /dev/kvm; delegating a cgroup;
-	 * groups made by slots' uids. The last two are used by overlays that the mount helper makes (process_root.h).
+	 * groups made by slots' uids. These two are used by overlays that the mount helper makes (process_root.h).
+	 * The least out-of-memory score that a machine may choose (jail.c).
 	 */
 	const uint64_t keep = CAP_BIT(CAP_SYS_ADMIN) | CAP_BIT(CAP_SETUID) | CAP_BIT(CAP_SETGID) |
 			      CAP_BIT(CAP_KILL) | CAP_BIT(CAP_MKNOD) | CAP_BIT(CAP_CHOWN) |
-			      CAP_BIT(CAP_DAC_OVERRIDE) | CAP_BIT(CAP_FOWNER) | CAP_BIT(CAP_FSETID);
+			      CAP_BIT(CAP_DAC_OVERRIDE) | CAP_BIT(CAP_FOWNER) | CAP_BIT(CAP_FSETID) |
+			      CAP_BIT(CAP_SYS_RESOURCE);
+	const struct rlimit core = {JAIL_NO_CORE, JAIL_NO_CORE}; /* what it starts inherits it */
 	AUTO_CLOSE int filter = -1;
 	struct rlimit files;
 	int r;
 
 	if (sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE) < 0)
 		klog("event=oom-score why=\"may not lower it; the kernel could pick the keeper when memory runs out\"");
+	(void)setrlimit(RLIMIT_CORE, &core);
 	if (getrlimit(RLIMIT_NOFILE, &files) == 0) {
 		files.rlim_cur = MIN(files.rlim_max, (rlim_t)FILES_MAX);
 		(void)setrlimit(RLIMIT_NOFILE, &files);

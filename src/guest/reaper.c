@@ -17,7 +17,7 @@
 /* A kernel tells one boot id all its life; a copy of a machine needs another: a file over it. */
 static int cover_boot_id(void)
 {
-	static const char kernels[] = "/proc/sys/kernel/random/boot_id";
+	static const char kernels[] = "/proc/" NS_BOOT_ID;
 	char text[64];
 	int r = 0;
 
@@ -31,11 +31,23 @@ static int cover_boot_id(void)
 	return r;
 }
 
+/* A process sandbox has got a boot id of its own, laid over the host's in the /proc before this one. */
+static int mask_proc(int boot_id)
+{
+	int r = sys_proc_mask("/proc");
+
+	return r < 0 ? r : sys_mount_attach(boot_id, AT_FDCWD, "/proc/" NS_BOOT_ID);
+}
+
 static int mount_proc(bool shared_kernel)
 {
+	AUTO_CLOSE int boot_id = shared_kernel ? sys_tree_clone(AT_FDCWD, "/proc/" NS_BOOT_ID) : -1;
+
+	if (shared_kernel && boot_id < 0)
+		return boot_id;
 	if (mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) < 0)
 		return -errno;
-	return shared_kernel ? sys_proc_mask("/proc") : cover_boot_id();
+	return shared_kernel ? mask_proc(boot_id) : cover_boot_id();
 }
 
 static void lose_powers(void)

@@ -124,9 +124,9 @@ static long take_descriptors(struct child *c)
 }
 
 /* The agent's own limits are generous; programs get the customary ones. */
-static long take_limits(void)
+static long take_limits(bool walls)
 {
-	struct rlimit files, core = {0, RLIM_INFINITY};
+	struct rlimit files, core = {walls, RLIM_INFINITY}; /* 1: the host runs no handler of core files either */
 	long r = CALL(SYS_prlimit64, 0, RLIMIT_NOFILE, NULL, &files);
 
 	files.rlim_cur = MIN(files.rlim_max, (rlim_t)FILES_SOFT);
@@ -224,7 +224,7 @@ static void run(struct child *c)
 	if (r >= 0 && (stage = CHILD_DESCRIPTORS))
 		r = take_descriptors(c);
 	if (r >= 0 && (stage = CHILD_LIMITS))
-		r = take_limits();
+		r = take_limits(c->walls);
 	if (r >= 0 && (stage = CHILD_USER))
 		r = become_user(c);
 	if (r >= 0 && (stage = CHILD_CWD)) /* as the user: their permissions count */

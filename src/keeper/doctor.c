@@ -15,6 +15,7 @@
 #include "sys/cgroup.h"
 #include "sys/fd.h"
 #include "sys/landlock.h"
+#include "sys/process.h"
 
 enum { FOUND_MAX = HOST_REASON_MAX + 64, REPORT_MAX = 1 << 16, PROC_FILE_MAX = 1 << 16, ROWS = 4 };
 
@@ -213,6 +214,61 @@ static enum verdict look_device(const struct check *c, const struct host *h, cha
 	return CHECK_WEAK;
 }
 
+/* What is in use by sockets: bounded with the sandbox's memory, beside it, or not at all. */
+static enum verdict look_sockets(const struct check *c, const struct host *h, char found[FOUND_MAX])
+{
+	(void)c;
+	if (!h->groups || !(h->limits & CGROUP_MEMORY)) {
+		say(found, "no memory controller");
+		return CHECK_MISSING;
+	}
+	if (!cgroup_root_counts_sockets(h->groups)) {
+		say(found, "cgroup v1 without memory.kmem.tcp: what sandboxes leave unread in sockets is the host's");
+		return CHECK_WEAK;
+	}
+	say(found, "%s", cgroup_root_version(h->groups) == 2 ? "part of it" : "cgroup v1: a quarter of it, on top");
+	return CHECK_OK;
+}
+
+/* A process wall's programs crash on the host's kernel, and so does QEMU. */
+static enum verdict look_core_pattern(const struct check *c, const struct host *h, char found[FOUND_MAX])
+{
+	char text[256];
+
+	(void)h;
+	if (sys_read_file(AT_FDCWD, c->file, text, sizeof(text)) < 0) {
+		say(found, "not in this kernel");
+		return CHECK_OK;
+	}
+	text[strcspn(text, "\n")] = '\0';
+	say(found, "%s", text);
+	return text[0] == '|' ? CHECK_WEAK : CHECK_OK;
+}
+
+/* Daemon and keeper go last when memory runs out: asked of a child, so that nobody keeps the score. */
+static enum verdict look_oom_score(const struct check *c, const struct host *h, char found[FOUND_MAX])
+{
+	struct sys_exit how = {.code = 1};
+	int pidfd = -1;
+	pid_t pid;
+
+	(void)c;
+	(void)h;
+	pid = sys_clone(0, -1, &pidfd);
+	if (pid == 0)
+		_exit(sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", "-950") < 0);
+	if (pid > 0)
+		(void)sys_pidfd_wait(pidfd, &how);
+	(void)sys_close(pidfd);
+	if (pid > 0 && how.code == 0) {
+		say(found, "may be lowered");
+		return CHECK_OK;
+	}
+	say(found, "no CAP_SYS_RESOURCE: out of memory, the kernel may kill daemon or keeper, and with the keeper every "
+		   "sandbox; programs in process sandboxes may choose the keeper's own score");
+	return CHECK_WEAK;
+}
+
 /* A setting that weakens walls between tenants when it has another value. */
 static enum verdict look_setting(const struct check *c, const struct host *h, char found[FOUND_MAX])
 {
@@ -256,6 +312,12 @@ static const struct check checks[] = {
 	 .file = "/sys/devices/system/cpu/smt/active", .good = "0"},
 	{"page sharing", "merged pages tell tenants about each other",
 	 "echo 2 > /sys/kernel/mm/ksm/run", look_setting, .file = "/sys/kernel/mm/ksm/run", .good = "0"},
+	{"socket memory", "a sandbox can't take the host's memory by what it leaves unread",
+	 "boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1)", look_sockets},
+	{"core handler", "it runs as root; hotcell's own processes and sandboxes never start it, other users' may",
+	 "sysctl -w kernel.core_pattern=core", look_core_pattern, .file = "/proc/sys/kernel/core_pattern"},
+	{"oom score", "daemon and keeper outlive a lack of memory",
+	 "run hotcelld as root with CAP_SYS_RESOURCE (containers: --cap-add SYS_RESOURCE)", look_oom_score},
 	{"mmdebstrap", "builds templates",
 	 "apt-get install mmdebstrap", look_tool, .file = "mmdebstrap"},
 	{"mke2fs", "makes disks",

@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -89,14 +90,6 @@ static int become(uid_t uid, gid_t gid, bool drop_groups, struct err *e)
 		return err_sys(e, -errno, "become %u:%u", uid, gid);
 	r = sys_die_with_parent();
 	return r < 0 ? err_sys(e, r, "ask for SIGKILL at the keeper's end") : 0;
-}
-
-/* Before ids change: that makes us undumpable, and then our own /proc files are out of reach. */
-static int offer_to_oom(struct err *e)
-{
-	int r = sys_write_file(AT_FDCWD, "/proc/self/oom_score_adj", OOM_SCORE);
-
-	return r < 0 ? err_sys(e, r, "offer itself to the out-of-memory killer") : 0;
 }
 
 static int leave_host(struct child *c, struct err *e)
@@ -239,8 +232,6 @@ static int child_steps(struct child *c, struct err *e)
 	if (r == 0)
 		r = await_parent(c, e);
 	if (r == 0)
-		r = offer_to_oom(e);
-	if (r == 0)
 		r = become(0, 0, c->s->id_count > 1, e);
 	if (r < 0)
 		return r;
@@ -288,11 +279,27 @@ static int explain_clone(int r, struct err *e)
 	return err_sys(e, r, "clone a process with namespaces of its own");
 }
 
+/*
+ * By us and not by the child: what a process with CAP_SYS_RESOURCE writes is also the least that it, and whoever
+ * it starts, may choose. Otherwise that is what we inherited, and a workload could make itself as safe as we are.
+ */
+static int offer_to_oom(pid_t pid, struct err *e)
+{
+	char path[64];
+	int r;
+
+	(void)snprintf(path, sizeof(path), "/proc/%d/oom_score_adj", pid);
+	r = sys_write_file(AT_FDCWD, path, OOM_SCORE);
+	return r < 0 ? err_sys(e, r, "offer it to the out-of-memory killer") : 0;
+}
+
 static int admit(const struct jail_spec *s, struct jail_child *c, struct err *e)
 {
 	static const char go = 1;
-	int r;
+	int r = offer_to_oom(c->pid, e);
 
+	if (r < 0)
+		return r;
 	r = sys_userns_map(c->pid, s->uid_base, s->gid_base, s->id_count);
 	if (r < 0)
 		return err_sys(e, r, "map the ids of %s", s->name);

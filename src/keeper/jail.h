@@ -22,6 +22,12 @@ struct landlock_rule;
 
 enum { JAIL_FDS_MAX = 32, JAIL_IDS = 65536 };
 
+/*
+ * RLIMIT_CORE: bytes that hold no core file, and the one value with which a host whose core_pattern is a pipe
+ * doesn't start its handler, as root, either. 0 does not stop that.
+ */
+enum { JAIL_NO_CORE = 1 };
+
 struct jail_fd {
 	int from; /* lent */
 	int to;	  /* its number in the program */

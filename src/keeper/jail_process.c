@@ -23,6 +23,7 @@
 #include "sys/process.h"
 #include "sys/seccomp.h"
 #include "sys/sock.h"
+#include "wire/gen/limits.h"
 
 /* The agent's descriptors. */
 enum { FD_LINK = 3, FD_FILTER = 4, FD_CGROUP = 5 };
@@ -96,7 +97,8 @@ static int lend_device(const char *name, struct err *e)
 static int build_dev(struct err *e)
 {
 	static const char *const opts[] = {"size=64k", "nr_inodes=64", "mode=0755", NULL};
-	static const char *const pts[] = {"newinstance", "ptmxmode=0666", "mode=0620", "gid=5", NULL};
+	char max[32];
+	const char *const pts[] = {"newinstance", "ptmxmode=0666", "mode=0620", "gid=5", max, NULL};
 	static const char *const nodes[] = {"null", "zero", "full", "random", "urandom", "tty"};
 	static const struct {
 		const char *to, *name;
@@ -109,6 +111,8 @@ static int build_dev(struct err *e)
 	};
 	int r = mount_at("tmpfs", opts, MOUNT_ATTR_NOSUID | MOUNT_ATTR_NOEXEC, STAGE "/dev", e);
 
+	/* All terminals of a host together are bounded as well: one sandbox must leave some to the others. */
+	(void)snprintf(max, sizeof(max), "max=%d", LIMIT_TERMINALS);
 	for (size_t i = 0; i < ARRAY_LEN(nodes) && r == 0; i++)
 		r = lend_device(nodes[i], e);
 	if (r == 0)
@@ -119,6 +123,24 @@ static int build_dev(struct err *e)
 	if (r == 0 && mkdir(STAGE "/dev/shm", 01777) < 0)
 		r = err_sys(e, -errno, "make /dev/shm");
 	return r;
+}
+
+/* The host's would tell sandboxes that they are neighbours. On the stage, which nobody sees: the mount holds it. */
+static int cover_boot_id(struct err *e)
+{
+	char text[64];
+	ssize_t n = sys_read_file(AT_FDCWD, STAGE "/proc/sys/kernel/random/uuid", text, sizeof(text));
+	int r = n < 0 ? (int)n : 0;
+	AUTO_CLOSE int fd = r < 0 ? -1 : sys_create(STAGE "/boot-id", O_WRONLY | O_EXCL, 0444);
+
+	if (r == 0)
+		r = fd < 0 ? fd : sys_write_full(fd, text, strlen(text));
+	if (r == 0)
+		r = sys_bind(STAGE "/boot-id", STAGE "/proc/" NS_BOOT_ID);
+	if (r == 0)
+		r = sys_mount_attr(AT_FDCWD, STAGE "/proc/" NS_BOOT_ID, MOUNT_ATTR_RDONLY | QUIET | MOUNT_ATTR_NOEXEC, 0,
+				   false);
+	return r < 0 ? err_sys(e, r, "give the sandbox a boot id") : 0;
 }
 
 static int build_proc(struct err *e)
@@ -133,7 +155,7 @@ static int build_proc(struct err *e)
 	if (r < 0)
 		return r;
 	r = sys_proc_mask(STAGE "/proc");
-	return r < 0 ? err_sys(e, r, "hide parts of /proc") : 0;
+	return r < 0 ? err_sys(e, r, "hide parts of /proc") : cover_boot_id(e);
 }
 
 static int build_stage(struct err *e)
@@ -310,7 +332,7 @@ struct process_host *process_host_close(struct process_host *h)
 }
 
 static const struct jail_rlimit rlimits[] = {
-	{RLIMIT_CORE, 0, 0},
+	{RLIMIT_CORE, JAIL_NO_CORE, JAIL_NO_CORE},
 	{RLIMIT_NOFILE, 65536, 65536},
 	{RLIMIT_MEMLOCK, 64 * MIB, 64 * MIB},
 	{RLIMIT_MSGQUEUE, 819200, 819200},

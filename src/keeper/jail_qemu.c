@@ -494,7 +494,7 @@ static void limit(struct jail_qemu *q)
 	/* Its disk is the largest thing it writes; a layer of it has tables besides. */
 	const rlim_t file = q->disk_bytes + q->disk_bytes / 512 + 4 * MIB;
 	const struct jail_rlimit limits[] = {
-		{RLIMIT_CORE, 0, 0},
+		{RLIMIT_CORE, JAIL_NO_CORE, JAIL_NO_CORE},
 		{RLIMIT_NOFILE, 256, 256},
 		{RLIMIT_FSIZE, file, file},
 		{RLIMIT_NPROC, THREADS + 32, THREADS + 32},

@@ -6,9 +6,11 @@
 #include <linux/mount.h>
 #include <sched.h>
 #include <stdio.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
+#include <sys/vfs.h>
 #include <sys/xattr.h>
 #include <unistd.h>
 #include "base/err.h"
@@ -21,7 +23,7 @@
 #include "sys/sock.h"
 
 /* How many files the writable layer may hold per MiB. */
-enum { INODES_PER_MIB = 256, INODES_MIN = 4096, STAGE_PATH = 128, OPTION_MAX = STAGE_PATH + 32 };
+enum { INODES_PER_MIB = 256, INODES_MIN = 4096, INODES_OWN = 64, STAGE_PATH = 128, OPTION_MAX = STAGE_PATH + 32 };
 
 #define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
 #define HELPERS_STAGE "/tmp" /* in its own mount namespace; any folder that exists everywhere */
@@ -63,11 +65,35 @@ static int make_folders(const char *stage, uid_t owner, struct err *e)
 	return 0;
 }
 
-static int mount_disk(const char *stage, uint64_t bytes, uid_t owner, struct err *e)
+static uint64_t inodes_of(uint64_t bytes)
+{
+	return MAX(bytes / MIB * INODES_PER_MIB, (uint64_t)INODES_MIN);
+}
+
+/*
+ * Mounting an overlay makes files, the agent's set-up replaces some: a layer that came from a sandbox which had used up
+ * its own must leave room for that. What is left of the room is the new sandbox's.
+ */
+static int bound_files(const char *stage, uint64_t bytes, struct err *e)
+{
+	char path[STAGE_PATH], inodes[48];
+	struct statfs f;
+	uint64_t max;
+
+	(void)snprintf(path, sizeof(path), "%s/write", stage);
+	if (statfs(path, &f) < 0)
+		return err_sys(e, -errno, "count the files of the writable layer");
+	max = MAX(inodes_of(bytes), (uint64_t)f.f_files - f.f_ffree + INODES_OWN);
+	(void)snprintf(inodes, sizeof(inodes), "nr_inodes=%llu", (unsigned long long)max);
+	if (mount(NULL, path, NULL, MS_REMOUNT | MS_NOSUID | MS_NODEV, inodes) < 0)
+		return err_sys(e, -errno, "bound the files of the writable layer");
+	return 0;
+}
+
+static int mount_disk(const char *stage, uint64_t bytes, uint64_t files, uid_t owner, struct err *e)
 {
 	char size[48], inodes[48], path[STAGE_PATH];
 	const char *const opts[] = {size, inodes, "mode=0755", NULL};
-	uint64_t files = MAX(bytes / MIB * INODES_PER_MIB, (uint64_t)INODES_MIN);
 	AUTO_CLOSE int fd = -1;
 	int r;
 
@@ -193,10 +219,13 @@ int process_root_build(const char *stage, int tree_fd, int files_fd, uint64_t di
 		       struct process_root *ret, struct err *e)
 {
 	struct process_root t = PROCESS_ROOT_INIT;
-	int r = mount_disk(stage, disk_bytes, owner, e);
+	uint64_t files = inodes_of(disk_bytes) * (files_fd >= 0 ? 2 : 1);
+	int r = mount_disk(stage, disk_bytes, files, owner, e);
 
 	if (r == 0 && files_fd >= 0)
 		r = fill_layer(stage, files_fd, e);
+	if (r == 0 && files_fd >= 0)
+		r = bound_files(stage, disk_bytes, e);
 	if (r == 0)
 		r = mount_overlay(stage, tree_fd, by_user, &t.root, e);
 	if (r == 0)

@@ -9,12 +9,14 @@
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 #include "base/macro.h"
 #include "base/mem.h"
@@ -30,6 +32,7 @@ enum {
 	PERIOD_US = 100000,
 	DESCENDANTS_MAX = 1024, /* groups a delegate may make; a session needs one */
 	PATH_ROOM = 4096,
+	SOCKETS_PART = 4, /* v1 counts what lies in TCP and UDP sockets apart from memory: a quarter of it, on top */
 };
 
 struct tree {
@@ -265,11 +268,22 @@ static unsigned limits_so_far(const struct cgroup_root *r)
 	return all;
 }
 
+/* What is named in the list of mounts may have been covered by something else. */
+static bool is_cgroup(int dir)
+{
+	struct statfs f;
+
+	return fstatfs(dir, &f) == 0 && (f.f_type == CGROUP_SUPER_MAGIC || f.f_type == CGROUP2_SUPER_MAGIC);
+}
+
 /* Make our parent group in the directory @above (given). */
 static int add_tree(struct cgroup_root *r, int above, struct tree t)
 {
 	AUTO_CLOSE int up = above;
-	int err = r->n == TREES_MAX ? -E2BIG : sys_mkdir(up, r->name, 0755);
+	int err = up < 0 ? up : r->n == TREES_MAX ? -E2BIG : is_cgroup(up) ? 0 : -ENODEV;
+
+	if (err == 0)
+		err = sys_mkdir(up, r->name, 0755);
 
 	if (err < 0)
 		return err;
@@ -315,30 +329,44 @@ static int add_v2(struct cgroup_root *r, const char *mount)
 	return err;
 }
 
+static bool counts_cpu_so_far(const struct cgroup_root *r)
+{
+	bool counts = false;
+
+	for (unsigned i = 0; i < r->n; i++)
+		counts |= r->trees[i].counts_cpu;
+	return counts;
+}
+
+/* A hierarchy may be mounted more than once: what one mount of it does for us, no other is asked for. */
 static void add_v1(struct cgroup_root *r, const char *mount, const char *options)
 {
 	struct tree t = {.version = 1};
-	bool have_v2 = r->n && r->trees[0].version == 2;
+	bool have_v2 = r->n && r->trees[0].version == 2; /* which counts by itself */
 
 	for (size_t i = 0; i < ARRAY_LEN(controllers); i++)
 		if (has_word(options, controllers[i].name)) {
 			t.limits |= controllers[i].limit & ~limits_so_far(r);
-			t.counts_cpu |= controllers[i].counts_cpu && !have_v2; /* v2 counts by itself */
+			t.counts_cpu |= controllers[i].counts_cpu && !have_v2 && !counts_cpu_so_far(r);
 		}
 	if (t.limits || t.counts_cpu)
 		(void)add_tree(r, sys_open(mount, O_RDONLY | O_DIRECTORY), t);
 }
 
-/* One pass over /proc/self/mounts for one version. */
-static int scan(struct cgroup_root *r, const char *mounts, int version)
+/*
+ * One pass over /proc/self/mounts for one version. Those in their customary place first: another one may
+ * show a part of a hierarchy only, that of some container.
+ */
+static int scan(struct cgroup_root *r, const char *mounts, int version, bool customary)
 {
+	static const char place[] = "/sys/fs/cgroup";
 	const char *want = version == 2 ? "cgroup2" : "cgroup";
 	char mount[PATH_ROOM], type[32], options[256];
 	int last = 0;
 
 	for (const char *line = mounts; *line; line += strcspn(line, "\n"), line += *line == '\n') {
 		if (sscanf(line, "%*s %4095s %31s %255s", mount, type, options) != 3 ||
-		    strcmp(type, want) != 0)
+		    strcmp(type, want) != 0 || (strncmp(mount, place, sizeof(place) - 1) == 0) != customary)
 			continue;
 		if (version == 1)
 			add_v1(r, mount, options);
@@ -361,8 +389,11 @@ int cgroup_root_open(const char *name, struct cgroup_root **ret)
 		return (int)n;
 	r = mem_new(sizeof(*r));
 	(void)snprintf(r->name, sizeof(r->name), "%s", name);
-	why = scan(r, mounts, 2);
-	(void)scan(r, mounts, 1);
+	why = scan(r, mounts, 2, true);
+	if (r->n == 0)
+		why = MIN(why, scan(r, mounts, 2, false));
+	(void)scan(r, mounts, 1, true);
+	(void)scan(r, mounts, 1, false);
 	if (r->n == 0) {
 		free(r);
 		return why < 0 ? why : -ENOENT;
@@ -556,6 +587,17 @@ int cgroup_doors(struct cgroup *c, bool born, int ret[CGROUP_DOORS])
 
 /* ---- limits ---- */
 
+/* Its name says TCP; UDP has been charged to it since Linux 4.10. */
+static const char sockets_limit[] = "memory.kmem.tcp.limit_in_bytes", sockets_usage[] = "memory.kmem.tcp.usage_in_bytes";
+
+bool cgroup_root_counts_sockets(const struct cgroup_root *r)
+{
+	for (unsigned i = 0; i < r->n; i++)
+		if (r->trees[i].limits & CGROUP_MEMORY)
+			return r->trees[i].version == 2 || faccessat(r->trees[i].dir, sockets_limit, F_OK, 0) == 0;
+	return false;
+}
+
 static int set_memory(const struct tree *t, int dir, const struct cgroup_limits *l)
 {
 	uint64_t page = (uint64_t)sysconf(_SC_PAGESIZE), v = l->memory_bytes / page * page;
@@ -566,7 +608,9 @@ static int set_memory(const struct tree *t, int dir, const struct cgroup_limits 
 		if (r < 0)
 			return r;
 		r = write_checked(dir, "memory.memsw.limit_in_bytes", v);
-		return r == -ENOENT ? 0 : r; /* no swap accounting: memory alone */
+		if (r == 0 || r == -ENOENT) /* no swap accounting: memory alone */
+			r = write_checked(dir, sockets_limit, v / SOCKETS_PART / page * page);
+		return r == -ENOENT ? 0 : r; /* doctor tells: cgroup_root_counts_sockets() */
 	}
 	r = write_checked(dir, "memory.max", v);
 	if (r < 0)
@@ -642,10 +686,13 @@ static void use_memory(struct cgroup *c, struct cgroup_usage *ret)
 	int dir = -1;
 	const struct tree *t = tree_of(c, CGROUP_MEMORY, &dir);
 	bool v1 = t && t->version == 1;
+	uint64_t sockets = 0;
 
 	if (!t)
 		return;
 	(void)read_u64(dir, v1 ? "memory.usage_in_bytes" : "memory.current", &ret->memory_bytes);
+	if (v1 && read_u64(dir, sockets_usage, &sockets) == 0)
+		ret->memory_bytes += sockets;
 	(void)read_u64(dir, v1 ? "memory.limit_in_bytes" : "memory.max", &ret->memory_max_bytes);
 	(void)read_key(dir, v1 ? "memory.oom_control" : "memory.events", "oom_kill", &ret->oom_kills);
 	ret->memory_max_bytes = no_limit_is_0(ret->memory_max_bytes);

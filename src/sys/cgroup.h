@@ -21,14 +21,14 @@ struct cgroup_root;
 enum cgroup_limit { CGROUP_MEMORY = 1, CGROUP_CPU = 2, CGROUP_PIDS = 4 };
 
 struct cgroup_limits {
-	uint64_t memory_bytes; /* swap included; 0: none */
+	uint64_t memory_bytes; /* swap included; 0: none. v1: sockets may hold a quarter of it more */
 	unsigned cpu_milli;    /* thousandths of a processor; 0: none */
 	unsigned pids;	       /* 0: none */
 	bool oom_group;	       /* out of memory: kill all of it, not the largest (v2 only) */
 };
 
 struct cgroup_usage {
-	uint64_t memory_bytes, memory_max_bytes; /* max 0: no limit */
+	uint64_t memory_bytes, memory_max_bytes; /* sockets included; max 0: no limit */
 	uint64_t cpu_us;
 	uint64_t pids, pids_max;
 	uint64_t oom_kills;
@@ -45,6 +45,8 @@ int cgroup_root_open(const char *name, struct cgroup_root **ret);
 struct cgroup_root *cgroup_root_close(struct cgroup_root *r);
 unsigned cgroup_root_limits(const struct cgroup_root *r); /* CGROUP_*: limits that hold here */
 int cgroup_root_version(const struct cgroup_root *r);	  /* 2, 1, or 12 for both at once */
+/* Whether the memory of TCP and UDP sockets is bounded with the rest. */
+bool cgroup_root_counts_sockets(const struct cgroup_root *r);
 /* Kill and remove every group below the parents: what a predecessor left. Waits @timeout_ms at most. */
 int cgroup_root_sweep(struct cgroup_root *r, unsigned timeout_ms);
 

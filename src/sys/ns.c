@@ -220,6 +220,11 @@ int sys_proc_mask(const char *proc)
 		/* what its other processes do, down to the microsecond */
 		{"timer_list", hide_file},  {"sched_debug", hide_file}, {"latency_stats", hide_file},
 		{"interrupts", hide_file},  {"softirqs", hide_file},	{"cmdline", hide_file},
+		{"buddyinfo", hide_file},   {"pagetypeinfo", hide_file}, {"zoneinfo", hide_file},
+		{"vmstat", hide_file},	    {"diskstats", hide_file},	{"partitions", hide_file},
+		{"swaps", hide_file},	    {"locks", hide_file},	{"consoles", hide_file},
+		{"crypto", hide_file},	    {"misc", hide_file},	{"devices", hide_file},
+		{"pressure", hide_folder},
 		{"config.gz", hide_file},   {"acpi", hide_folder},	{"scsi", hide_folder},
 		{"asound", hide_folder},    {"dynamic_debug", hide_folder},
 		/* what configures it */

@@ -38,6 +38,8 @@ int sys_bind(const char *from, const char *to);
 /* Make @new_root (a mount point) the root and let go of the old one; cwd is "/" afterwards. */
 int sys_pivot(const char *new_root);
 
+#define NS_BOOT_ID "sys/kernel/random/boot_id" /* in /proc */
+
 /*
  * Hide what /proc says about the whole machine, and make what configures it
  * read-only. In a user namespace these are second layers: the files belong to

@@ -23,7 +23,9 @@ static uint32_t action(enum seccomp_do act, int answer)
 static int add_rule(scmp_filter_ctx ctx, const struct seccomp_policy *p,
 		    const struct seccomp_rule *rule)
 {
-	struct scmp_arg_cmp cmp = {rule->arg, SCMP_CMP_MASKED_EQ, rule->mask, rule->value};
+	struct scmp_arg_cmp cmp[1 + SECCOMP_ALSO_MAX] = {
+		{rule->arg, SCMP_CMP_MASKED_EQ, rule->mask, rule->value}};
+	unsigned n = rule->mask ? 1 : 0;
 	uint32_t act = action(rule->act, rule->answer);
 	int nr = rule->number ? rule->number : seccomp_syscall_resolve_name(rule->call);
 
@@ -31,7 +33,13 @@ static int add_rule(scmp_filter_ctx ctx, const struct seccomp_policy *p,
 		return rule->act == SECCOMP_DO_ALLOW ? 0 : -EINVAL; /* never lose a denial to a typing mistake */
 	if (act == action(p->otherwise, p->otherwise_answer))
 		return 0; /* libseccomp refuses rules that say what happens anyway */
-	return seccomp_rule_add_array(ctx, act, nr, rule->mask ? 1 : 0, &cmp);
+	for (unsigned i = 0; i < SECCOMP_ALSO_MAX; i++)
+		if (rule->also[i].differs)
+			cmp[n++] = (struct scmp_arg_cmp){rule->also[i].arg, SCMP_CMP_NE, rule->also[i].value, 0};
+		else if (rule->also[i].mask)
+			cmp[n++] = (struct scmp_arg_cmp){rule->also[i].arg, SCMP_CMP_MASKED_EQ, rule->also[i].mask,
+							 rule->also[i].value};
+	return seccomp_rule_add_array(ctx, act, nr, n, cmp);
 }
 
 static int fill(scmp_filter_ctx ctx, const struct seccomp_policy *p)

@@ -6,6 +6,7 @@
  * it needs only the kernel. Any thread.
  */
 #pragma once
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -13,18 +14,28 @@ struct sock_filter;
 
 enum seccomp_do {
 	SECCOMP_DO_ALLOW,
-	SECCOMP_DO_ERRNO, /* answer with .answer */
+	SECCOMP_DO_ERRNO, /* answer with .answer; 0: as if it had been done */
 	SECCOMP_DO_KILL,  /* the whole process */
 };
+
+/* (argument & mask) == value; mask 0: always. */
+struct seccomp_arg {
+	unsigned arg; /* 0-5 */
+	uint64_t mask, value;
+	bool differs; /* all of the argument is not @value */
+};
+
+enum { SECCOMP_ALSO_MAX = 2 };
 
 /* Applies when (argument & mask) == value, or always when mask is 0. */
 struct seccomp_rule {
 	/* kernel's name; NULL ends a table; names unknown to libseccomp are passed over unless .number */
 	const char *call;
 	enum seccomp_do act;
-	int answer;	  /* positive errno */
+	int answer;	  /* positive errno, or 0 */
 	unsigned arg;	  /* 0-5 */
 	uint64_t mask, value;
+	struct seccomp_arg also[SECCOMP_ALSO_MAX]; /* of other arguments; only beside a mask of its own */
 	int number;	  /* x86-64 number for calls younger than libseccomp; 0: by name */
 };
 

@@ -9,11 +9,20 @@
  *   fall back to clone, whose flags are checked.
  * - ptrace and process_vm_* are allowed: debuggers are everyday tools, the agent is in
  *   another pid namespace, and without capabilities a workload reaches only its own kind.
+ * - sockets are of the families, types and protocols that programs use in a network of loopback alone. Others
+ *   would load modules; memory of netlink sockets is charged to nobody, not even by cgroup v2.
+ * - what one sandbox could do to everybody's disk and caches is answered as if it had been done: its own files lie
+ *   in memory, there is nothing to write out. Contexts of asynchronous I/O are counted for the whole host, and what
+ *   is counted for one sandbox is missing to the next: libraries fall back to threads.
  * - ioctl is allowed whole: /dev holds harmless devices only, and stuffing a terminal
  *   (TIOCSTI) reaches nobody, because the other end of a workload's terminal is the agent.
  */
 #include <errno.h>
+#include <fcntl.h>
 #include <linux/sched.h>
+#include <netinet/in.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
 #include "sys/seccomp.h"
 
 #define ALLOW(name) {.call = #name, .act = SECCOMP_DO_ALLOW}
@@ -22,12 +31,15 @@
 #define DENY(name) {.call = #name, .act = SECCOMP_DO_ERRNO, .answer = EPERM}
 #define DENY_IF(name, n, m, v)                                                                     \
 	{.call = #name, .act = SECCOMP_DO_ERRNO, .answer = EPERM, .arg = n, .mask = m, .value = v}
+#define PRETEND(name) {.call = #name, .act = SECCOMP_DO_ERRNO, .answer = 0}
+#define PRETEND_IF(name, n, m, v)                                                                  \
+	{.call = #name, .act = SECCOMP_DO_ERRNO, .answer = 0, .arg = n, .mask = m, .value = v}
 #define ALL_BITS 0xffffffffull /* ints: what stands above them never reaches the kernel */
 
 static const struct seccomp_rule files[] = {
 	ALLOW(access), ALLOW(chdir), ALLOW(chmod), ALLOW(chown), ALLOW(close), ALLOW(close_range),
 	ALLOW(copy_file_range), ALLOW(creat), ALLOW(dup), ALLOW(dup2), ALLOW(dup3), ALLOW(faccessat),
-	ALLOW(faccessat2), ALLOW(fadvise64), ALLOW(fallocate), ALLOW(fchdir), ALLOW(fchmod),
+	ALLOW(faccessat2), ALLOW(fallocate), ALLOW(fchdir), ALLOW(fchmod),
 	ALLOW(fchmodat), ALLOW_NR(fchmodat2, 452), ALLOW(fchown), ALLOW(fchownat), ALLOW(fcntl),
 	ALLOW(fdatasync), ALLOW(fgetxattr), ALLOW(flistxattr), ALLOW(flock), ALLOW(fremovexattr),
 	ALLOW(fsetxattr), ALLOW(fstat), ALLOW(fstatfs), ALLOW(fsync), ALLOW(ftruncate), ALLOW(futimesat),
@@ -40,9 +52,13 @@ static const struct seccomp_rule files[] = {
 	ALLOW(read), ALLOW(readahead), ALLOW(readlink), ALLOW(readlinkat), ALLOW(readv),
 	ALLOW(removexattr), ALLOW(rename), ALLOW(renameat), ALLOW(renameat2), ALLOW(rmdir),
 	ALLOW(sendfile), ALLOW(setxattr), ALLOW(splice), ALLOW(stat), ALLOW(statfs), ALLOW(statx),
-	ALLOW(symlink), ALLOW(symlinkat), ALLOW(sync), ALLOW(sync_file_range), ALLOW(syncfs), ALLOW(tee),
+	ALLOW(symlink), ALLOW(symlinkat), PRETEND(sync), ALLOW(sync_file_range), PRETEND(syncfs), ALLOW(tee),
 	ALLOW(truncate), ALLOW(umask), ALLOW(unlink), ALLOW(unlinkat), ALLOW(utime), ALLOW(utimensat),
 	ALLOW(utimes), ALLOW(vmsplice), ALLOW(write), ALLOW(writev), ALLOW_NR(cachestat, 451),
+	/* advice about files; that to forget a template's pages would have its neighbours read them again */
+	ALLOW_IF(fadvise64, 3, ALL_BITS, POSIX_FADV_NORMAL), ALLOW_IF(fadvise64, 3, ALL_BITS, POSIX_FADV_RANDOM),
+	ALLOW_IF(fadvise64, 3, ALL_BITS, POSIX_FADV_SEQUENTIAL), ALLOW_IF(fadvise64, 3, ALL_BITS, POSIX_FADV_WILLNEED),
+	PRETEND_IF(fadvise64, 3, ALL_BITS, POSIX_FADV_DONTNEED), PRETEND_IF(fadvise64, 3, ALL_BITS, POSIX_FADV_NOREUSE),
 	{0},
 };
 
@@ -75,7 +91,7 @@ static const struct seccomp_rule processes[] = {
 	ALLOW(getresuid), ALLOW(getrlimit), ALLOW(getrusage), ALLOW(getsid), ALLOW(gettid), ALLOW(getuid),
 	ALLOW(ioprio_get), ALLOW(ioprio_set), ALLOW(kill), ALLOW(landlock_add_rule),
 	ALLOW(landlock_create_ruleset), ALLOW(landlock_restrict_self), ALLOW(pidfd_getfd),
-	ALLOW(pidfd_open), ALLOW(pidfd_send_signal), ALLOW(prctl), ALLOW(prlimit64),
+	ALLOW(pidfd_open), ALLOW(pidfd_send_signal), ALLOW(prctl),
 	ALLOW(process_vm_readv), ALLOW(process_vm_writev), ALLOW(ptrace), ALLOW(rseq),
 	ALLOW(rt_sigaction), ALLOW(rt_sigpending), ALLOW(rt_sigprocmask), ALLOW(rt_sigqueueinfo),
 	ALLOW(rt_sigreturn), ALLOW(rt_sigsuspend), ALLOW(rt_sigtimedwait), ALLOW(rt_tgsigqueueinfo),
@@ -85,7 +101,7 @@ static const struct seccomp_rule processes[] = {
 	ALLOW(sched_setparam), ALLOW(sched_setscheduler), ALLOW(sched_yield), ALLOW(seccomp),
 	ALLOW(set_robust_list), ALLOW(set_thread_area), ALLOW(set_tid_address), ALLOW(setfsgid),
 	ALLOW(setfsuid), ALLOW(setgid), ALLOW(setgroups), ALLOW(setpgid), ALLOW(setpriority),
-	ALLOW(setregid), ALLOW(setresgid), ALLOW(setresuid), ALLOW(setreuid), ALLOW(setrlimit),
+	ALLOW(setregid), ALLOW(setresgid), ALLOW(setresuid), ALLOW(setreuid),
 	ALLOW(setsid), ALLOW(setuid), ALLOW(sigaltstack), ALLOW(signalfd), ALLOW(signalfd4),
 	ALLOW(sysinfo), ALLOW(tgkill), ALLOW(times), ALLOW(tkill), ALLOW(uname), ALLOW(vfork),
 	ALLOW(wait4), ALLOW(waitid),
@@ -96,31 +112,77 @@ static const struct seccomp_rule processes[] = {
 	{0},
 };
 
+#define LIMIT_OF(n)                                                                                \
+	ALLOW_IF(setrlimit, 0, ALL_BITS, n), ALLOW_IF(prlimit64, 1, ALL_BITS, n)
+
+/*
+ * RLIMIT_CORE stays 1: with 0, which everybody may lower it to, a crash in here would start the host's handler of core
+ * files, as root, where core_pattern is a pipe. It may be read; setting it is answered as if it had been done.
+ */
+static const struct seccomp_rule limits[] = {
+	LIMIT_OF(RLIMIT_CPU), LIMIT_OF(RLIMIT_FSIZE), LIMIT_OF(RLIMIT_DATA), LIMIT_OF(RLIMIT_STACK),
+	LIMIT_OF(RLIMIT_RSS), LIMIT_OF(RLIMIT_NPROC), LIMIT_OF(RLIMIT_NOFILE), LIMIT_OF(RLIMIT_MEMLOCK),
+	LIMIT_OF(RLIMIT_AS), LIMIT_OF(RLIMIT_LOCKS), LIMIT_OF(RLIMIT_SIGPENDING), LIMIT_OF(RLIMIT_MSGQUEUE),
+	LIMIT_OF(RLIMIT_NICE), LIMIT_OF(RLIMIT_RTPRIO), LIMIT_OF(RLIMIT_RTTIME),
+	PRETEND_IF(setrlimit, 0, ALL_BITS, RLIMIT_CORE),
+	{.call = "prlimit64", .act = SECCOMP_DO_ALLOW, .arg = 1, .mask = ALL_BITS, .value = RLIMIT_CORE,
+	 .also = {{2, ~0ull, 0}}},
+	{.call = "prlimit64", .act = SECCOMP_DO_ERRNO, .answer = 0, .arg = 1, .mask = ALL_BITS, .value = RLIMIT_CORE,
+	 .also = {{.arg = 2, .value = 0, .differs = true}}},
+	{0},
+};
+
 static const struct seccomp_rule waiting[] = {
 	ALLOW(alarm), ALLOW(clock_getres), ALLOW(clock_gettime), ALLOW(clock_nanosleep),
 	ALLOW(epoll_create), ALLOW(epoll_create1), ALLOW(epoll_ctl), ALLOW(epoll_pwait),
 	ALLOW(epoll_pwait2), ALLOW(epoll_wait), ALLOW(eventfd), ALLOW(eventfd2), ALLOW(futex),
 	ALLOW(futex_waitv), ALLOW_NR(futex_wake, 454), ALLOW_NR(futex_wait, 455),
 	ALLOW_NR(futex_requeue, 456), ALLOW(getitimer), ALLOW(getrandom), ALLOW(gettimeofday),
-	ALLOW(io_cancel), ALLOW(io_destroy), ALLOW(io_getevents), ALLOW(io_pgetevents),
-	ALLOW(io_setup), ALLOW(io_submit), ALLOW(nanosleep), ALLOW(pause), ALLOW(poll), ALLOW(ppoll),
+	ALLOW(nanosleep), ALLOW(pause), ALLOW(poll), ALLOW(ppoll),
 	ALLOW(pselect6), ALLOW(restart_syscall), ALLOW(select), ALLOW(setitimer), ALLOW(time),
 	ALLOW(timer_create), ALLOW(timer_delete), ALLOW(timer_getoverrun), ALLOW(timer_gettime),
 	ALLOW(timer_settime), ALLOW(timerfd_create), ALLOW(timerfd_gettime), ALLOW(timerfd_settime),
 	{0},
 };
 
-/* Families: Unix, IPv4, IPv6, and netlink, which resolvers ask for addresses (of an empty namespace here). */
+#define TYPE_BITS (ALL_BITS & ~(uint64_t)(SOCK_NONBLOCK | SOCK_CLOEXEC))
+#define OF(family, type, protocol)                                                                 \
+	.arg = 0, .mask = ALL_BITS, .value = (family),                                              \
+	.also = {{1, TYPE_BITS, type}, {2, ALL_BITS, protocol}}
+#define SOCKET(family, type, protocol)                                                             \
+	{.call = "socket", .act = SECCOMP_DO_ALLOW, OF(family, type, protocol)}
+#define NO_SOCKET(no, family, type, protocol)                                                      \
+	{.call = "socket", .act = SECCOMP_DO_ERRNO, .answer = (no), OF(family, type, protocol)}
+#define NO_RAW(family)                                                                             \
+	{.call = "socket", .act = SECCOMP_DO_ERRNO, .answer = EPERM, .arg = 0, .mask = ALL_BITS,     \
+	 .value = (family), .also = {{1, TYPE_BITS, SOCK_RAW}}}
+#define NO_FAMILY(name, no, family)                                                                \
+	{.call = #name, .act = SECCOMP_DO_ERRNO, .answer = (no), .arg = 0, .mask = ALL_BITS, .value = (family)}
+#define INTERNET(family, ping)                                                                     \
+	SOCKET(family, SOCK_STREAM, 0), SOCKET(family, SOCK_STREAM, IPPROTO_TCP),                   \
+	SOCKET(family, SOCK_DGRAM, 0), SOCKET(family, SOCK_DGRAM, IPPROTO_UDP),                     \
+	NO_SOCKET(EACCES, family, SOCK_DGRAM, ping),                                                \
+	NO_SOCKET(EPROTONOSUPPORT, family, SOCK_STREAM, IPPROTO_MPTCP),                             \
+	NO_SOCKET(EPROTONOSUPPORT, family, SOCK_STREAM, IPPROTO_SCTP),                              \
+	NO_SOCKET(EPROTONOSUPPORT, family, SOCK_SEQPACKET, IPPROTO_SCTP),                           \
+	NO_SOCKET(EPROTONOSUPPORT, family, SOCK_DGRAM, IPPROTO_UDPLITE), NO_RAW(family)
+
+/*
+ * Answers are the kernel's own for what it does not have, where libraries go on by them: resolvers ask netlink for
+ * addresses, Go tries MPTCP first.
+ */
 static const struct seccomp_rule talking[] = {
-	ALLOW_IF(socket, 0, ALL_BITS, 1), ALLOW_IF(socket, 0, ALL_BITS, 2),
-	ALLOW_IF(socket, 0, ALL_BITS, 10), ALLOW_IF(socket, 0, ALL_BITS, 16),
+	ALLOW_IF(socket, 0, ALL_BITS, AF_UNIX), ALLOW_IF(socketpair, 0, ALL_BITS, AF_UNIX),
+	INTERNET(AF_INET, IPPROTO_ICMP), INTERNET(AF_INET6, IPPROTO_ICMPV6),
+	NO_FAMILY(socket, EAFNOSUPPORT, AF_NETLINK), NO_FAMILY(socketpair, EOPNOTSUPP, AF_INET),
+	NO_FAMILY(socketpair, EOPNOTSUPP, AF_INET6),
 	ALLOW(accept), ALLOW(accept4), ALLOW(bind), ALLOW(connect), ALLOW(getpeername),
 	ALLOW(getsockname), ALLOW(getsockopt), ALLOW(listen), ALLOW(mq_getsetattr), ALLOW(mq_notify),
 	ALLOW(mq_open), ALLOW(mq_timedreceive), ALLOW(mq_timedsend), ALLOW(mq_unlink), ALLOW(msgctl),
 	ALLOW(msgget), ALLOW(msgrcv), ALLOW(msgsnd), ALLOW(pipe), ALLOW(pipe2), ALLOW(recvfrom),
 	ALLOW(recvmmsg), ALLOW(recvmsg), ALLOW(semctl), ALLOW(semget), ALLOW(semop), ALLOW(semtimedop),
 	ALLOW(sendmmsg), ALLOW(sendmsg), ALLOW(sendto), ALLOW(setsockopt), ALLOW(shmat), ALLOW(shmctl),
-	ALLOW(shmdt), ALLOW(shmget), ALLOW(shutdown), ALLOW(socketpair),
+	ALLOW(shmdt), ALLOW(shmget), ALLOW(shutdown),
 	{0},
 };
 
@@ -158,7 +220,7 @@ static const struct seccomp_rule never[] = {
 };
 
 static const struct seccomp_rule *const workload_tables[] = {
-	files, memory, processes, waiting, talking, refused, never, NULL,
+	files, memory, processes, limits, waiting, talking, refused, never, NULL,
 };
 
 const struct seccomp_policy seccomp_workload = {

@@ -1,10 +1,14 @@
 /* sys/t_confine.c - filters, Landlock, capabilities, descriptors, pidfds, the KVM probe */
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/capability.h>
 #include <linux/filter.h>
+#include <linux/netlink.h>
+#include <netinet/in.h>
 #include <sched.h>
 #include <sys/mount.h>
 #include <sys/ptrace.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -40,11 +44,72 @@ static bool answers(long r, int no)
 	return r < 0 && errno == no;
 }
 
+/* What each answers: 0 is a socket. */
+static bool sockets_are_chosen(void)
+{
+	const struct {
+		int family, type, protocol, want;
+	} tries[] = {
+		{AF_UNIX, SOCK_STREAM, 0, 0},
+		{AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, 0},
+		{AF_INET, SOCK_STREAM, 0, 0},
+		{AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, IPPROTO_TCP, 0},
+		{AF_INET, SOCK_DGRAM, IPPROTO_UDP, 0},
+		{AF_INET, SOCK_DGRAM, IPPROTO_ICMP, EACCES},
+		{AF_INET, SOCK_RAW, IPPROTO_ICMP, EPERM},
+		{AF_INET, SOCK_STREAM, IPPROTO_MPTCP, EPROTONOSUPPORT},
+		{AF_INET, SOCK_DGRAM, IPPROTO_UDPLITE, EPROTONOSUPPORT},
+		{AF_INET, SOCK_SEQPACKET, IPPROTO_SCTP, EPROTONOSUPPORT},
+		{AF_INET, SOCK_DCCP, IPPROTO_DCCP, ENOSYS},
+		{AF_INET6, SOCK_STREAM, IPPROTO_MPTCP, EPROTONOSUPPORT},
+		{AF_INET6, SOCK_RAW | SOCK_CLOEXEC, IPPROTO_ICMPV6, EPERM},
+		{AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE, EAFNOSUPPORT},
+		{AF_NETLINK, SOCK_DGRAM, NETLINK_USERSOCK, EAFNOSUPPORT},
+	};
+	int pair[2];
+
+	for (size_t i = 0; i < ARRAY_LEN(tries); i++) {
+		int fd = socket(tries[i].family, tries[i].type, tries[i].protocol);
+
+		if (tries[i].want ? !answers(fd, tries[i].want) : fd < 0)
+			return false;
+	}
+	return socketpair(AF_UNIX, SOCK_STREAM, 0, pair) == 0 && socketpair(AF_TIPC, SOCK_STREAM, 0, pair) < 0 &&
+	       errno == ENOSYS;
+}
+
+/* What all sandboxes of a host share is not touched; -1 would be EBADF if it were looked at. */
+static bool hosts_things_are_spared(void)
+{
+	aio_context_t context = 0;
+
+	return syscall(SYS_sync) == 0 && syscall(SYS_syncfs, -1) == 0 &&
+	       syscall(SYS_fadvise64, -1, 0, 0, POSIX_FADV_DONTNEED) == 0 &&
+	       answers(syscall(SYS_fadvise64, -1, 0, 0, POSIX_FADV_WILLNEED), EBADF) &&
+	       answers(syscall(SYS_io_setup, 1, &context), ENOSYS);
+}
+
+/* Everybody may lower a limit; this one must not become 0. */
+static bool no_core_stays(void)
+{
+	const struct rlimit one = {1, 1}, none = {0, 0};
+	struct rlimit now = {7, 7};
+
+	if (syscall(SYS_setrlimit, RLIMIT_CORE, &none) != 0 || setrlimit(RLIMIT_CORE, &none) != 0 ||
+	    syscall(SYS_prlimit64, 0, 0x100000000ul | RLIMIT_CORE, &none, NULL) != 0)
+		return false;
+	if (getrlimit(RLIMIT_CORE, &now) < 0 || now.rlim_cur != one.rlim_cur || now.rlim_max != one.rlim_max)
+		return false;
+	now = (struct rlimit){20, 30};
+	return setrlimit(RLIMIT_NOFILE, &now) == 0 && getrlimit(RLIMIT_NOFILE, &now) == 0 && now.rlim_max == 30;
+}
+
 static int under_the_filter(void *arg)
 {
+	const struct rlimit one = {1, 1};
 	const int *fd = arg;
 
-	if (sys_no_new_privs() < 0 || seccomp_install(*fd) < 0)
+	if (setrlimit(RLIMIT_CORE, &one) < 0 || sys_no_new_privs() < 0 || seccomp_install(*fd) < 0)
 		return 1;
 	if (!answers(mount("none", "/tmp", "tmpfs", 0, NULL), EPERM))
 		return 2;
@@ -60,7 +125,7 @@ static int under_the_filter(void *arg)
 		return 7;
 	if (!answers(socket(AF_VSOCK, SOCK_STREAM, 0), ENOSYS) || !answers(socket(AF_ALG, SOCK_SEQPACKET, 0), ENOSYS))
 		return 8;
-	if (socket(AF_UNIX, SOCK_STREAM, 0) < 0 || socket(AF_INET, SOCK_STREAM, 0) < 0)
+	if (!sockets_are_chosen())
 		return 9;
 	if (!answers(syscall(SYS_personality, 0x0400000), ENOSYS) || syscall(SYS_personality, 0xffffffff) < 0)
 		return 10;
@@ -69,7 +134,11 @@ static int under_the_filter(void *arg)
 		return 11;
 	if (!answers(syscall(SYS_unshare, 0x100000000ul | CLONE_NEWUSER), EPERM))
 		return 12;
-	return getpid() > 0 ? 0 : 13;
+	if (!hosts_things_are_spared())
+		return 13;
+	if (!no_core_stays())
+		return 14;
+	return getpid() > 0 ? 0 : 15;
 }
 
 static void workloads_are_filtered(void **state)

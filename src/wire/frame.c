@@ -10,6 +10,8 @@ static const unsigned char magic[16] = "HOTCELL\rlink\n\x1a\xff\x01";
 
 enum { SYNC_MARK = 'H', AT_VERSION = 16, AT_NONCE = 20, AT_GENERATION = 36 };
 
+_Static_assert(FRAME_PAYLOAD_MAX == 65536 && FRAME_FDS_MAX == 16, "what head_fault() says");
+
 enum { BOUNDARY, HEADER, PAYLOAD, TRAILER, SYNC, HUNT };
 
 void frame_put(unsigned char head[FRAME_HEAD], const struct frame *f)
@@ -89,7 +91,7 @@ static const char *header_fault(const unsigned char *head, const struct frame *f
 	if (f->len > FRAME_PAYLOAD_MAX)
 		return "a frame longer than 65536 bytes";
 	if (f->fds > FRAME_FDS_MAX)
-		return "a frame with more than 8 descriptors";
+		return "a frame with more than 16 descriptors";
 	if (f->stream == 0)
 		return "a frame on stream 0";
 	return NULL;
