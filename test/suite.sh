@@ -260,6 +260,10 @@ suite_files() {
 	contains "$(cat "$ERR")" 'no space left'
 	says 1 '' -c 'test -e too-big'
 	says 0 'still here' -- echo still here
+	# what would turn a terminal's text around is shown, not done: right-to-left, and a C1 control
+	says 0 '' -c 'mkdir odd; touch "odd/$(printf "a\342\200\256b\302\233c")"'
+	same 'a\xe2\x80\xaeb\xc2\x9bc' "$(hotcell ls box:odd)" "an odd name"
+	same 'a\u202eb\u009bc' "$(hotcell ls --json box:odd | sed 's/.*"path":"\([^"]*\)".*/\1/')" "an odd name in JSON"
 	# what is listed is what is there
 	same "$(hotcell ls box:in | tr '\n' ' ')" 'big binary empty ' "hotcell ls"
 	done_with
