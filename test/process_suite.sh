@@ -17,6 +17,9 @@ test_terminal() { suite_terminal; }
 test_sessions() { suite_sessions; }
 test_files() { suite_files 64; }
 test_trees() { suite_trees; }
+test_copies_again() { suite_copies_again; }
+test_copies_partly() { suite_copies_partly; }
+test_copies_whole() { suite_copies_whole; }
 test_ports() { suite_ports; }
 test_info() { suite_info; }
 test_deadlines() { suite_deadlines 2s; }

@@ -113,10 +113,35 @@ size_t str_utf8_len(const void *p, size_t n)
 	return len;
 }
 
-/* Beyond ASCII, U+0080-U+009F are control codes that terminals obey. */
-static bool is_c1_control(const unsigned char *u, size_t len)
+static uint32_t utf8_code(const unsigned char *u, size_t len)
 {
-	return len == 2 && u[0] == 0xc2 && u[1] < 0xa0;
+	uint32_t c = len == 1 ? u[0] : u[0] & (0x7fu >> len);
+
+	for (size_t i = 1; i < len; i++)
+		c = c << 6 | (u[i] & 0x3f);
+	return c;
+}
+
+/*
+ * What is not seen but changes what is: control codes that terminals obey, marks that turn the direction of
+ * the text around them, separators of lines, and what has no width. Two names that look alike would be two.
+ */
+static bool is_unseen(uint32_t c)
+{
+	static const struct {
+		uint32_t first, last;
+	} unseen[] = {
+		{0x7f, 0x9f},	    {0xad, 0xad},	{0x34f, 0x34f},	    {0x61c, 0x61c},
+		{0x115f, 0x1160},   {0x17b4, 0x17b5},	{0x180b, 0x180f},   {0x200b, 0x200f},
+		{0x2028, 0x202e},   {0x2060, 0x206f},	{0x3164, 0x3164},   {0xfe00, 0xfe0f},
+		{0xfeff, 0xfeff},   {0xffa0, 0xffa0},	{0xfff0, 0xfffb},   {0x1bca0, 0x1bca3},
+		{0x1d173, 0x1d17a}, {0xe0000, 0xe0fff},
+	};
+
+	for (size_t i = 0; i < ARRAY_LEN(unseen); i++)
+		if (c >= unseen[i].first && c <= unseen[i].last)
+			return true;
+	return c < 0x20;
 }
 
 void str_add_escaped(struct str *s, const void *p, size_t n)
@@ -126,7 +151,7 @@ void str_add_escaped(struct str *s, const void *p, size_t n)
 
 	for (size_t i = 0; i < n; i += len) {
 		len = str_utf8_len(u + i, n - i);
-		if (len > 1 && !is_c1_control(u + i, len)) {
+		if (len > 1 && !is_unseen(utf8_code(u + i, len))) {
 			str_add_mem(s, u + i, len);
 			continue;
 		}
@@ -144,6 +169,14 @@ void str_add_escaped(struct str *s, const void *p, size_t n)
 	}
 }
 
+static void add_json_code(struct str *s, uint32_t c)
+{
+	if (c > 0xffff) /* two halves */
+		str_addf(s, "\\u%04x\\u%04x", 0xd800 + ((c - 0x10000) >> 10), 0xdc00 + ((c - 0x10000) & 0x3ff));
+	else
+		str_addf(s, "\\u%04x", c);
+}
+
 void str_add_json(struct str *s, const void *p, size_t n)
 {
 	const unsigned char *u = p;
@@ -155,14 +188,12 @@ void str_add_json(struct str *s, const void *p, size_t n)
 		if (!len) {
 			str_add(s, "\xef\xbf\xbd");
 			len = 1;
-		} else if (len > 1) {
-			str_add_mem(s, u + i, len);
+		} else if (is_unseen(utf8_code(u + i, len))) {
+			add_json_code(s, utf8_code(u + i, len));
 		} else if (u[i] == '"' || u[i] == '\\') {
 			str_addf(s, "\\%c", u[i]);
-		} else if (u[i] < 0x20 || u[i] == 0x7f) {
-			str_addf(s, "\\u%04x", u[i]);
 		} else {
-			str_add_mem(s, u + i, 1);
+			str_add_mem(s, u + i, len);
 		}
 	}
 	str_add(s, "\"");

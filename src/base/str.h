@@ -27,12 +27,13 @@ const char *str_text(const struct str *s); /* lent; "" when empty */
 
 /*
  * Add guest- or client-controlled bytes so that a terminal or a log line stays
- * whole: printable ASCII and well-formed UTF-8 beyond U+009F pass, backslash
+ * whole and shows what is there: printable ASCII and well-formed UTF-8 pass but for what
+ * is not seen (control codes, marks of direction, separators of lines, no width); that, a backslash
  * and everything else becomes \n, \t, \xHH. One line in, one line out.
  */
 void str_add_escaped(struct str *s, const void *p, size_t n);
 
-/* Add as a JSON string with quotes. Bytes that are not UTF-8 become U+FFFD. */
+/* Add as a JSON string with quotes. What is not seen becomes \uHHHH, bytes that are not UTF-8 U+FFFD. */
 void str_add_json(struct str *s, const void *p, size_t n);
 
 /* Length of the well-formed UTF-8 sequence at @p (1-4), 0 when there is none. RFC 3629. */

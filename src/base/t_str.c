@@ -71,6 +71,15 @@ static void check_escaped(const char *in, size_t n, const char *want)
 	str_deinit(&s);
 }
 
+static void check_json(const char *in, size_t n, const char *want)
+{
+	struct str s = STR_INIT(1000);
+
+	str_add_json(&s, in, n);
+	assert_string_equal(str_text(&s), want);
+	str_deinit(&s);
+}
+
 static void escapes_what_terminals_obey(void **state)
 {
 	T_UNUSED(state);
@@ -85,6 +94,46 @@ static void escapes_what_terminals_obey(void **state)
 	check_escaped("\xff\xfe", 2, "\\xff\\xfe");
 	check_escaped("\xe2\x82", 2, "\\xe2\\x82");
 	check_escaped("", 0, "");
+}
+
+/* Each as UTF-8: none may reach a terminal, in a line for people or in JSON. */
+static void what_is_not_seen_is_escaped(void **state)
+{
+	static const struct {
+		const char *bytes, *shown, *json;
+	} cases[] = {
+		{"\xc2\x80", "\\xc2\\x80", "\"\\u0080\""},		/* C1 */
+		{"\xc2\x9b", "\\xc2\\x9b", "\"\\u009b\""},		/* CSI */
+		{"\xc2\x9f", "\\xc2\\x9f", "\"\\u009f\""},
+		{"\xc2\xa0", "\xc2\xa0", "\"\xc2\xa0\""},		/* a blank that does not break is seen */
+		{"\xc2\xad", "\\xc2\\xad", "\"\\u00ad\""},		/* soft hyphen */
+		{"\xd8\x9c", "\\xd8\\x9c", "\"\\u061c\""},		/* Arabic letter mark */
+		{"\xe2\x80\x8a", "\xe2\x80\x8a", "\"\xe2\x80\x8a\""}, /* a thin blank */
+		{"\xe2\x80\x8b", "\\xe2\\x80\\x8b", "\"\\u200b\""}, /* no width */
+		{"\xe2\x80\x8e", "\\xe2\\x80\\x8e", "\"\\u200e\""}, /* left to right */
+		{"\xe2\x80\x8f", "\\xe2\\x80\\x8f", "\"\\u200f\""},
+		{"\xe2\x80\x90", "\xe2\x80\x90", "\"\xe2\x80\x90\""}, /* a hyphen */
+		{"\xe2\x80\xa8", "\\xe2\\x80\\xa8", "\"\\u2028\""}, /* line separator */
+		{"\xe2\x80\xa9", "\\xe2\\x80\\xa9", "\"\\u2029\""},
+		{"\xe2\x80\xaa", "\\xe2\\x80\\xaa", "\"\\u202a\""}, /* embedding */
+		{"\xe2\x80\xae", "\\xe2\\x80\\xae", "\"\\u202e\""}, /* right to left from here on */
+		{"\xe2\x81\xa0", "\\xe2\\x81\\xa0", "\"\\u2060\""},
+		{"\xe2\x81\xa6", "\\xe2\\x81\\xa6", "\"\\u2066\""}, /* isolates */
+		{"\xe2\x81\xa9", "\\xe2\\x81\\xa9", "\"\\u2069\""},
+		{"\xef\xbb\xbf", "\\xef\\xbb\\xbf", "\"\\ufeff\""}, /* byte-order mark */
+		{"\xf3\xa0\x81\x81", "\\xf3\\xa0\\x81\\x81", "\"\\udb40\\udc41\""}, /* tags */
+		{"\xf0\x9f\x98\x80", "\xf0\x9f\x98\x80", "\"\xf0\x9f\x98\x80\""},
+		{"\xc0\x9b", "\\xc0\\x9b", "\"\xef\xbf\xbd\xef\xbf\xbd\""}, /* overlong */
+		{"\xe0\x82\x9b", "\\xe0\\x82\\x9b", "\"\xef\xbf\xbd\xef\xbf\xbd\xef\xbf\xbd\""},
+		{"\x9b", "\\x9b", "\"\xef\xbf\xbd\""},
+		{"\x7f", "\\x7f", "\"\\u007f\""},
+	};
+
+	T_UNUSED(state);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		check_escaped(cases[i].bytes, strlen(cases[i].bytes), cases[i].shown);
+		check_json(cases[i].bytes, strlen(cases[i].bytes), cases[i].json);
+	}
 }
 
 /* For any bytes: one line, no control codes, and the original can be read back. */
@@ -162,15 +211,6 @@ static void utf8_is_strict(void **state)
 		assert_int_equal(str_utf8_len(cases[i].bytes, cases[i].n), cases[i].want);
 }
 
-static void check_json(const char *in, size_t n, const char *want)
-{
-	struct str s = STR_INIT(1000);
-
-	str_add_json(&s, in, n);
-	assert_string_equal(str_text(&s), want);
-	str_deinit(&s);
-}
-
 static void json_strings_are_valid_whatever_comes_in(void **state)
 {
 	T_UNUSED(state);
@@ -217,5 +257,6 @@ static void numbers_have_bounds(void **state)
 }
 
 T_MAIN(T(grows_and_stays_terminated), T(stops_at_its_maximum), T(huge_additions_fail_without_overflow),
-       T(escapes_what_terminals_obey), T(escaping_is_reversible_and_one_line), T(utf8_is_strict),
+       T(escapes_what_terminals_obey), T(what_is_not_seen_is_escaped),
+       T(escaping_is_reversible_and_one_line), T(utf8_is_strict),
        T(json_strings_are_valid_whatever_comes_in), T(prefixes_and_equality), T(numbers_have_bounds))

@@ -14,22 +14,33 @@
 #include "cli/terminal.h"
 #include "client/conn.h"
 #include "client/file.h"
+#include "client/holes.h"
 #include "client/host.h"
 #include "client/tree.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 #include "wire/gen/methods.h"
 
-enum { PROGRESS_MS = 200, PERMISSIONS = 0777, NEW_FILE = 0644 };
+enum {
+	PROGRESS_MS = 200,
+	PERMISSIONS = 0777,
+	NEW_FILE = 0644,
+	NAMED_MAX = 1048576, /* bytes of JSON that name what was left out; more is counted only */
+	PARTLY = 1,	     /* exit status: something was left out, and said so */
+};
 
 struct cp_flags {
 	struct span user;
+	uint64_t max_size;
 };
 
 static const struct rec_field cp_fields[] = {
 	{.name = "user", .type = REC_TEXT, .offset = offsetof(struct cp_flags, user),
 	 .max = LIMIT_TEXT_SHORT, .flag = "user", .arg = "USER",
 	 .doc = "Act as this user of the guest (user)."},
+	{.name = "max_size", .type = REC_U64, .offset = offsetof(struct cp_flags, max_size), .min = 1,
+	 .max = UINT64_MAX / MIB, .unit = REC_MIB, .flag = "max-size", .arg = "SIZE",
+	 .doc = "Out of a sandbox: take no more than this, of a file or a tree (what its disk and memory hold)."},
 };
 const struct rec_type cp_type = {.name = "cp_flags", .fields = cp_fields,
 				 .n_fields = ARRAY_LEN(cp_fields), .size = sizeof(struct cp_flags)};
@@ -39,14 +50,17 @@ struct cp {
 	struct span user;
 	struct tree_stats stats;
 	struct file_sum sum;
+	uint64_t room;
+	struct str left_out; /* JSON */
 	bool is_tree;
 	bool shows; /* progress, on a terminal */
 	uint64_t shown_ns;
 	/* one file */
 	int fd;
 	off_t start; /* where it stood; -1: it can't be read twice */
+	struct holes from;
 	unsigned mode;
-	bool got_mode;
+	uint64_t mtime_ns;
 	struct host_file file;
 };
 
@@ -77,11 +91,33 @@ static void end_progress(struct cp *p)
 		(void)fputs("\r\033[K", stderr);
 }
 
+/* Said even with --quiet: the copy is not whole. */
+static void name_left_out(struct cp *p, struct span name, const char *what, const char *why)
+{
+	struct cli loud = *p->cli;
+	struct str one = STR_INIT(NAMED_MAX);
+
+	loud.quiet = false;
+	end_progress(p);
+	cli_note(&loud, "%.*s: %s: %s", (int)name.n, name.p, what, why);
+	str_add(&one, p->left_out.len ? ",{\"name\":" : "{\"name\":");
+	str_add_json(&one, name.p, name.n);
+	str_add(&one, ",\"why\":");
+	str_add_json(&one, why, strlen(why));
+	str_add(&one, "}");
+	if (p->left_out.len + one.len < NAMED_MAX)
+		str_add_mem(&p->left_out, one.p, one.len);
+	str_deinit(&one);
+}
+
 static void on_skipped(void *arg, struct span name, const char *why)
 {
-	struct cp *p = arg;
+	name_left_out(arg, name, "not copied", why);
+}
 
-	cli_note(p->cli, "%.*s: not copied: %s", (int)name.n, name.p, why);
+static void on_failed(void *arg, struct span name, const struct err *why)
+{
+	name_left_out(arg, name, "failed", why->text);
 }
 
 /* ---- out of a sandbox ---- */
@@ -103,6 +139,7 @@ static int begin(void *arg, const struct rec_file_info *info, struct err *e)
 
 	(void)e;
 	p->mode = info->mode & PERMISSIONS;
+	p->mtime_ns = info->mtime_ns;
 	p->stats.bytes_total = info->size;
 	return 0;
 }
@@ -119,13 +156,25 @@ static int put(void *arg, const void *bytes, size_t n, struct err *e)
 	return r;
 }
 
+static int put_hole(void *arg, uint64_t n, struct err *e)
+{
+	struct cp *p = arg;
+
+	p->stats.bytes += n;
+	show(p, &p->stats);
+	return host_file_skip(&p->file, n, e);
+}
+
 static int fetch(struct cp *p, const struct guest_path *from, struct err *e)
 {
-	struct file_sink sink = {begin, put, p};
+	struct file_sink sink = {.begin = begin, .put = put, .arg = p, .hole = p->fd >= 0 ? NULL : put_hole,
+				 .max = p->room};
 	struct rec_file_read rec = {
 		.sandbox = span_of(from->sandbox), .path = span_of(from->path), .user = p->user};
 	int r = file_fetch(p->cli->conn, &rec, &sink, &p->sum, e);
 
+	if (r == -ERR_LIMIT)
+		(void)err_wrap(e, "%s:%s", from->sandbox, from->path);
 	p->stats.files += r == 0;
 	return r;
 }
@@ -145,7 +194,7 @@ static int fetch_as_file(struct cp *p, const struct guest_path *from, int dir_fd
 	if (r == 0)
 		r = fetch(p, from, e);
 	if (r == 0)
-		r = host_file_keep(&p->file, p->mode, e);
+		r = host_file_keep(&p->file, p->mode, p->mtime_ns, e);
 	host_file_drop(&p->file);
 	return r;
 }
@@ -202,10 +251,13 @@ static int fetch_file(struct cp *p, const struct guest_path *from, const char *t
 }
 
 /* Under its own name into a directory that is there, else as a new directory. */
-static int fetch_tree(struct cp *p, const struct guest_path *from, const char *to, unsigned mode,
-		      struct err *e)
+static int fetch_tree(struct cp *p, const struct guest_path *from, const char *to,
+		      const struct rec_file_info *info, struct err *e)
 {
-	struct tree_events ev = {on_progress, on_skipped, p};
+	struct tree_events ev = {on_progress, on_skipped, on_failed, p};
+	unsigned mode = info->mode & PERMISSIONS;
+	uint64_t mtime_ns = info->mtime_ns;
+	struct err late = ERR_INIT;
 	AUTO_CLOSE int above = -1, fd = -1;
 	char name[256], bare[LIMIT_PATH + 1];
 	struct stat st;
@@ -225,7 +277,7 @@ static int fetch_tree(struct cp *p, const struct guest_path *from, const char *t
 		if (above < 0)
 			return above;
 		if (!path_last(from->path, name)) /* "lab:." into here */
-			return tree_fetch(p->cli->conn, from->sandbox, p->user, from->path, above, &ev,
+			return tree_fetch(p->cli->conn, from->sandbox, p->user, from->path, above, p->room, &ev,
 					  &p->stats, e);
 	} else {
 		r = open_above(bare, name, &above, e);
@@ -237,18 +289,22 @@ static int fetch_tree(struct cp *p, const struct guest_path *from, const char *t
 	fd = sys_open_beneath(above, name, O_RDONLY | O_DIRECTORY, 0);
 	if (fd < 0)
 		return err_sys(e, fd, "open the directory %s", name);
-	r = tree_fetch(p->cli->conn, from->sandbox, p->user, from->path, fd, &ev, &p->stats, e);
-	return r < 0 ? r : host_dir_mode(above, span_of(name), mode, e);
+	r = tree_fetch(p->cli->conn, from->sandbox, p->user, from->path, fd, p->room, &ev, &p->stats, e);
+	if (host_dir_done(above, span_of(name), mode, mtime_ns, &late) < 0 && r == 0)
+		r = err_copy(e, &late);
+	return r;
 }
 
 static int copy_out(struct cp *p, const struct guest_path *from, const char *to, struct err *e)
 {
 	struct str bytes = STR_INIT(RECORD_MAX);
 	struct rec_file_info info;
-	int r = stat_guest(p, from, &bytes, &info, e);
+	int r = p->room ? 0 : file_room(p->cli->conn, from->sandbox, &p->room, e);
 
+	if (r == 0)
+		r = stat_guest(p, from, &bytes, &info, e);
 	if (r == 0 && span_is(info.kind, "directory"))
-		r = fetch_tree(p, from, to, info.mode & PERMISSIONS, e);
+		r = fetch_tree(p, from, to, &info, e);
 	else if (r == 0 && span_is(info.kind, "file"))
 		r = fetch_file(p, from, to, e);
 	else if (r == 0)
@@ -262,11 +318,23 @@ static int copy_out(struct cp *p, const struct guest_path *from, const char *to,
 static ssize_t get(void *arg, void *bytes, size_t n, struct err *e)
 {
 	struct cp *p = arg;
-	ssize_t r = sys_read(p->fd, bytes, n);
+	ssize_t r = holes_get(&p->from, bytes, n);
 
 	if (r < 0)
 		return err_sys(e, (int)r, "read");
 	p->stats.bytes += (size_t)r;
+	show(p, &p->stats);
+	return r;
+}
+
+static int64_t get_hole(void *arg, struct err *e)
+{
+	struct cp *p = arg;
+	int64_t r = holes_skip(&p->from);
+
+	if (r < 0)
+		return err_sys(e, (int)r, "read");
+	p->stats.bytes += (uint64_t)r;
 	show(p, &p->stats);
 	return r;
 }
@@ -276,24 +344,34 @@ static int rewind_file(void *arg, uint64_t bytes, struct err *e)
 	struct cp *p = arg;
 
 	p->stats.bytes -= bytes;
+	if (p->from.regular)
+		return holes_rewind(&p->from);
 	return lseek(p->fd, p->start, SEEK_SET) < 0 ? err_sys(e, -errno, "read it again") : 0;
 }
 
-static int store_file(struct cp *p, int fd, unsigned mode, const struct guest_path *to,
-		      struct err *e)
+/* @st: of a file, whose bits and time go with it; NULL: of standard input, from where it stands. */
+static int store_file(struct cp *p, int fd, const struct stat *st, const struct guest_path *to, struct err *e)
 {
 	struct file_source source = {.get = get, .arg = p};
 	struct rec_file_write rec = {.sandbox = span_of(to->sandbox),
 				     .path = span_of(to->path),
 				     .user = p->user,
-				     .mode = mode,
+				     .mode = st ? st->st_mode & PERMISSIONS : NEW_FILE,
+				     .exact = true,
 				     .parents = true};
 	int r;
 
 	p->fd = fd;
 	p->start = lseek(fd, 0, SEEK_CUR);
+	p->from = (struct holes){.fd = fd};
+	if (st) {
+		holes_init(&p->from, fd, st);
+		rec.mtime_ns = S_ISREG(st->st_mode) ? file_mtime(st) : 0;
+	}
 	if (p->start >= 0)
 		source.rewind = rewind_file;
+	if (p->from.sparse)
+		source.hole = get_hole;
 	r = file_store(p->cli->conn, &rec, &source, &p->sum, e);
 	p->stats.files += r == 0;
 	return r;
@@ -330,7 +408,7 @@ static int resolve_target(struct cp *p, const char *from, struct guest_path *to,
 
 static int copy_in(struct cp *p, const char *from, struct guest_path *to, struct err *e)
 {
-	struct tree_events ev = {on_progress, on_skipped, p};
+	struct tree_events ev = {on_progress, on_skipped, on_failed, p};
 	AUTO_CLOSE int fd = -1;
 	struct stat st;
 	int r = resolve_target(p, from, to, e);
@@ -338,7 +416,7 @@ static int copy_in(struct cp *p, const char *from, struct guest_path *to, struct
 	if (r < 0)
 		return r;
 	if (strcmp(from, "-") == 0)
-		return store_file(p, STDIN_FILENO, NEW_FILE, to, e);
+		return store_file(p, STDIN_FILENO, NULL, to, e);
 	fd = sys_open(from, O_RDONLY | O_NOCTTY);
 	if (fd < 0)
 		return err_sys(e, fd, "open %s", from);
@@ -349,14 +427,14 @@ static int copy_in(struct cp *p, const char *from, struct guest_path *to, struct
 		return tree_store(p->cli->conn, to->sandbox, p->user, fd, to->path, &ev, &p->stats,
 				  e);
 	p->stats.bytes_total = S_ISREG(st.st_mode) ? (uint64_t)st.st_size : 0;
-	return store_file(p, fd, st.st_mode & PERMISSIONS, to, e);
+	return store_file(p, fd, &st, to, e);
 }
 
 /* ---- the verb ---- */
 
 static int report(struct cp *p, struct err *e)
 {
-	struct str out = STR_INIT(1024);
+	struct str out = STR_INIT(NAMED_MAX + 1024);
 	const struct tree_stats *s = &p->stats;
 	char sum[2 * FILE_SHA256 + 1];
 	int r;
@@ -364,10 +442,11 @@ static int report(struct cp *p, struct err *e)
 	if (!p->cli->json)
 		return 0;
 	str_addf(&out,
-		 "{\"files\":%llu,\"directories\":%llu,\"links\":%llu,\"skipped\":%llu,\"bytes\":%llu",
+		 "{\"files\":%llu,\"directories\":%llu,\"links\":%llu,\"skipped\":%llu,\"failed\":%llu,"
+		 "\"bytes\":%llu,\"left_out\":[%s]",
 		 (unsigned long long)s->files, (unsigned long long)s->directories,
 		 (unsigned long long)s->links, (unsigned long long)s->skipped,
-		 (unsigned long long)s->bytes);
+		 (unsigned long long)s->failed, (unsigned long long)s->bytes, str_text(&p->left_out));
 	file_sum_text(&p->sum, sum);
 	if (p->is_tree)
 		str_add(&out, ",\"sha256\":null}\n");
@@ -390,12 +469,28 @@ static int check_sides(const struct guest_path *from, const struct guest_path *t
 	return 0;
 }
 
+/* All that is there was copied, or each exception was named. */
+static int conclude(struct cp *p, struct err *e)
+{
+	uint64_t left_out = p->stats.skipped + p->stats.failed;
+	struct cli loud = *p->cli;
+	int r = report(p, e);
+
+	if (r < 0 || !left_out)
+		return r;
+	loud.quiet = false;
+	cli_note(&loud, "%llu of the tree's entries were not copied, as said above", (unsigned long long)left_out);
+	return PARTLY;
+}
+
 int run_cp(struct cli *c, const struct args *a, struct err *e)
 {
 	const struct cp_flags *flags = args_rec(a, &cp_type);
 	struct cp p = {.cli = c,
 		       .user = flags->user,
 		       .fd = -1,
+		       .room = flags->max_size * MIB,
+		       .left_out = STR_INIT(2 * NAMED_MAX),
 		       .file = HOST_FILE_INIT,
 		       .shows = !c->quiet && !c->json && terminal_is(STDERR_FILENO)};
 	struct guest_path from, to;
@@ -414,5 +509,8 @@ int run_cp(struct cli *c, const struct args *a, struct err *e)
 		r = from.sandbox[0] ? copy_out(&p, &from, to.path, e)
 				    : copy_in(&p, from.path, &to, e);
 	end_progress(&p);
-	return r < 0 ? r : report(&p, e);
+	if (r == 0)
+		r = conclude(&p, e);
+	str_deinit(&p.left_out);
+	return r;
 }

@@ -97,8 +97,9 @@ const struct verb cli_verbs[] = {
 	 .operands = "FROM TO",
 	 .summary = "Copy files and directories; one side is SANDBOX:PATH.",
 	 .details = "Directories are copied whole. A target that is a directory takes the source in under\n"
-		    "its own name. '-' is standard input or output. Permission bits are kept; links are\n"
-		    "copied out of a sandbox only if they can't lead out of the target.\n"
+		    "its own name. '-' is standard input or output. Permission bits, times and holes are kept,\n"
+		    "links only if they can't lead out of the tree. What is left out or fails is named, and\n"
+		    "the exit status is 1 then.\n"
 		    EXAMPLES
 		    "  hotcell cp data.csv lab:/home/user/\n"
 		    "  hotcell cp lab:results ./results\n"

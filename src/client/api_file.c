@@ -25,7 +25,7 @@ int hotcell_read_file(struct hotcell_sandbox *s, const char *path, size_t max, c
 		      size_t *ret_n, struct hotcell_error *e)
 {
 	struct str content = STR_INIT(max);
-	struct file_sink sink = {.put = put_memory, .arg = &content};
+	struct file_sink sink = {.put = put_memory, .arg = &content, .max = max ? max : 1};
 	struct rec_file_read rec = {.sandbox = span_of(s->id), .path = span_of(path)};
 	struct file_sum sum;
 	int r;
@@ -122,8 +122,9 @@ int hotcell_get_file(struct hotcell_sandbox *s, const char *path, int fd, char *
 	struct file_sink sink = {.put = put_fd, .arg = &fd};
 	struct rec_file_read rec = {.sandbox = span_of(s->id), .path = span_of(path)};
 	struct file_sum sum;
+	int r = file_room(s->h->conn, s->id, &sink.max, api_err(e));
 
-	return give_sum(file_fetch(s->h->conn, &rec, &sink, &sum, api_err(e)), &sum, ret_sha256);
+	return r < 0 ? r : give_sum(file_fetch(s->h->conn, &rec, &sink, &sum, api_err(e)), &sum, ret_sha256);
 }
 
 int hotcell_put_file(struct hotcell_sandbox *s, const char *path, int fd, unsigned mode,

@@ -132,7 +132,7 @@ static bool next_part(struct code_call *x)
 		finish(x, &e);
 	else if (x->part.bytes > x->body.max)
 		broken(x, "a result beyond the limit");
-	x->whole = x->part.bytes == 0;
+	x->whole = !x->over && x->part.bytes == 0;
 	return true;
 }
 

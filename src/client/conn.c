@@ -9,6 +9,7 @@
 #include "base/macro.h"
 #include "base/mem.h"
 #include "base/str.h"
+#include "client/items.h"
 #include "client/place.h"
 #include "client/start.h"
 #include "loop/link.h"
@@ -21,7 +22,6 @@
 enum {
 	RETRY_MS = 50, /* nothing tells when another process has finished starting the daemon */
 	TAIL_TEXT = 400,
-	ITEM_BUFFER = 4 * RECORD_MAX,
 	LOCK_MODE = 0600,
 };
 
@@ -370,8 +370,7 @@ struct call {
 	/* items */
 	int (*each)(void *arg, const void *item, struct err *e);
 	void *arg;
-	struct str pending;
-	uint64_t items;
+	struct items items;
 };
 
 static void finish(struct call *k, const struct err *why)
@@ -543,30 +542,15 @@ int conn_call(struct conn *c, unsigned method, const void *req, struct str *byte
 static void on_items(struct stream *s, uint64_t offset, struct span bytes)
 {
 	struct call *k = stream_arg(s);
-	char item[RECORD_MAX] __attribute__((aligned(16)));
-	size_t used = 0;
-	int r = 0;
+	int r = items_put(&k->items, bytes, k->each, k->arg, &k->why);
 
 	(void)offset;
-	assert(k->method->items->size <= sizeof(item));
-	str_add_mem(&k->pending, bytes.p, bytes.n);
-	while (r == 0) {
-		r = rec_item_next(k->method->items, k->pending.p + used, k->pending.len - used,
-				  item, &k->why);
-		if (r <= 0)
-			break;
-		used += (size_t)r;
-		k->items++;
-		r = k->each(k->arg, item, &k->why);
-	}
-	if (r < 0 || k->pending.failed) {
+	if (r < 0) {
 		if (!k->why.code)
-			err_set(&k->why, ERR_LIMIT, "%s: an item is too long", k->method->name);
+			err_set(&k->why, -r, "%s: ended by the caller", k->method->name);
 		abandon(k);
 		return;
 	}
-	memmove(k->pending.p, k->pending.p + used, k->pending.len - used);
-	k->pending.len -= used;
 	stream_consumed(s, bytes.n);
 }
 
@@ -581,17 +565,19 @@ int conn_items(struct conn *c, unsigned method, const void *req,
 			 .method = method_find(method),
 			 .bytes = &bytes,
 			 .each = each,
-			 .arg = arg,
-			 .pending = STR_INIT(ITEM_BUFFER)};
+			 .arg = arg};
 	unsigned tries = 0;
 	int r;
 
 	assert(k.method && k.method->items);
+	k.items = (struct items)ITEMS_INIT(k.method->items);
 	do {
-		str_clear(&k.pending);
+		items_clear(&k.items);
 		r = ask(c, &k, req, &items_ops, e);
-	} while (k.lost && k.items == 0 && ++tries < 10);
-	str_deinit(&k.pending);
+	} while (k.lost && k.items.n == 0 && ++tries < 10);
+	if (r == 0)
+		r = items_end(&k.items, e);
+	items_deinit(&k.items);
 	str_deinit(&bytes);
 	return r;
 }

@@ -9,6 +9,7 @@
 #include "base/ring.h"
 #include "base/str.h"
 #include "client/conn.h"
+#include "client/items.h"
 #include "loop/link.h"
 #include "loop/loop.h"
 #include "sys/clock.h"
@@ -62,7 +63,7 @@ struct exec {
 
 	uint64_t signals; /* to send, bit per signal */
 	unsigned rows, cols;
-	struct str list; /* session table items, while finding */
+	struct items list; /* the session table, while finding */
 	bool found;
 };
 
@@ -443,25 +444,30 @@ static int send_attach(struct exec *x, struct err *e)
 
 /* ---- EXEC-3: was it started? ---- */
 
+static int on_listed(void *arg, const void *item, struct err *e)
+{
+	const struct rec_exec_info *info = item;
+	struct exec *x = arg;
+
+	(void)e;
+	if (span_is(info->tag, x->tag)) {
+		x->session = info->session;
+		x->found = true;
+	}
+	return 0;
+}
+
 static void on_list_data(struct stream *s, uint64_t offset, struct span bytes)
 {
 	struct exec *x = stream_arg(s);
-	struct rec_exec_info info;
-	size_t used = 0;
-	int r;
+	struct err e = ERR_INIT;
 
 	(void)offset;
-	str_add_mem(&x->list, bytes.p, bytes.n);
-	while ((r = rec_item_next(&rec_exec_info_type, x->list.p + used, x->list.len - used, &info,
-				  NULL)) > 0) {
-		used += (size_t)r;
-		if (span_is(info.tag, x->tag)) {
-			x->session = info.session;
-			x->found = true;
-		}
+	if (items_put(&x->list, bytes, on_listed, x, &e) < 0) { /* what can't be read may name our program */
+		drop_stream(x);
+		end(x, &e);
+		return;
 	}
-	memmove(x->list.p, x->list.p + used, x->list.len - used);
-	x->list.len -= used;
 	stream_consumed(s, bytes.n);
 }
 
@@ -477,14 +483,15 @@ static void attempt(struct exec *x)
 static void on_list_closed(struct stream *s, const struct err *why)
 {
 	struct exec *x = stream_arg(s);
+	struct err e = ERR_INIT;
 
 	x->stream = NULL;
 	if (why && (why->code == ERR_UNAVAILABLE || !link_is_up(stream_link(s)))) {
 		recover(x);
 		return;
 	}
-	if (why || x->list.failed) {
-		end(x, why ? why : &(struct err){ERR_INVALID, "the list of sessions is too long"});
+	if (why || items_end(&x->list, &e) < 0) {
+		end(x, why ? why : &e);
 		return;
 	}
 	x->known = x->found;
@@ -498,7 +505,7 @@ static void find(struct exec *x)
 	struct rec_sandbox_ref rec = {span_of(x->sandbox)};
 	struct err e = ERR_INIT;
 
-	str_clear(&x->list);
+	items_clear(&x->list);
 	x->found = false;
 	x->state = EXEC_FINDING;
 	if (link_call(conn_link(x->conn), METHOD_EXEC_LIST, &rec_sandbox_ref_type, &rec, false,
@@ -611,7 +618,7 @@ static struct exec *new_exec(struct conn *c, struct span sandbox, const struct e
 		.arg = arg,
 		.watch = {.up = on_conn_up, .failed = on_conn_failed},
 		.request = STR_INIT(RECORD_MAX),
-		.list = STR_INIT(2 * RECORD_MAX),
+		.list = ITEMS_INIT(&rec_exec_info_type),
 	};
 	span_copy(sandbox, x->sandbox, sizeof(x->sandbox));
 	if (ring_init(&x->out, LIMIT_WINDOW) < 0 || ring_init(&x->in, LIMIT_WINDOW) < 0) {
@@ -703,7 +710,7 @@ struct exec *exec_close(struct exec *x)
 	ring_deinit(&x->out);
 	ring_deinit(&x->in);
 	str_deinit(&x->request);
-	str_deinit(&x->list);
+	items_deinit(&x->list);
 	free(x);
 	return NULL;
 }

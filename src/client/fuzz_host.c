@@ -48,11 +48,11 @@ static void do_line(int root_fd, struct span line)
 
 	switch (line.p[0]) {
 	case 'd': r = host_mkdir(root_fd, name, &e); break;
-	case 'l': r = host_symlink(root_fd, name, target, &e); break;
+	case 'l': r = host_symlink(root_fd, name, target, 0, &e); break;
 	case 'f':
 		r = host_file_open(root_fd, name, &f, &e);
 		if (r == 0 && host_file_put(&f, "x", 1, &e) == 0)
-			r = host_file_keep(&f, 07777, &e);
+			r = host_file_keep(&f, 07777, 0, &e);
 		host_file_drop(&f);
 		break;
 	default: return;

@@ -31,6 +31,13 @@ struct plan {
 	unsigned die;		/* that many questions end the connection */
 	unsigned die_after;	/* items before the list breaks off */
 	unsigned asked, removed;
+	bool half_item;		/* behind the list */
+	uint64_t announced;	/* size of the file, whatever it is; 0: the true one */
+	uint64_t skips[2];	/* the file's bytes are behind this hole, and before that one */
+	bool no_size;
+	bool answers_ping;
+	uint64_t skipped;	/* bytes of holes of the stored file */
+	uint64_t features;	/* of the agent */
 	char request_id[65];
 	struct str stored;
 	struct str content;	/* of the file that is read; empty: "hello" */
@@ -45,7 +52,8 @@ static const struct stream_ops none = {0};
 
 static void reply_info(struct stream *s, const char *name)
 {
-	struct rec_sandbox_info info = {.name = span_of(name), .state = span_of("running")};
+	struct rec_sandbox_info info = {.name = span_of(name), .state = span_of("running"), .disk_mb = 100,
+					.memory_mb = 28};
 
 	stream_accept(s, &none, NULL);
 	assert(stream_reply(s, &rec_sandbox_info_type, &info, false, NULL, 0, NULL) == 0);
@@ -70,6 +78,8 @@ static void more_items(struct stream *s)
 			return;
 		}
 	}
+	if (p->half_item)
+		(void)stream_send(s, "\x20\0\0\0half", 8);
 	stream_end(s);
 }
 
@@ -119,6 +129,8 @@ static void more_bytes(struct stream *s)
 	struct double_daemon *d = stream_arg(s);
 	struct plan *p = d->arg;
 
+	if (p->skips[0] && p->at == 0)
+		stream_skip(s, p->skips[0]);
 	while (p->at < p->content.len) {
 		size_t n = MIN(p->content.len - (size_t)p->at, (size_t)20000), sent;
 
@@ -127,6 +139,8 @@ static void more_bytes(struct stream *s)
 		if (cut_here(d, p->at) || sent < n)
 			return;
 	}
+	if (p->skips[1])
+		stream_skip(s, p->skips[1]);
 	stream_end(s);
 }
 
@@ -140,7 +154,7 @@ static void send_file(struct double_daemon *d, struct stream *s, struct span pay
 	assert(rec_decode(&rec_file_read_type, payload.p, payload.n, &rec, NULL) == 0);
 	if (!p->content.len)
 		str_add(&p->content, "hello");
-	info.size = p->content.len;
+	info.size = p->no_size ? 0 : p->announced ? p->announced : p->content.len;
 	info.mtime_ns = p->changes ? 100 + p->cuts : 100;
 	p->at = rec.offset;
 	stream_accept(s, &ops, d);
@@ -155,7 +169,10 @@ static void on_stored(struct stream *s, uint64_t offset, struct span bytes)
 
 	if (offset == 0)
 		str_clear(&p->stored); /* the half of before never appeared */
-	assert(offset == p->stored.len);
+	assert(offset >= p->stored.len);
+	p->skipped += offset - p->stored.len;
+	while (p->stored.len < offset)
+		str_add_mem(&p->stored, "", 1);
 	str_add_mem(&p->stored, bytes.p, bytes.n);
 	if (!cut_here(d, p->stored.len))
 		stream_consumed(s, bytes.n);
@@ -163,7 +180,13 @@ static void on_stored(struct stream *s, uint64_t offset, struct span bytes)
 
 static void on_stored_end(struct stream *s, uint64_t offset)
 {
+	struct double_daemon *d = stream_arg(s);
+	struct plan *p = d->arg;
 	struct rec_file_info info = {.size = offset};
+
+	p->skipped += offset - p->stored.len;
+	while (p->stored.len < offset)
+		str_add_mem(&p->stored, "", 1);
 
 	assert(stream_reply(s, &rec_file_info_type, &info, false, NULL, 0, NULL) == 0);
 }
@@ -200,7 +223,12 @@ static void answer(struct double_daemon *d, struct stream *s, unsigned method, s
 	case METHOD_FILE_READ: send_file(d, s, payload); return;
 	case METHOD_FILE_WRITE: stream_accept(s, &store_ops, d); return;
 	case METHOD_DAEMON_STOP: loop_stop(d->loop); return;
-	case METHOD_GUEST_PING: stream_accept(s, &none, NULL); return; /* for ever */
+	case METHOD_GUEST_PING:
+		stream_accept(s, &none, NULL); /* for ever */
+		if (p->answers_ping)
+			(void)stream_reply(s, &rec_guest_health_type,
+					   &(struct rec_guest_health){.features = p->features}, false, NULL, 0, NULL);
+		return;
 	default: double_fail(s, ERR_UNSUPPORTED, "not played"); return;
 	}
 }
@@ -300,7 +328,7 @@ static void t_lists_come_whole_double(void **state)
 {
 	struct test *t = *state;
 	struct rec_empty nothing = {0};
-	struct counting c = {0}, some = {.stop_at = 5}, cut = {0};
+	struct counting c = {0}, some = {.stop_at = 5}, cut = {0}, half = {0};
 
 	assert_int_equal(conn_items(t->c, METHOD_SANDBOX_LIST, &nothing, count, &c, &t->e), 0);
 	assert_int_equal(c.n, ITEMS);
@@ -308,6 +336,12 @@ static void t_lists_come_whole_double(void **state)
 			 -ERR_LIMIT);
 	assert_string_equal(t->e.text, "enough");
 	assert_int_equal(some.n, 5);
+	/* one that ends inside an item is not whole, whatever came before */
+	t->plan.half_item = true;
+	assert_int_equal(conn_items(t->c, METHOD_SANDBOX_LIST, &nothing, count, &half, &t->e), -ERR_INVALID);
+	assert_non_null(strstr(t->e.text, "middle of an item"));
+	assert_int_equal(half.n, ITEMS);
+	t->plan.half_item = false;
 	/* what was seen in part is not asked for again: nothing twice */
 	t->plan.die_after = 2500;
 	assert_true(conn_items(t->c, METHOD_SANDBOX_LIST, &nothing, count, &cut, &t->e) < 0);
@@ -423,12 +457,120 @@ static void t_files_survive_deaths_double(void **state)
 	str_deinit(&got);
 }
 
+/* Each refused with nothing but what was announced taken. */
+static void t_downloads_are_bounded_double(void **state)
+{
+	static const struct {
+		size_t content;
+		uint64_t announced, skips[2], max;
+		bool no_size;
+		int want;
+		const char *says;
+	} cases[] = {
+		{.content = 48000, .announced = 10, .want = -ERR_LIMIT, .says = "more than the 10 bytes it announced"},
+		{.content = 48000, .announced = 47999, .want = -ERR_LIMIT, .says = "announced"},
+		{.content = 48000, .announced = 48000, .want = 0},
+		{.content = 48000, .announced = 100000, .want = 0}, /* it became shorter while it was read */
+		{.content = 48000, .no_size = true, .want = 0},	    /* as files of /proc */
+		{.content = FILE_UNSIZED_MAX + 1, .no_size = true, .want = -ERR_LIMIT, .says = "announced"},
+		{.content = 48000, .announced = 48000, .max = 47999, .want = -ERR_LIMIT, .says = "--max-size"},
+		{.content = 5, .announced = UINT64_C(7) << 60, .max = 1 << 20, .want = -ERR_LIMIT, .says = "7168 PiB"},
+		{.content = 5, .announced = 100, .skips = {UINT64_C(1) << 61}, .want = -ERR_LIMIT, .says = "announced"},
+		{.content = 5, .announced = 100, .skips = {0, UINT64_C(1) << 61}, .want = -ERR_LIMIT, .says = "more"},
+		{.content = 5, .announced = 100, .skips = {95, 0}, .want = 0},
+		{.content = 5, .announced = 100, .skips = {96, 0}, .want = -ERR_LIMIT, .says = "announced"},
+		{.content = 5, .announced = 100, .skips = {0, 100}, .want = 0},
+		{.content = 5, .announced = 100, .skips = {0, 101}, .want = -ERR_LIMIT, .says = "announced"},
+	};
+	struct test *t = *state;
+	uint64_t room = 0;
+
+	for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+		struct str got = STR_INIT(32 << 20);
+		struct file_sink sink = {.put = put_str, .arg = &got, .max = cases[i].max};
+		struct rec_file_read read = {.sandbox = span_of("lab"), .path = span_of("f")};
+		struct file_sum sum;
+		int r;
+
+		str_clear(&t->plan.content);
+		t->plan.content.max = 32 << 20;
+		while (t->plan.content.len < cases[i].content)
+			str_add_mem(&t->plan.content, "abcde", MIN((size_t)5, cases[i].content - t->plan.content.len));
+		t->plan.announced = cases[i].announced;
+		memcpy(t->plan.skips, cases[i].skips, sizeof(t->plan.skips));
+		t->plan.no_size = cases[i].no_size;
+		t->e = (struct err)ERR_INIT;
+		r = file_fetch(t->c, &read, &sink, &sum, &t->e);
+		if (r != cases[i].want || (r < 0 && !strstr(t->e.text, cases[i].says)))
+			fail_msg("case %zu: %d, %s", i, r, t->e.text);
+		assert_true(got.len <= MAX(cases[i].announced, (uint64_t)FILE_UNSIZED_MAX));
+		if (r == 0)
+			assert_int_equal(got.len, MAX(cases[i].content + cases[i].skips[0], cases[i].skips[1]));
+		str_deinit(&got);
+	}
+	assert_int_equal(file_room(t->c, "lab", &room, &t->e), 0);
+	assert_int_equal(room, (100 + 28 + FILE_IMAGE_MB) * (uint64_t)MIB);
+}
+
+struct holey {
+	size_t at;
+	bool skipped;
+};
+
+static ssize_t get_holey(void *arg, void *p, size_t n, struct err *e)
+{
+	struct holey *h = arg;
+
+	(void)e;
+	n = MIN(n, h->skipped ? 3u : 1003u - h->at);
+	n = h->at >= 1003 ? 0 : n;
+	memset(p, 0, n);
+	if (n && h->at + n == 1003)
+		memcpy((char *)p + n - 3, "end", 3);
+	h->at += n;
+	return (ssize_t)n;
+}
+
+static int64_t skip_holey(void *arg, struct err *e)
+{
+	struct holey *h = arg;
+	int64_t n = h->at == 0 ? 1000 : 0;
+
+	(void)e;
+	h->at += (size_t)n;
+	h->skipped = h->skipped || n;
+	return n;
+}
+
+/* Holes go as holes to agents that say that they know them, as zeros to those of before. */
+static void t_holes_are_sent_to_who_knows_them_double(void **state)
+{
+	struct test *t = *state;
+	struct rec_file_write rec = {.sandbox = span_of("lab"), .path = span_of("f")};
+	struct file_sum sums[2];
+
+	t->plan.answers_ping = true;
+	for (int knows = 0; knows < 2; knows++) {
+		struct holey h = {0};
+		struct file_source source = {.get = get_holey, .arg = &h, .hole = skip_holey};
+
+		str_clear(&t->plan.stored);
+		t->plan.features = (uint64_t)knows;
+		assert_int_equal(file_store(t->c, &rec, &source, &sums[knows], &t->e), 0);
+		assert_int_equal(sums[knows].bytes, 1003);
+		assert_int_equal(t->plan.stored.len, 1003);
+		assert_memory_equal(t->plan.stored.p + 998, "\0\0end", 5);
+		assert_int_equal(t->plan.skipped, knows ? 1000 : 0);
+	}
+	assert_memory_equal(sums[0].sha256, sums[1].sha256, FILE_SHA256);
+}
+
 /* ---- trees ---- */
 
 static int fetch_tree(struct test *t, const char *const *tree, struct tree_stats *stats, int root)
 {
 	t->plan.tree = tree;
-	return tree_fetch(t->c, "lab", (struct span){0}, "/src", root, NULL, stats, &t->e);
+	return tree_fetch(t->c, "lab", (struct span){0}, "/src", root, 0, NULL, stats, &t->e);
 }
 
 static void t_trees_keep_inside_their_target_double(void **state)
@@ -465,7 +607,7 @@ static void t_trees_keep_inside_their_target_double(void **state)
 	assert_int_equal(fstatat(root, "a/f", &st, 0), 0);
 	assert_int_equal(st.st_mode & 07777, 0755);
 	for (size_t i = 0; i < ARRAY_LEN(bad); i++)
-		if (fetch_tree(t, bad[i], &stats, root) == 0)
+		if (fetch_tree(t, bad[i], &stats, root) == 0 && stats.failed == 0)
 			fail_msg("accepted: tree %zu", i);
 	assert_int_equal(fstatat(outside, "x", &st, AT_SYMLINK_NOFOLLOW), -1);
 	assert_int_equal(ask(t, METHOD_SANDBOX_INFO), 0);
@@ -666,6 +808,8 @@ int main(int argc, char **argv)
 		cmocka_unit_test_setup_teardown(t_files_are_hashed_while_they_stream_double, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(t_files_survive_deaths_double, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(t_downloads_are_bounded_double, set_up, tear_down),
+		cmocka_unit_test_setup_teardown(t_holes_are_sent_to_who_knows_them_double, set_up, tear_down),
 		cmocka_unit_test_setup_teardown(t_trees_keep_inside_their_target_double, set_up,
 						tear_down),
 		cmocka_unit_test_setup_teardown(t_missing_daemon_is_named, set_up_start,

@@ -74,7 +74,7 @@ static int write_file(const struct place *p, struct span name, const char *text,
 	if (r == 0)
 		r = host_file_put(&f, text, strlen(text), e);
 	if (r == 0)
-		r = host_file_keep(&f, mode, e);
+		r = host_file_keep(&f, mode, 0, e);
 	host_file_drop(&f);
 	return r;
 }
@@ -95,8 +95,8 @@ static void t_hostile_names_touch_nothing(void **state)
 		assert_int_equal(host_name_check(names[i], &e), -ERR_DENIED);
 		assert_int_equal(write_file(p, names[i], "x", 0644, NULL), -ERR_DENIED);
 		assert_int_equal(host_mkdir(p->root, names[i], NULL), -ERR_DENIED);
-		assert_int_equal(host_symlink(p->root, names[i], span_of("x"), NULL), -ERR_DENIED);
-		assert_int_equal(host_dir_mode(p->root, names[i], 0700, NULL), -ERR_DENIED);
+		assert_int_equal(host_symlink(p->root, names[i], span_of("x"), 0, NULL), -ERR_DENIED);
+		assert_int_equal(host_dir_done(p->root, names[i], 0700, 0, NULL), -ERR_DENIED);
 		/* a NUL or newline of the guest's never reaches the message raw */
 		assert_null(strpbrk(e.text, "\n\r\033"));
 	}
@@ -152,7 +152,7 @@ static void t_files_appear_whole(void **state)
 	host_file_drop(&f);
 	assert_int_equal(sys_read_file(p->root, "dir/file", text, sizeof(text)), 3);
 	assert_int_equal(count_entries(p->root), 2);
-	assert_int_equal(host_dir_mode(p->root, LIT("dir"), 01500, NULL), 0);
+	assert_int_equal(host_dir_done(p->root, LIT("dir"), 01500, 0, NULL), 0);
 	assert_int_equal(fstatat(p->root, "dir", &st, 0), 0);
 	assert_int_equal(st.st_mode & 07777, 0500);
 }
@@ -171,9 +171,15 @@ static void t_links_in_the_way_are_not_followed(void **state)
 	assert_true(write_file(p, LIT("etc/x"), "x", 0644, NULL) < 0);
 	assert_true(host_mkdir(p->root, LIT("up/dir"), NULL) < 0);
 	assert_true(host_mkdir(p->root, LIT("up"), NULL) < 0);
-	assert_true(host_dir_mode(p->root, LIT("up"), 0, NULL) < 0);
-	assert_true(host_symlink(p->root, LIT("up/l"), span_of("x"), NULL) < 0);
-	assert_int_equal(write_file(p, LIT("file"), "overwritten", 0644, NULL), -ERR_CONFLICT);
+	assert_true(host_dir_done(p->root, LIT("up"), 0, 0, NULL) < 0);
+	assert_true(host_symlink(p->root, LIT("up/l"), span_of("x"), 0, NULL) < 0);
+	/* the link is replaced, not what it points to; the same by a link */
+	assert_int_equal(write_file(p, LIT("file"), "overwritten", 0644, NULL), 0);
+	assert_int_equal(fstatat(p->root, "file", &st, AT_SYMLINK_NOFOLLOW), 0);
+	assert_true(S_ISREG(st.st_mode));
+	assert_int_equal(symlinkat("../victim", p->root, "other"), 0);
+	assert_int_equal(host_symlink(p->root, LIT("other"), span_of("file"), 0, NULL), 0);
+	assert_int_equal(sys_unlink(p->root, "other"), 0);
 	assert_int_equal(fstatat(p->outside, "victim", &st, 0), 0);
 	assert_int_equal(st.st_size, 4);
 	assert_int_equal(count_entries(p->outside), 5); /* root, its 3 links, victim */
@@ -191,9 +197,44 @@ static void t_swapped_directory_does_not_leave_the_tree(void **state)
 	assert_int_equal(renameat(p->root, "dir", p->root, "old"), 0);
 	assert_int_equal(symlinkat("..", p->root, "dir"), 0);
 	assert_int_equal(host_file_put(&f, "x", 1, NULL), 0);
-	assert_int_equal(host_file_keep(&f, 0644, NULL), 0);
+	assert_int_equal(host_file_keep(&f, 0644, 0, NULL), 0);
 	assert_int_equal(fstatat(p->outside, "file", &st, AT_SYMLINK_NOFOLLOW), -1);
 	assert_int_equal(fstatat(p->root, "old/file", &st, AT_SYMLINK_NOFOLLOW), 0);
+}
+
+static void t_holes_and_times_are_kept(void **state)
+{
+	const struct place *p = *state;
+	const uint64_t when = 981173106789000000, before_1970 = (uint64_t)-1500000000;
+	struct host_file f = HOST_FILE_INIT;
+	struct stat st;
+
+	assert_int_equal(host_file_open(p->root, LIT("sparse"), &f, NULL), 0);
+	assert_int_equal(host_file_skip(&f, 1 << 20, NULL), 0);
+	assert_int_equal(host_file_put(&f, "middle", 6, NULL), 0);
+	assert_int_equal(host_file_skip(&f, 1 << 20, NULL), 0);
+	assert_int_equal(host_file_keep(&f, 0600, when, NULL), 0);
+	assert_int_equal(fstatat(p->root, "sparse", &st, 0), 0);
+	assert_int_equal(st.st_size, (2 << 20) + 6);
+	assert_true(st.st_blocks < 1024);
+	assert_int_equal(st.st_mtim.tv_sec, 981173106);
+	assert_int_equal(st.st_mtim.tv_nsec, 789000000);
+	assert_int_equal(host_symlink(p->root, LIT("link"), span_of("sparse"), when, NULL), 0);
+	assert_int_equal(host_symlink(p->root, LIT("link"), span_of("other"), before_1970, NULL), 0); /* again */
+	assert_int_equal(fstatat(p->root, "link", &st, AT_SYMLINK_NOFOLLOW), 0);
+	assert_int_equal(st.st_mtim.tv_sec, -2);
+	assert_int_equal(st.st_mtim.tv_nsec, 500000000);
+	assert_int_equal(host_symlink(p->root, LIT("sparse"), span_of("link"), 0, NULL), 0);
+	assert_int_equal(mkdirat(p->root, "dir", 0500), 0);
+	assert_int_equal(host_symlink(p->root, LIT("dir"), span_of("link"), 0, NULL), -ERR_CONFLICT);
+	assert_int_equal(host_mkdir(p->root, LIT("dir"), NULL), 0); /* that can be filled */
+	assert_int_equal(fstatat(p->root, "dir", &st, 0), 0);
+	assert_int_equal(st.st_mode & 07777, 0700);
+	assert_int_equal(host_dir_done(p->root, LIT("dir"), 0555, when, NULL), 0);
+	assert_int_equal(fstatat(p->root, "dir", &st, 0), 0);
+	assert_int_equal(st.st_mode & 07777, 0555);
+	assert_int_equal(st.st_mtim.tv_sec, 981173106);
+	assert_int_equal(count_entries(p->root), 3);
 }
 
 static void t_only_regular_files_are_replaced(void **state)
@@ -228,12 +269,12 @@ static void t_links_that_could_lead_out_are_refused(void **state)
 	assert_int_equal(host_mkdir(p->root, LIT("d"), NULL), 0);
 	assert_int_equal(host_mkdir(p->root, LIT("d/e"), NULL), 0);
 	for (size_t i = 0; i < ARRAY_LEN(links); i++) {
-		int r = host_symlink(p->root, span_of(links[i].path), span_of(links[i].target), NULL);
+		int r = host_symlink(p->root, span_of(links[i].path), span_of(links[i].target), 0, NULL);
 
 		if (r != (links[i].allowed ? 0 : -ERR_DENIED))
 			fail_msg("%s -> %s: %d", links[i].path, links[i].target, r);
 	}
-	assert_int_equal(host_symlink(p->root, LIT("z"), LIT("a\0b"), NULL), -ERR_DENIED);
+	assert_int_equal(host_symlink(p->root, LIT("z"), LIT("a\0b"), 0, NULL), -ERR_DENIED);
 }
 
 /* Every system call fails once: an error comes back and no temporary stays. */
@@ -268,6 +309,7 @@ T_MAIN(TEST(t_hostile_names_touch_nothing),
        TEST(t_files_appear_whole),
        TEST(t_links_in_the_way_are_not_followed),
        TEST(t_swapped_directory_does_not_leave_the_tree),
+       TEST(t_holes_and_times_are_kept),
        TEST(t_only_regular_files_are_replaced),
        TEST(t_links_that_could_lead_out_are_refused),
        TEST(t_faults_leave_nothing))

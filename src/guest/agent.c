@@ -40,6 +40,8 @@ static const struct agent_method methods[] = {
 	{METHOD_FILE_MOVE, file_move_call},
 	{METHOD_FILE_REMOVE, file_remove_call},
 	{METHOD_FILE_MKDIR, file_mkdir_call},
+	{METHOD_FILE_LINK, file_link_call},
+	{METHOD_FILE_SET, file_set_call},
 	{METHOD_FILE_WATCH, file_watch_call},
 	{METHOD_PORT_CONNECT, port_connect_call},
 	{METHOD_GUEST_SETUP, guest_setup_call},

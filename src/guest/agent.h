@@ -105,6 +105,8 @@ void file_list_call(struct agent *a, struct stream *s, const void *rec);
 void file_move_call(struct agent *a, struct stream *s, const void *rec);
 void file_remove_call(struct agent *a, struct stream *s, const void *rec);
 void file_mkdir_call(struct agent *a, struct stream *s, const void *rec);
+void file_link_call(struct agent *a, struct stream *s, const void *rec);
+void file_set_call(struct agent *a, struct stream *s, const void *rec);
 void file_watch_call(struct agent *a, struct stream *s, const void *rec);
 void port_connect_call(struct agent *a, struct stream *s, const void *rec);
 void guest_setup_call(struct agent *a, struct stream *s, const void *rec);

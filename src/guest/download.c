@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 #include "base/err.h"
 #include "base/mem.h"
 #include "guest/agent.h"
@@ -18,7 +19,10 @@ enum { PIECE = 65536 };
 struct download {
 	struct stream *s;
 	int fd;
-	uint64_t at, end; /* end: UINT64_MAX: where the file ends */
+	uint64_t at, end;  /* end: UINT64_MAX: where the file ends */
+	uint64_t start;	   /* `at` of the stream's first byte */
+	uint64_t data_end; /* holes are looked for: up to here there is none */
+	bool holes;
 	char path[FILE_PATH_SIZE];
 };
 
@@ -41,18 +45,52 @@ static void fail(struct download *d, int r)
 	download_free(d);
 }
 
+/* On to the next data, or to the end. A file system that knows no holes has none. */
+static int skip_hole(struct download *d)
+{
+	int64_t data = sys_seek(d->fd, d->at, SEEK_DATA), hole;
+	struct stat st;
+
+	if (data == -ENXIO) { /* nothing but a hole, or cut since */
+		if (fstat(d->fd, &st) < 0)
+			return -errno;
+		data = hole = MAX(st.st_size, (int64_t)d->at);
+	} else {
+		hole = data < 0 ? data : sys_seek(d->fd, (uint64_t)data, SEEK_HOLE);
+	}
+	if (data < 0 || hole < 0) {
+		d->holes = false;
+		return 0;
+	}
+	d->at = MIN((uint64_t)data, d->end);
+	d->data_end = MIN((uint64_t)hole, d->end);
+	if (d->at - d->start > stream_sent(d->s))
+		stream_skip(d->s, d->at - d->start);
+	d->holes = d->at < d->data_end; /* else it is the end */
+	return 0;
+}
+
+static ssize_t next_piece(struct download *d, char *buf, size_t want)
+{
+	int r = d->holes && d->at >= d->data_end ? skip_hole(d) : 0;
+
+	if (r < 0)
+		return r;
+	want = (size_t)MIN((uint64_t)want, d->end - d->at);
+	if (d->holes)
+		want = (size_t)MIN((uint64_t)want, d->data_end - d->at);
+	return want ? sys_pread(d->fd, buf, want, d->at) : 0;
+}
+
 /* Ends by itself when the stream takes no more; may free @d. */
 static void pump(struct download *d)
 {
 	char buf[PIECE];
 
 	while (stream_credit(d->s)) {
-		size_t want = MIN(sizeof(buf), stream_credit(d->s));
+		ssize_t n = next_piece(d, buf, MIN(sizeof(buf), stream_credit(d->s)));
 		size_t sent;
-		ssize_t n;
 
-		want = (size_t)MIN((uint64_t)want, d->end - d->at);
-		n = want ? sys_pread(d->fd, buf, want, d->at) : 0;
 		if (n < 0) {
 			fail(d, (int)n);
 			return;
@@ -126,11 +164,15 @@ void file_read_call(struct agent *a, struct stream *s, const void *rec)
 	struct err e = ERR_INIT;
 	int r;
 
-	*d = (struct download){.s = s, .fd = -1, .at = rq->offset, .end = UINT64_MAX};
+	*d = (struct download){.s = s, .fd = -1, .at = rq->offset, .start = rq->offset, .end = UINT64_MAX,
+			       .holes = rq->holes};
 	if (rq->length && rq->length < UINT64_MAX - rq->offset)
 		d->end = rq->offset + rq->length;
 	file_names_load(&names);
 	r = prepare(a, rq, d, &facts, &names, &e);
+	/* What is added meanwhile is not what was announced. Files of /proc say 0 and have content. */
+	if (r >= 0 && facts.info.size)
+		d->end = MIN(d->end, MAX(facts.info.size, d->at));
 	if (r >= 0 && d->at > INT64_MAX)
 		r = err_set(&e, ERR_INVALID, "offset: no file is that long");
 	if (r < 0) {

@@ -114,6 +114,20 @@ int file_open_parent(char *path, bool make, char **ret_name)
 	return fd;
 }
 
+void file_times(uint64_t mtime_ns, struct timespec ret[2])
+{
+	int64_t ns = (int64_t)mtime_ns, s = ns / (int64_t)NS_PER_S, rest = ns % (int64_t)NS_PER_S;
+
+	if (rest < 0) { /* before 1970 */
+		rest += (int64_t)NS_PER_S;
+		s--;
+	}
+	ret[0] = (struct timespec){.tv_nsec = UTIME_OMIT};
+	ret[1] = (struct timespec){.tv_sec = s, .tv_nsec = rest};
+	if (!mtime_ns)
+		ret[1] = (struct timespec){.tv_nsec = UTIME_OMIT};
+}
+
 int file_error(struct err *e, int negative_errno, const char *path)
 {
 	switch (-negative_errno) {

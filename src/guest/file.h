@@ -6,6 +6,8 @@
  */
 #pragma once
 #include <stdbool.h>
+#include <stdint.h>
+#include <time.h>
 #include "guest/passwd.h"
 #include "wire/gen/limits.h"
 #include "wire/gen/records.h"
@@ -13,6 +15,7 @@
 struct err;
 
 enum { FILE_PATH_SIZE = LIMIT_PATH + 1 };
+enum { FILE_KNOWS_HOLES = 1 }; /* guest_health.features */
 
 /* Owners' names, loaded once per call. */
 struct file_names {
@@ -52,6 +55,9 @@ int file_open_parent(char *path, bool make, char **ret_name);
 
 /* Directories of @path that are missing; negative errno. */
 int file_make_dirs(const char *path, mode_t mode);
+
+/* Of a record's mtime_ns, for utimensat(2): the time of reading stays, 0 leaves the other as it is, too. */
+void file_times(uint64_t mtime_ns, struct timespec ret[2]);
 
 /* Raise the right code for @negative_errno of an operation on @path. */
 int file_error(struct err *e, int negative_errno, const char *path);

@@ -1,4 +1,4 @@
-/* guest/files.c - stat, move, remove, mkdir */
+/* guest/files.c - stat, link, set, move, remove, mkdir */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -14,6 +14,7 @@
 #include "guest/file.h"
 #include "guest/user.h"
 #include "loop/link.h"
+#include "sys/clock.h"
 #include "sys/fd.h"
 #include "wire/gen/records.h"
 
@@ -93,6 +94,95 @@ void file_mkdir_call(struct agent *a, struct stream *s, const void *rec)
 		sub.path[--n] = '\0';
 	user_enter(&sub.user);
 	r = make_dir(sub.path, rq->mode ? (mode_t)rq->mode : 0755, rq->recursive);
+	user_leave();
+	if (r < 0) {
+		(void)file_error(&e, r, sub.path);
+		stream_fail(s, &e);
+		return;
+	}
+	answer_facts(s, sub.path, false, &sub.user);
+}
+
+/* ---- links, modes, times ---- */
+
+static int make_link(char *path, const char *target)
+{
+	char *name, temporary[64];
+	AUTO_CLOSE int dir = file_open_parent(path, true, &name);
+	struct stat st;
+	uint64_t random;
+	int r;
+
+	if (dir < 0)
+		return dir;
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0 && !S_ISREG(st.st_mode) && !S_ISLNK(st.st_mode))
+		return S_ISDIR(st.st_mode) ? -EISDIR : -EEXIST;
+	r = sys_random(&random, sizeof(random));
+	if (r < 0)
+		return r;
+	(void)snprintf(temporary, sizeof(temporary), ".hotcell-upload-%016llx", (unsigned long long)random);
+	if (symlinkat(target, dir, temporary) < 0)
+		return -errno;
+	r = sys_rename(dir, temporary, dir, name, 0);
+	if (r < 0)
+		(void)unlinkat(dir, temporary, 0);
+	return r;
+}
+
+void file_link_call(struct agent *a, struct stream *s, const void *rec)
+{
+	const struct rec_file_link *rq = rec;
+	char target[FILE_PATH_SIZE];
+	struct subject sub;
+	struct err e = ERR_INIT;
+	int r;
+
+	if (subject_of(a, rq->path, rq->user, &sub, &e) < 0) {
+		stream_fail(s, &e);
+		return;
+	}
+	span_copy(rq->target, target, sizeof(target));
+	user_enter(&sub.user);
+	r = make_link(sub.path, target);
+	user_leave();
+	if (r < 0) {
+		(void)file_error(&e, r, sub.path);
+		stream_fail(s, &e);
+		return;
+	}
+	answer_facts(s, sub.path, false, &sub.user);
+}
+
+static int set_facts(char *path, mode_t mode, uint64_t mtime_ns)
+{
+	char *name;
+	AUTO_CLOSE int dir = file_open_parent(path, false, &name);
+	struct timespec times[2];
+	struct stat st;
+
+	if (dir < 0)
+		return dir;
+	if (fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	file_times(mtime_ns, times);
+	if (utimensat(dir, name, times, AT_SYMLINK_NOFOLLOW) < 0)
+		return -errno;
+	return !S_ISLNK(st.st_mode) && fchmodat(dir, name, mode, 0) < 0 ? -errno : 0;
+}
+
+void file_set_call(struct agent *a, struct stream *s, const void *rec)
+{
+	const struct rec_file_set *rq = rec;
+	struct subject sub;
+	struct err e = ERR_INIT;
+	int r;
+
+	if (subject_of(a, rq->path, rq->user, &sub, &e) < 0) {
+		stream_fail(s, &e);
+		return;
+	}
+	user_enter(&sub.user);
+	r = set_facts(sub.path, (mode_t)rq->mode, rq->mtime_ns);
 	user_leave();
 	if (r < 0) {
 		(void)file_error(&e, r, sub.path);

@@ -40,6 +40,7 @@ void guest_ping_call(struct agent *a, struct stream *s, const void *rec)
 		.uptime_ms = uptime_ms(),
 		.sessions = sessions_running(a->sessions),
 		.generation = a->generation,
+		.features = FILE_KNOWS_HOLES,
 	};
 
 	(void)rec;

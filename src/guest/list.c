@@ -10,6 +10,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 #include "base/err.h"
@@ -153,12 +154,23 @@ static bool name_entry(struct listing *li, const struct level *l)
 	return true;
 }
 
+static bool can_list(int dirfd, const char *name)
+{
+	AUTO_CLOSE int fd = sys_openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_NOFOLLOW, 0);
+	struct stat st;
+
+	return fd >= 0 && fstatat(fd, ".", &st, 0) == 0; /* to read its names is not yet to reach them */
+}
+
 static int describe(struct listing *li, const struct level *l)
 {
 	int r;
 
 	user_enter(&li->user);
 	r = file_look(l->fd, l->order[l->i], li->path, false, &li->names, &li->facts);
+	/* A directory that may not be read is an entry without contents, and says so. */
+	if (r == 0 && li->depth < li->max_depth && span_is(li->facts.info.kind, "directory"))
+		li->facts.info.unread = !can_list(l->fd, l->order[l->i]);
 	user_leave();
 	return r;
 }
@@ -197,7 +209,6 @@ static void advance(void *arg)
 	if (!span_is(li->facts.info.kind, "directory") || li->depth == li->max_depth)
 		return;
 	user_enter(&li->user);
-	/* A directory that may not be read is an entry without contents. */
 	(void)push(li, l->fd, name, O_NOFOLLOW, strlen(li->path));
 	user_leave();
 }

@@ -640,6 +640,48 @@ static void expect_error(struct peer *p, unsigned method, const void *rq, int co
 	call_free(c);
 }
 
+/* What the sender skips is a hole; bits and time are the sender's, 0 included. */
+static void t_file_holes_and_facts(void **state)
+{
+	struct peer *p = peer_of(state);
+	struct rec_file_write rq = {.path = span_of("sparse"), .exact = true, .mtime_ns = 981173106789000000};
+	struct rec_file_read rd = {.path = span_of("sparse"), .holes = true, .offset = 1000};
+	struct rec_file_link ln = {.path = span_of("new/link"), .target = span_of("../sparse")};
+	struct rec_file_set set = {.path = span_of("new"), .mode = 0500, .mtime_ns = 1000000000};
+	struct rec_guest_health health;
+	struct rec_sandbox_ref ref = {span_of("box")};
+	struct call *c = call_start(p, METHOD_FILE_WRITE, &rq, true);
+
+	c->send = "middle";
+	c->send_n = 6;
+	stream_skip(c->s, 1 << 20);
+	call_push(c);
+	stream_skip(c->s, 2 << 20);
+	stream_end(c->s);
+	assert_true(peer_wait(p, &c->closed));
+	assert_int_equal(c->why.code, 0);
+	call_free(c);
+	expect(p, "stat -c '%a %Y %s' sparse; [ $(stat -c %b sparse) -lt 100 ] && echo few",
+	       "0 981173106 2097152\nfew\n", "", 0);
+	expect(p, "chmod 600 sparse; tail -c +1048577 sparse | head -c 6", "middle", "", 0);
+	c = call_wait(p, METHOD_FILE_READ, &rd, NULL);
+	assert_int_equal(c->why.code, 0);
+	assert_true(c->bytes.len < 100000 && memmem(c->bytes.p, c->bytes.len, "middle", 6));
+	call_free(c);
+	call_free(call_wait(p, METHOD_FILE_LINK, &ln, NULL));
+	ln.target = span_of("elsewhere"); /* replaced */
+	call_free(call_wait(p, METHOD_FILE_LINK, &ln, NULL));
+	call_free(call_wait(p, METHOD_FILE_SET, &set, NULL));
+	expect(p, "readlink new/link; stat -c '%a %Y' new; ls -A new", "elsewhere\n500 1\nlink\n", "", 0);
+	ln.path = span_of("new");
+	expect_error(p, METHOD_FILE_LINK, &ln, ERR_INVALID, "is a directory");
+	set.path = span_of("/etc/passwd");
+	expect_error(p, METHOD_FILE_SET, &set, ERR_DENIED, "/etc/passwd");
+	c = call_wait(p, METHOD_GUEST_PING, &ref, &health);
+	assert_int_equal(health.features, 1);
+	call_free(c);
+}
+
 static void t_file_errors(void **state)
 {
 	struct peer *p = peer_of(state);
@@ -972,6 +1014,7 @@ int main(int argc, char **argv)
 		BOXED(t_thousand_execs),
 		BOXED(t_file_round_trip),
 		BOXED(t_file_half_upload),
+		BOXED(t_file_holes_and_facts),
 		BOXED(t_file_errors),
 		BOXED(t_disk_full),
 		BOXED(t_file_list),

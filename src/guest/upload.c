@@ -31,6 +31,8 @@ struct upload {
 	int dir_fd, fd;
 	bool append, is_done;
 	off_t size_before; /* append */
+	uint64_t at;	   /* offset of the stream: how far it is written */
+	uint64_t mtime_ns;
 	mode_t mode;
 	char path[FILE_PATH_SIZE], name[NAME_SIZE], temporary[NAME_SIZE];
 };
@@ -156,12 +158,31 @@ static int open_target(struct upload *up, bool make)
 
 /* ---- the stream ---- */
 
+/* What the sender skipped up to @offset is a hole. */
+static int leave_hole(struct upload *up, uint64_t offset)
+{
+	uint64_t to = (uint64_t)up->size_before + offset;
+	int64_t r;
+
+	if (offset <= up->at)
+		return 0;
+	if (to > INT64_MAX)
+		return -EFBIG;
+	r = sys_truncate(up->fd, to);
+	if (r == 0)
+		r = sys_seek(up->fd, to, SEEK_SET);
+	up->at = offset;
+	return r < 0 ? (int)r : 0;
+}
+
 static void on_data(struct stream *s, uint64_t offset, struct span bytes)
 {
 	struct upload *up = stream_arg(s);
-	int r = sys_write_full(up->fd, bytes.p, bytes.n);
+	int r = leave_hole(up, offset);
 
-	(void)offset;
+	if (r == 0)
+		r = sys_write_full(up->fd, bytes.p, bytes.n);
+	up->at += bytes.n;
 	if (r < 0)
 		fail(up, r);
 	else
@@ -170,10 +191,14 @@ static void on_data(struct stream *s, uint64_t offset, struct span bytes)
 
 static int commit(struct upload *up)
 {
+	struct timespec times[2];
 	int r = 0;
 
 	user_enter(&up->user);
 	if (!up->append && fchmod(up->fd, up->mode) < 0)
+		r = -errno;
+	file_times(up->mtime_ns, times);
+	if (r == 0 && up->mtime_ns && futimens(up->fd, times) < 0)
 		r = -errno;
 	if (r == 0 && !up->append &&
 	    renameat(up->dir_fd, up->temporary, up->dir_fd, up->name) < 0)
@@ -188,9 +213,10 @@ static void on_end(struct stream *s, uint64_t offset)
 	struct upload *up = stream_arg(s);
 	struct file_facts facts;
 	struct file_names names;
-	int r = commit(up);
+	int r = leave_hole(up, offset);
 
-	(void)offset;
+	if (r == 0)
+		r = commit(up);
 	if (r == 0) {
 		file_names_load(&names);
 		r = file_look(up->dir_fd, up->name, up->path, false, &names, &facts);
@@ -222,7 +248,8 @@ void file_write_call(struct agent *a, struct stream *s, const void *rec)
 		.dir_fd = -1,
 		.fd = -1,
 		.append = rq->append,
-		.mode = rq->mode ? (mode_t)rq->mode : DEFAULT_MODE,
+		.mtime_ns = rq->mtime_ns,
+		.mode = rq->mode || rq->exact ? (mode_t)rq->mode : DEFAULT_MODE,
 	};
 	r = agent_user(a, rq->user, &up->user, &e);
 	if (r == 0)

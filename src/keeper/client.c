@@ -128,7 +128,7 @@ static void on_closed(struct stream *s, const struct err *why)
 	struct keeper_call *c = stream_arg(s);
 	struct err e = why ? *why : (struct err)ERR_INIT;
 
-	if (!why && c->is_malformed)
+	if (!why && (c->is_malformed || (c->items && c->items->n))) /* or it ends inside an item */
 		(void)err_set(&e, ERR_INTERNAL, "the keeper's answer is malformed");
 	else if (why && !link_is_up(stream_link(s))) /* nobody answered: the connection ended */
 		(void)err_wrap(&e, "the keeper is gone, and every machine with it; the next command starts both again");
