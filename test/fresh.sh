@@ -49,7 +49,7 @@ inside() {
 	mount -t tmpfs -o mode=1777 none "$at/tmp"
 	umask 022
 	# shellcheck disable=SC2016 # the inner shell expands it
-	exec env -i chroot "$at" /bin/sh -c 'cd /root/hotcell && exec "$@"' sh "$@"
+	exec chroot "$at" /usr/bin/env -i /bin/sh -c 'cd /root/hotcell && exec "$@"' sh "$@"
 }
 
 # ---- outside ----
@@ -176,8 +176,10 @@ enter_groups
 for command in ${commands:-quickstart check}; do
 	case $command in
 	quickstart) run ./quickstart ;;
-	# shellcheck disable=SC2086 # a list of words
-	check) run ./check $lanes ;;
+	check)
+		# shellcheck disable=SC2086 # a list of words
+		run ./check $lanes
+		;;
 	esac
 done
 [ $failed -eq 0 ]
