@@ -15,6 +15,7 @@
 #include "image/build.h"
 #include "image/progress.h"
 #include "image/store.h"
+#include "image/tool.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 
@@ -69,6 +70,7 @@ static int do_build(struct call *c, struct err *e)
 	AUTO_CLOSE int templates = sys_open(c->env->templates_dir, O_RDONLY | O_DIRECTORY);
 	struct build_result result;
 	struct progress progress;
+	struct tool_signals signals;
 	uint64_t start = sys_now_ns(), ms;
 	int r = open_state(c, true, e);
 
@@ -78,6 +80,7 @@ static int do_build(struct call *c, struct err *e)
 		return err_sys(e, templates, "open the folder of templates %s",
 			       c->env->templates_dir);
 	progress_begin(&progress);
+	tool_signals_take(&signals);
 	r = image_build(&(struct build_request){ .state_dirfd = c->state,
 						 .templates_dirfd = templates,
 						 .name = c->ref ? c->ref : DEFAULT_TEMPLATE,
@@ -85,6 +88,7 @@ static int do_build(struct call *c, struct err *e)
 						 .is_forced = c->is_forced,
 						 .progress = &progress },
 			&result, e);
+	tool_signals_return(&signals);
 	progress_end(&progress);
 	if (r < 0)
 		return r;
