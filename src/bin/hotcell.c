@@ -10,7 +10,7 @@
 #include "client/place.h"
 #include "image/cmd.h"
 
-/* Installed: ../share/hotcell/templates beside bin/; else those of the source tree. */
+/* Of an installation, in share/ beside bin/; in a build directory the same name leads to the source tree. */
 static void find_templates(char *ret, size_t size)
 {
 	const char *given = getenv("HOTCELL_TEMPLATES");
@@ -23,8 +23,6 @@ static void find_templates(char *ret, size_t size)
 		return;
 	}
 	(void)snprintf(ret, size, "%s/../share/hotcell/templates", dirname(exe));
-	if (access(ret, R_OK | X_OK) < 0)
-		(void)snprintf(ret, size, "%s", HOTCELL_SOURCE_TEMPLATES);
 }
 
 static int image(int argc, char **argv, struct err *e)
