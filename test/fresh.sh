@@ -41,6 +41,7 @@ inside() {
 	set -eu
 	at=$1
 	shift
+	mount --bind "$at" "$at" # a root that is no mount point is refused what a root may do
 	mount -t proc none "$at/proc"
 	mount -t sysfs none "$at/sys"
 	mount_groups "$at"

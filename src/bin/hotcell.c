@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/err.h"
+#include "base/macro.h"
 #include "cli/cli.h"
 #include "client/place.h"
 #include "image/cmd.h"
@@ -15,6 +16,7 @@ static void find_templates(char *ret, size_t size)
 {
 	const char *given = getenv("HOTCELL_TEMPLATES");
 	char exe[PLACE_PATH - 64];
+	AUTO_FREE char *real = NULL;
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 
 	exe[n > 0 ? n : 0] = '\0';
@@ -23,6 +25,9 @@ static void find_templates(char *ret, size_t size)
 		return;
 	}
 	(void)snprintf(ret, size, "%s/../share/hotcell/templates", dirname(exe));
+	real = realpath(ret, NULL);
+	if (real)
+		(void)snprintf(ret, size, "%s", real);
 }
 
 static int image(int argc, char **argv, struct err *e)
