@@ -49,8 +49,15 @@ inside() {
 	mount -t tmpfs -o mode=755 none "$at/run"
 	mount -t tmpfs -o mode=1777 none "$at/tmp"
 	umask 022
+	# Whose root was changed by chroot may make no user namespaces; so the root of this namespace is exchanged. The
+	# new one may lack umount.
+	cd "$at"
+	mkdir -p mnt
+	pivot_root . mnt
+	libraries=/mnt/lib/x86_64-linux-gnu:/mnt/usr/lib/x86_64-linux-gnu
+	/mnt/lib64/ld-linux-x86-64.so.2 --library-path $libraries /mnt/bin/umount -l /mnt
 	# shellcheck disable=SC2016 # the inner shell expands it
-	exec chroot "$at" /usr/bin/env -i /bin/sh -c 'cd /root/hotcell && exec "$@"' sh "$@"
+	exec /usr/bin/env -i /bin/sh -c 'cd /root/hotcell && exec "$@"' sh "$@"
 }
 
 # ---- outside ----
@@ -149,7 +156,7 @@ while [ $# -gt 0 ]; do
 	shift
 done
 [ "$(id -u)" -eq 0 ] || give_up "needs root"
-for program in mmdebstrap unshare git apt-get chroot; do
+for program in mmdebstrap unshare git apt-get pivot_root; do
 	command -v $program >/dev/null || give_up "$program is not installed; type: apt-get install mmdebstrap util-linux git"
 done
 # shellcheck source=/dev/null
