@@ -147,7 +147,7 @@ host_pids() {
 	for dir in $(grep -lzxF "HOTCELL_RUN=$HOTCELL_RUN" /proc/[0-9]*/environ 2>/dev/null); do
 		dir=${dir%/environ}
 		case $(readlink "$dir/exe" 2>/dev/null) in
-		"$BUILD"/src/bin/hotcelld* | "$BUILD"/src/bin/hotcell-keeper*)
+		"$BUILD"/src/bin/hotcelld* | "$BUILD"/src/bin/hotcell-keeper* | "$SCRATCH"/*/hotcelld* | "$SCRATCH"/*/hotcell-keeper*)
 			echo "${dir#/proc/}"
 			descendants "${dir#/proc/}"
 			;;
