@@ -243,8 +243,8 @@ const struct verb cli_verbs[] = {
 	{.name = "daemon",
 	 .operands = "status | stop",
 	 .summary = "Show the daemon and the disk it uses, or end it and its keeper.",
-	 .details = "status  Whether it runs, where its directories are, and how much disk images, snapshots, sandboxes\n"
-		    "        and kept QEMUs take. Starts nothing.\n"
+	 .details = "status  Whether it runs, where its directories are, and how much disk images, snapshots,\n"
+		    "        sandboxes and kept QEMUs take. Starts nothing.\n"
 		    "stop    End daemon and keeper. While sandboxes run it names them and ends nothing; with --force\n"
 		    "        they end too. Paused sandboxes, snapshots and images stay on disk, and any other command\n"
 		    "        starts the daemon again.\n",

@@ -63,8 +63,8 @@ static int check_ids(struct err *e)
 	if (has_ids("/etc/subuid", name) && has_ids("/etc/subgid", name))
 		return 0;
 	return err_set(e, ERR_UNSUPPORTED,
-		       "images are built with ids set aside in /etc/subuid and /etc/subgid, and user %s has none; as root, "
-		       "type: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s",
+		       "images are built with ids set aside in /etc/subuid and /etc/subgid, and user %s has none; as "
+		       "root, type: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s",
 		       name, *name ? name : "NAME");
 }
 
