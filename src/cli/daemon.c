@@ -260,9 +260,11 @@ static int check_running(struct cli *c, bool force, struct err *e)
 	int r = conn_items(c->conn, METHOD_SANDBOX_LIST, &nothing, on_sandbox, &l, e);
 
 	if (r == 0 && l.n && !force)
-		r = err_set(e, ERR_CONFLICT, "%u %s and would end: %s%s; 'hotcell pause' keeps one, 'hotcell rm' removes "
-			    "it, 'hotcell daemon stop --force' ends them", l.n, l.n == 1 ? "sandbox runs" : "sandboxes run",
-			    str_text(&l.names), l.names.failed ? ", ..." : "");
+		r = err_set(e, ERR_CONFLICT,
+			    "%u %s and would end: %s%s; 'hotcell pause' keeps one, 'hotcell rm' removes it, 'hotcell "
+			    "daemon stop --force' ends them",
+			    l.n, l.n == 1 ? "sandbox runs" : "sandboxes run", str_text(&l.names),
+			    l.names.failed ? ", ..." : "");
 	else if (r == 0 && l.n)
 		cli_note(c, "ends with it: %s%s", str_text(&l.names), l.names.failed ? ", ..." : "");
 	str_deinit(&l.names);
