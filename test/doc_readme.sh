@@ -14,7 +14,7 @@ test_examples_of_the_readme() {
 
 test_links_lead_somewhere() {
 	cd "$TOP"
-	git ls-files '*.md' | while read -r page; do
+	tools/files '*.md' | tr '\0' '\n' | while read -r page; do
 		grep -o '](\([^)]*\))' "$page" | sed 's/^](//; s/)$//; s/#.*//' | while read -r link; do
 			case $link in
 			'' | http:* | https:*) ;;

@@ -11,7 +11,14 @@ TEMPLATE_STATE=${HOTCELL_TEST_STATE:-$BUILD/test-state}
 TEST_SECONDS=${TEST_SECONDS:-120}
 PATH=$BUILD/src/bin:$PATH
 export TOP BUILD TEMPLATE_STATE PATH
-unset HOTCELL_STATE HOTCELL_RUN
+# Nothing that happens to be set where this runs may make a test pass, or fail.
+for variable in $(env | sed -n 's/^\([A-Za-z_][A-Za-z_0-9]*\)=.*/\1/p'); do
+	case $variable in
+	HOTCELL_STATE | HOTCELL_RUN) unset "$variable" ;;
+	HOTCELL_* | TEST* | TOP | BUILD | PATH | CYCLES | FORKS | COUNT | TEMPLATE* | *_proxy | *_PROXY) ;;
+	*) unset "$variable" ;;
+	esac
+done
 export HOTCELL_HEAT=no # what a test did not ask for does not run beside it
 SKIPPED=77
 LENT="images kernels initrds closures" # of a state directory: the parts that tests share
@@ -140,7 +147,7 @@ host_pids() {
 	for dir in $(grep -lzxF "HOTCELL_RUN=$HOTCELL_RUN" /proc/[0-9]*/environ 2>/dev/null); do
 		dir=${dir%/environ}
 		case $(readlink "$dir/exe" 2>/dev/null) in
-		"$BUILD"/src/bin/hotcelld* | "$BUILD"/src/bin/hotcell-keeper*)
+		"$BUILD"/src/bin/hotcelld* | "$BUILD"/src/bin/hotcell-keeper* | "$SCRATCH"/*/hotcelld* | "$SCRATCH"/*/hotcell-keeper*)
 			echo "${dir#/proc/}"
 			descendants "${dir#/proc/}"
 			;;

@@ -14,7 +14,7 @@ try_to_escape() {
 	number=$(hotcell exec --detach neighbour -- sleep 8642)
 	echo "host secret" >"$SCRATCH/secret"
 	chmod 644 "$SCRATCH/secret"
-	python3 -m http.server --bind 127.0.0.1 --directory "$SCRATCH" 0 >"$SCRATCH/server" 2>&1 &
+	python3 -u -m http.server --bind 127.0.0.1 --directory "$SCRATCH" 0 >"$SCRATCH/server" 2>&1 &
 	server=$!
 	eventually 10 grep -q 'port' "$SCRATCH/server"
 	port=$(sed -n 's/.*port \([0-9]*\).*/\1/p' "$SCRATCH/server")

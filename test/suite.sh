@@ -437,14 +437,14 @@ suite_ports() {
 	forward=$!
 	eventually 20 test -s "$SCRATCH/address"
 	address=$(cat "$SCRATCH/address")
-	eventually 60 curl -s -o /dev/null "http://$address/"
+	eventually 60 python3 "$TOP/test/fetch.py" "$address" ''
 	want=$(hotcell exec box -- sha256sum www/data | cut -d ' ' -f 1)
 	for i in 1 2 3; do
-		curl -s -o "$SCRATCH/page$i" "http://$address/data" &
+		python3 "$TOP/test/fetch.py" "$address" data "$SCRATCH/page$i" &
 		pids="${pids:-} $!"
 	done
 	for pid in $pids; do
-		wait "$pid" || fail "curl: exit status $?"
+		wait "$pid" || fail "fetch.py: exit status $?"
 	done
 	for i in 1 2 3; do
 		same "$want" "$(sha256sum <"$SCRATCH/page$i" | cut -d ' ' -f 1)" "sha256 of download $i"
@@ -455,7 +455,7 @@ suite_ports() {
 	hotcell port box 8001 >"$SCRATCH/nobody" &
 	forward=$!
 	eventually 20 test -s "$SCRATCH/nobody"
-	! curl -s -m 10 "http://$(cat "$SCRATCH/nobody")/" || fail "something answers on a port nobody listens on"
+	status 3 python3 "$TOP/test/fetch.py" "$(cat "$SCRATCH/nobody")" ''
 	kill -INT $forward
 	wait $forward || fail "hotcell port: exit status $?"
 	done_with

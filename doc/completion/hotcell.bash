@@ -7,7 +7,7 @@ _hotcell()
 		words=$(hotcell help 2>/dev/null | awk '/^  [a-z]/ { print $1 }')
 	elif [[ $word == -* ]]; then
 		words=$(hotcell help "$verb" 2>/dev/null | grep -o -e '--[a-z][a-z-]*')
-	elif [ "$COMP_CWORD" -eq 2 ] && [[ $verb == @(code|image|pool|snapshot|template) ]]; then
+	elif [ "$COMP_CWORD" -eq 2 ] && [[ $verb == @(code|daemon|image|pool|snapshot|template) ]]; then
 		# the words behind "usage: hotcell VERB [OPTIONS]", one between two bars; of image, a line each
 		words=$(hotcell help "$verb" 2>/dev/null | sed -n -e 's/^hotcell image \([a-z]*\).*/\1/p' \
 			-e 's/^usage: hotcell [a-z]* \[OPTIONS\]//p' | tr '|' '\n' | awk '{ gsub(/[][]/, "", $1); print $1 }')

@@ -6,15 +6,17 @@
 #include <string.h>
 #include <unistd.h>
 #include "base/err.h"
+#include "base/macro.h"
 #include "cli/cli.h"
 #include "client/place.h"
 #include "image/cmd.h"
 
-/* Installed: ../share/hotcell/templates beside bin/; else those of the source tree. */
+/* Of an installation, in share/ beside bin/; in a build directory the same name leads to the source tree. */
 static void find_templates(char *ret, size_t size)
 {
 	const char *given = getenv("HOTCELL_TEMPLATES");
 	char exe[PLACE_PATH - 64];
+	AUTO_FREE char *real = NULL;
 	ssize_t n = readlink("/proc/self/exe", exe, sizeof(exe) - 1);
 
 	exe[n > 0 ? n : 0] = '\0';
@@ -23,8 +25,9 @@ static void find_templates(char *ret, size_t size)
 		return;
 	}
 	(void)snprintf(ret, size, "%s/../share/hotcell/templates", dirname(exe));
-	if (access(ret, R_OK | X_OK) < 0)
-		(void)snprintf(ret, size, "%s", HOTCELL_SOURCE_TEMPLATES);
+	real = realpath(ret, NULL);
+	if (real)
+		(void)snprintf(ret, size, "%s", real);
 }
 
 static int image(int argc, char **argv, struct err *e)

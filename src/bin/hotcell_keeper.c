@@ -27,6 +27,7 @@
 #include "keeper/doctor.h"
 #include "keeper/host.h"
 #include "keeper/jail.h"
+#include "keeper/keeper.h"
 #include "keeper/klog.h"
 #include "keeper/machines.h"
 #include "keeper/server.h"
@@ -42,13 +43,15 @@ enum {
 	READY_SHELLS = 4,
 	SWEEP_MS = 10000,
 	EXIT_USAGE = 2,
+	LINGER_MS_MAX = 86400000,
 	FILES_MAX = 1 << 20, /* a machine takes 5 */
 };
 
 #define OOM_SCORE "-950" /* the last of ours; lowering needs a privilege, so this may fail */
 
 static const char usage[] =
-	"usage: hotcell-keeper [--state DIR] [--run DIR] [--qemu FILE] [--kvm WHETHER] [--slots N] [--ready-fd N]\n"
+	"usage: hotcell-keeper [--state DIR] [--run DIR] [--qemu FILE] [--kvm WHETHER] [--slots N] [--linger MS]\n"
+	"                      [--ready-fd N]\n"
 	"       hotcell-keeper --probe [--json] [--state DIR] [--qemu FILE] [--kvm WHETHER]\n"
 	"\n"
 	"Keeps the machines of hotcelld, which starts it. --probe says what this host can do.\n"
@@ -57,12 +60,13 @@ static const char usage[] =
 	"  --qemu FILE    the QEMU to run (HOTCELL_QEMU)\n"
 	"  --kvm WHETHER  machines run on it: yes, no, or probe: if it is quick enough (HOTCELL_KVM; probe)\n"
 	"  --slots N      machines at most, 1 to 1024 (1024)\n"
+	"  --linger MS    without daemon and machines, end after this long (60000)\n"
 	"  --ready-fd N   write a byte there when it serves\n";
 
 struct options {
 	struct host_paths paths;
 	bool probe, json, has_kvm;
-	uint64_t slots, ready_fd; /* ready_fd 0: none */
+	uint64_t slots, linger_ms, ready_fd; /* ready_fd 0: none */
 };
 
 struct keeper_program {
@@ -156,6 +160,10 @@ static int take_option(struct options *o, int opt, struct err *e)
 		if (str_to_u64(optarg, 1, MACHINES_SLOTS_MAX, &o->slots) < 0)
 			return err_set(e, ERR_INVALID, "--slots: a number from 1 to %d", MACHINES_SLOTS_MAX);
 		return 0;
+	case 'l':
+		if (str_to_u64(optarg, 1, LINGER_MS_MAX, &o->linger_ms) < 0)
+			return err_set(e, ERR_INVALID, "--linger: milliseconds, 1 to %d", LINGER_MS_MAX);
+		return 0;
 	case 'f':
 		if (str_to_u64(optarg, 3, 65535, &o->ready_fd) < 0)
 			return err_set(e, ERR_INVALID, "--ready-fd: a descriptor from 3 to 65535");
@@ -178,13 +186,14 @@ static int parse_options(int argc, char **argv, struct options *o, struct err *e
 {
 	static const struct option longs[] = {
 		{"state", 1, NULL, 's'}, {"run", 1, NULL, 'r'},	  {"slots", 1, NULL, 'n'},
+		{"linger", 1, NULL, 'l'},
 		{"qemu", 1, NULL, 'q'},	  {"kvm", 1, NULL, 'k'},
 		{"ready-fd", 1, NULL, 'f'}, {"probe", 0, NULL, 'p'}, {"json", 0, NULL, 'j'},
 		{"help", 0, NULL, 'h'},	 {0},
 	};
 	int opt, r = 0;
 
-	*o = (struct options){.slots = MACHINES_SLOTS_MAX};
+	*o = (struct options){.slots = MACHINES_SLOTS_MAX, .linger_ms = KEEPER_LEASE_MS};
 	while (r == 0 && (opt = getopt_long(argc, argv, "", longs, NULL)) >= 0)
 		r = take_option(o, opt, e);
 	if (r == 0 && optind < argc)
@@ -339,6 +348,14 @@ static void on_gone(void *arg, struct slot *s)
 	server_machine_gone(k->server, s);
 }
 
+static void on_unused(void *arg)
+{
+	struct keeper_program *k = arg;
+
+	klog("event=stopping why=\"no daemon, and no machine is left\"");
+	loop_stop(k->loop);
+}
+
 static int serve(struct keeper_program *k, const struct options *o, const char *trees, const char *closures,
 		 struct err *e)
 {
@@ -371,6 +388,9 @@ static int serve(struct keeper_program *k, const struct options *o, const char *
 		.qemu_reason = h->qemu_reason,
 		.process_reason = h->process_reason,
 		.limits = h->limits,
+		.unused = on_unused,
+		.arg = k,
+		.linger_ms = o->linger_ms,
 	};
 	int listen_fd = -1, r = open_socket(o->paths.run, &listen_fd, e);
 

@@ -410,7 +410,8 @@ static bool keeper_answers(const struct daemon *d)
 static _Noreturn void become_keeper(const struct daemon *d, const char *program, int ready_fd)
 {
 	char log[PLACE_PATH + 32];
-	const char *const argv[] = {"hotcell-keeper", "--ready-fd", "3", NULL};
+	/* The directories are in the environment too; here they tell whoever looks at processes which one it is. */
+	const char *const argv[] = {"hotcell-keeper", "--state", d->state, "--run", d->run, "--ready-fd", "3", NULL};
 	int fd, null_fd = open("/dev/null", O_RDWR);
 
 	(void)snprintf(log, sizeof(log), "%s/keeper.log", d->run);

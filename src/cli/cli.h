@@ -98,9 +98,10 @@ int run_sessions(struct cli *c, const struct args *a, struct err *e);
 int run_signal(struct cli *c, const struct args *a, struct err *e);
 int run_port(struct cli *c, const struct args *a, struct err *e);
 int run_events(struct cli *c, const struct args *a, struct err *e);
+int run_daemon(struct cli *c, const struct args *a, struct err *e);
 int run_doctor(struct cli *c, const struct args *a, struct err *e);
 int run_version(struct cli *c, const struct args *a, struct err *e);
 int run_help(struct cli *c, const struct args *a, struct err *e);
 
 extern const struct rec_type run_type, follow_type, shell_type, cp_type, ls_type, rm_type,
-	attach_type, events_type, code_type, watch_type;
+	attach_type, events_type, code_type, watch_type, daemon_type;

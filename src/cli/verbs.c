@@ -239,8 +239,20 @@ const struct verb cli_verbs[] = {
 	 .run = run_events},
 	{.name = "image",
 	 .operands = "COMMAND [ARG...]",
-	 .summary = "Build, list, verify and remove templates.",
+	 .summary = "Build, list, verify and remove images; list the recipes they are built of.",
 	 .foreign = true},
+	{.name = "daemon",
+	 .operands = "status | stop",
+	 .summary = "Show the daemon and the disk it uses, or end it and its keeper.",
+	 .details = "status  Whether it runs, where its directories are, and how much disk images, snapshots,\n"
+		    "        sandboxes and kept QEMUs take. Starts nothing.\n"
+		    "stop    End daemon and keeper. While sandboxes run it names them and ends nothing; with --force\n"
+		    "        they end too. Paused sandboxes, snapshots and images stay on disk, and any other command\n"
+		    "        starts the daemon again.\n",
+	 .min = 1,
+	 .max = 1,
+	 .types = {&common_type, &daemon_type},
+	 .run = run_daemon},
 	{.name = "doctor",
 	 .operands = "",
 	 .summary = "Say what this host can do, what not, why, and what to type.",

@@ -106,14 +106,19 @@ static int try_program(char *ret, size_t size, const char *dir, size_t dir_len, 
 	return access(ret, X_OK);
 }
 
+/* Beside a folder of PATH too: a program that uses libhotcell is where its author put it. */
 static int in_search_path(const char *name, char *ret, size_t size)
 {
-	const char *dir = getenv("PATH");
+	const char *dir = getenv("PATH") ?: "/usr/local/bin:/usr/bin:/bin";
+	char other[PLACE_PATH + 32];
 
-	while (dir && *dir) {
+	while (*dir) {
 		size_t n = strcspn(dir, ":");
 
 		if (n && dir[0] == '/' && try_program(ret, size, dir, n, name) == 0)
+			return 0;
+		(void)snprintf(other, sizeof(other), "%.*s/../libexec/hotcell", (int)n, dir);
+		if (n && n < PLACE_PATH && dir[0] == '/' && try_program(ret, size, other, strlen(other), name) == 0)
 			return 0;
 		dir += n + (dir[n] == ':');
 	}
@@ -140,7 +145,7 @@ int place_program(const char *name, char *ret, size_t size, struct err *e)
 	if (in_search_path(name, ret, size) == 0)
 		return 0;
 	return err_set(e, ERR_NOT_FOUND,
-		       "%s: not beside %s, not in ../libexec/hotcell from there and not in PATH: "
+		       "%s: not beside %s, not in ../libexec/hotcell from there, nor in or so beside a folder of PATH: "
 		       "hotcell is not completely installed",
 		       name, exe[0] ? exe : "the running program");
 }

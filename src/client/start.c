@@ -46,10 +46,9 @@ static void fresh_signals(void)
 }
 
 /* In the child of a possibly threaded program: only async-signal-safe calls. */
-static _Noreturn void become_daemon(const char *program, int log_fd, int ready_fd)
+static _Noreturn void become_daemon(const char *program, const char *const *argv, int log_fd, int ready_fd)
 {
 	static const char no_exec[] = "hotcelld: cannot be executed\n";
-	const char *const argv[] = {"hotcelld", "--ready-fd", "3", NULL};
 
 	if (setsid() < 0 || fork() != 0)
 		_exit(0); /* the daemon is the grandchild: nobody here needs to reap it */
@@ -82,9 +81,14 @@ int start_daemon(const struct place *p, int *ret_ready_fd, uint64_t *ret_log_sta
 {
 	char program[PLACE_PATH + 64];
 	AUTO_CLOSE int log_fd = -1, ready_r = -1, ready_w = -1;
+	char state[PLACE_PATH];
+	/* As arguments, so that they tell whoever looks at processes which daemon it is. */
+	const char *const argv[] = {"hotcelld", "--state", state, "--run", p->run, "--ready-fd", "3", NULL};
 	int ends[2], r = place_program("hotcelld", program, sizeof(program), e);
 	pid_t pid;
 
+	if (r == 0)
+		r = place_state(state, sizeof(state), e);
 	if (r < 0)
 		return r;
 	log_fd = open_log(p, ret_log_start, e);
@@ -97,7 +101,7 @@ int start_daemon(const struct place *p, int *ret_ready_fd, uint64_t *ret_log_sta
 	ready_w = ends[1];
 	pid = fork();
 	if (pid == 0)
-		become_daemon(program, log_fd, ready_w);
+		become_daemon(program, argv, log_fd, ready_w);
 	if (pid < 0)
 		return err_sys(e, -errno, "start %s: fork", program);
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)

@@ -1025,6 +1025,7 @@ static int build_template(struct engine *g, const struct policy_principal *who, 
 		.vcpus = rq->vcpus,
 		.memory_mb = rq->memory_mb,
 		.disk_mb = rq->disk_mb,
+		.unenforced = rq->unenforced,
 		.cold = true,
 	};
 	struct sandbox *sb;

@@ -56,6 +56,10 @@ void heat_after(struct sandbox *sb)
 		return;
 	h = heat_of(g, sb);
 	if (++h->boots == (has_default_size(sb) ? 1 : HEAT_BOOTS))
-		template_heat(g, &who, &(struct rec_template_build){.template = span_of(sb->template), .vcpus = h->vcpus,
-								    .memory_mb = h->memory_mb, .disk_mb = h->disk_mb});
+		template_heat(g, &who,
+			      &(struct rec_template_build){.template = span_of(sb->template),
+							   .vcpus = h->vcpus,
+							   .memory_mb = h->memory_mb,
+							   .disk_mb = h->disk_mb,
+							   .unenforced = sb->unenforced});
 }

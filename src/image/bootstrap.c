@@ -30,6 +30,8 @@ static const char extract_hook[] =
  * The user, an identity to be filled in by hotcell-init, and nothing of the host that built it.
  * tmp/ is left alone: mmdebstrap keeps its apt.conf there, and without that its last step,
  * the removal of package lists, would work on the host.
+ * Of the caches, fontconfig's stays: a guest would need seconds for it, and its programs would wait for each other.
+ * Python's byte code is beside its modules and stays as well; ldconfig's knows inodes, which are others in an image.
  */
 static const char customize_hook[] =
 	"--customize-hook=set -eu; cd \"$1\"; "
@@ -47,7 +49,7 @@ static const char customize_hook[] =
 	"printf 'deb http://security.debian.org/debian-security %s main\\n' \"$SUITE-security\" >> "
 	"etc/apt/sources.list; "
 	"rm -f etc/apt/apt.conf.d/99mmdebstrap; "
-	"find var/cache var/log -type f -delete";
+	"find var/cache var/log -type f ! -path 'var/cache/fontconfig/*' -delete";
 
 void bootstrap_describe(struct str *s)
 {

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pwd.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -30,9 +31,42 @@ enum {
 	INODE_BYTES = 256,
 	SPARE_INODES = 1024,
 	SPARE_BLOCKS = 8192,
+	IDS_BYTES = 1 << 16,
 };
 
 /* ---- the host ---- */
+
+/* A line "NAME:..." or "UID:..." of /etc/subuid or /etc/subgid. */
+static bool has_ids(const char *file, const char *name)
+{
+	AUTO_FREE char *text = mem_new(IDS_BYTES);
+	char uid[32];
+	ssize_t n = sys_read_file(AT_FDCWD, file, text, IDS_BYTES);
+
+	(void)snprintf(uid, sizeof(uid), "%u", (unsigned)geteuid());
+	for (const char *line = n < 0 ? NULL : text; line && *line; line = strchr(line, '\n'), line += line ? 1 : 0) {
+		size_t len = strcspn(line, ":\n");
+
+		if (line[len] == ':' && ((len == strlen(name) && !strncmp(line, name, len)) ||
+					 (len == strlen(uid) && !strncmp(line, uid, len))))
+			return true;
+	}
+	return false;
+}
+
+/* Without root, the owners of files in a new system are ids that root has set aside for this user. */
+static int check_ids(struct err *e)
+{
+	const struct passwd *pw = getpwuid(geteuid());
+	const char *name = pw ? pw->pw_name : "";
+
+	if (has_ids("/etc/subuid", name) && has_ids("/etc/subgid", name))
+		return 0;
+	return err_set(e, ERR_UNSUPPORTED,
+		       "images are built with ids set aside in /etc/subuid and /etc/subgid, and user %s has none; as "
+		       "root, type: usermod --add-subuids 100000-165535 --add-subgids 100000-165535 %s",
+		       name, *name ? name : "NAME");
+}
 
 static int check_host(struct build *b, struct err *e)
 {
@@ -43,6 +77,8 @@ static int check_host(struct build *b, struct err *e)
 	struct statvfs v;
 	int r = tool_need(programs, b->is_root ? FOR_ROOT : ARRAY_LEN(programs), e);
 
+	if (r == 0 && !b->is_root)
+		r = check_ids(e);
 	if (r < 0)
 		return r;
 	if (fstatvfs(b->rq->state_dirfd, &v) < 0)
@@ -337,9 +373,7 @@ static int build_locked(struct build *b, struct build_result *ret, struct err *e
 	ret->is_new = b->rq->is_forced || !is_up_to_date(b, ret->digest);
 	if (!ret->is_new)
 		return 0;
-	r = check_host(b, e);
-	if (r == 0)
-		r = make(b, ret->digest, e);
+	r = make(b, ret->digest, e);
 	if (r < 0) /* what is left is big; the next build would also remove it, if there is one */
 		place_abandon(b->place);
 	return r;
@@ -347,12 +381,15 @@ static int build_locked(struct build *b, struct build_result *ret, struct err *e
 
 static int build(struct build *b, struct build_result *ret, struct err *e)
 {
+	char digest[HASH_TEXT];
 	int r = recipe_load(b->rq->templates_dirfd, b->rq->name, &b->recipe, e);
 
 	if (r == 0)
 		r = bootstrap_find_suite(b->suite, e);
 	if (r == 0)
 		r = hash_recipe(b, e);
+	if (r == 0 && (b->rq->is_forced || !is_up_to_date(b, digest)))
+		r = check_host(b, e); /* before anything is fetched */
 	if (r == 0)
 		r = make_kernel(b->rq, e);
 	if (r == 0)

@@ -10,11 +10,14 @@
 #include <time.h>
 #include "base/err.h"
 #include "base/macro.h"
+#include "base/mem.h"
 #include "base/str.h"
 #include "base/unit.h"
 #include "image/build.h"
 #include "image/progress.h"
+#include "image/recipe.h"
 #include "image/store.h"
+#include "image/tool.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
 
@@ -69,6 +72,7 @@ static int do_build(struct call *c, struct err *e)
 	AUTO_CLOSE int templates = sys_open(c->env->templates_dir, O_RDONLY | O_DIRECTORY);
 	struct build_result result;
 	struct progress progress;
+	struct tool_signals signals;
 	uint64_t start = sys_now_ns(), ms;
 	int r = open_state(c, true, e);
 
@@ -78,6 +82,7 @@ static int do_build(struct call *c, struct err *e)
 		return err_sys(e, templates, "open the folder of templates %s",
 			       c->env->templates_dir);
 	progress_begin(&progress);
+	tool_signals_take(&signals);
 	r = image_build(&(struct build_request){ .state_dirfd = c->state,
 						 .templates_dirfd = templates,
 						 .name = c->ref ? c->ref : DEFAULT_TEMPLATE,
@@ -85,6 +90,7 @@ static int do_build(struct call *c, struct err *e)
 						 .is_forced = c->is_forced,
 						 .progress = &progress },
 			&result, e);
+	tool_signals_return(&signals);
 	progress_end(&progress);
 	if (r < 0)
 		return r;
@@ -99,6 +105,54 @@ static int do_build(struct call *c, struct err *e)
 			 c->ref ? c->ref : DEFAULT_TEMPLATE, SHORT_DIGEST, result.digest,
 			 result.is_new ? "built" : "is up to date, checked", ms / 1000,
 			 ms % 1000 / 100);
+	return 0;
+}
+
+/* ---- recipes ---- */
+
+static void add_recipe(struct str *s, const char *name, const struct recipe *rc, const struct err *why, bool is_json)
+{
+	const char *text = why->code ? why->text : rc->description;
+
+	if (!is_json) {
+		str_addf(s, "%-20s ", name);
+		str_add_escaped(s, text, strlen(text));
+		str_add(s, "\n");
+		return;
+	}
+	str_add(s, "{");
+	add_key(s, "name", name);
+	str_add(s, ",");
+	add_key(s, why->code ? "error" : "description", text);
+	if (!why->code)
+		str_addf(s, ",\"packages\":%zu,\"vcpus\":%u,\"memory_mb\":%u,\"disk_mb\":%u", rc->n_packages,
+			 rc->defaults.vcpus, rc->defaults.memory_mb, rc->defaults.disk_mb);
+	str_add(s, "}\n");
+}
+
+/* One that can't be read stands in the list with what is wrong with it. */
+static int do_recipes(struct call *c, struct err *e)
+{
+	AUTO_CLOSE int templates = sys_open(c->env->templates_dir, O_RDONLY | O_DIRECTORY);
+	AUTO_FREE char (*names)[RECIPE_NAME_MAX] = NULL;
+	AUTO_FREE struct recipe *rc = mem_new(sizeof(*rc));
+	size_t n = 0;
+	int r = templates < 0 ? err_sys(e, templates, "open the folder of templates %s", c->env->templates_dir)
+			      : recipe_names(templates, &names, &n, e);
+
+	if (r < 0)
+		return r;
+	if (!c->is_json)
+		str_addf(&c->out, "%-20s %s\n", "NAME", "DESCRIPTION");
+	for (size_t i = 0; i < n; i++) {
+		struct err why = ERR_INIT;
+
+		(void)recipe_load(templates, names[i], rc, &why);
+		add_recipe(&c->out, names[i], rc, &why, c->is_json);
+	}
+	if (!c->is_json)
+		str_addf(&c->out, "\nin %s (HOTCELL_TEMPLATES); make the image of one with: hotcell image build NAME\n",
+			 c->env->templates_dir);
 	return 0;
 }
 
@@ -261,6 +315,7 @@ static const struct verb verbs[] = {
 	  "kernel\n"
 	  "  --json    print the result as JSON\n",
 	  do_build, false, true, true },
+	{ "recipes", "recipes [--json]", "List what images can be built of.\n", do_recipes, false, false, false },
 	{ "list", "list [--json]", "List the images on this machine.\n", do_list, false, false,
 	  false },
 	{ "info", "info NAME [--json]",
@@ -351,7 +406,7 @@ int image_cmd(int argc, char **argv, const struct image_cmd_env *env, struct err
 	}
 	if (!v)
 		return err_set(e, ERR_INVALID,
-			       "hotcell image needs one of build, list, info, verify, rm%s%.60s",
+			       "hotcell image needs one of build, recipes, list, info, verify, rm%s%.60s",
 			       argc > 0 ? ", not " : "", argc > 0 ? argv[0] : "");
 	return run_verb(v, argc, argv, env, e);
 }

@@ -11,7 +11,7 @@ struct image_cmd_env {
 
 /*
  * image_cmd() - `hotcell image <verb> ...`
- * @argv:	argv[0] is the verb: build, list, info, verify, rm
+ * @argv:	argv[0] is the verb: build, recipes, list, info, verify, rm
  *
  * Results go to standard output, progress to standard error, complaints into @e.
  * Return: 0, or -ERR_x.

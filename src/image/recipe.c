@@ -3,9 +3,11 @@
  * Adding a key is adding a row.
  */
 #include "image/recipe.h"
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <yaml.h>
 #include "base/err.h"
@@ -13,6 +15,8 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "sys/fd.h"
+
+#define RECIPE_SUFFIX ".yaml"
 
 struct reader {
 	yaml_parser_t yaml;
@@ -364,10 +368,66 @@ int recipe_parse(const char *text, size_t n, struct recipe *ret, struct err *e)
 	return 0;
 }
 
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(a, b);
+}
+
+/* "base.yaml" is the recipe base. */
+static bool is_recipe(const char *file, char ret[RECIPE_NAME_MAX])
+{
+	size_t n = strlen(file), end = strlen(RECIPE_SUFFIX);
+
+	if (n <= end || n - end >= RECIPE_NAME_MAX || strcmp(file + n - end, RECIPE_SUFFIX) != 0)
+		return false;
+	memcpy(ret, file, n - end);
+	ret[n - end] = '\0';
+	return recipe_name_ok(ret);
+}
+
+int recipe_names(int dirfd, char (**ret)[RECIPE_NAME_MAX], size_t *ret_n, struct err *e)
+{
+	AUTO_FREE char (*names)[RECIPE_NAME_MAX] = mem_new(RECIPES_MAX * sizeof(*names));
+	int fd = sys_openat(dirfd, ".", O_RDONLY | O_DIRECTORY, 0);
+	DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+	struct dirent *d;
+	size_t n = 0;
+
+	if (!dir) {
+		int r = fd < 0 ? fd : -errno;
+
+		sys_close(fd);
+		return err_sys(e, r, "list the recipes");
+	}
+	while (n < RECIPES_MAX && (d = readdir(dir)))
+		n += is_recipe(d->d_name, names[n]);
+	(void)closedir(dir);
+	qsort(names, n, sizeof(*names), by_name);
+	*ret = take_ptr(&names);
+	*ret_n = n;
+	return 0;
+}
+
+static int no_recipe(int dirfd, const char *name, struct err *e)
+{
+	struct str list = STR_INIT(ERR_TEXT_MAX / 2);
+	AUTO_FREE char (*names)[RECIPE_NAME_MAX] = NULL;
+	size_t n = 0;
+	int r = recipe_names(dirfd, &names, &n, e);
+
+	for (size_t i = 0; r == 0 && i < n; i++)
+		str_addf(&list, "%s%s", i ? ", " : "", names[i]);
+	if (r == 0)
+		r = err_set(e, ERR_NOT_FOUND, "there is no recipe %s; there %s: %s%s", name, n == 1 ? "is" : "are",
+			    n ? str_text(&list) : "none", list.failed ? ", ..." : "");
+	str_deinit(&list);
+	return r;
+}
+
 int recipe_load(int dirfd, const char *name, struct recipe *ret, struct err *e)
 {
 	AUTO_FREE char *text = mem_new(RECIPE_MAX + 2);
-	char file[RECIPE_NAME_MAX + sizeof(".yaml")];
+	char file[RECIPE_NAME_MAX + sizeof(RECIPE_SUFFIX)];
 	ssize_t n;
 	int r;
 
@@ -375,10 +435,10 @@ int recipe_load(int dirfd, const char *name, struct recipe *ret, struct err *e)
 		return err_set(e, ERR_INVALID,
 			       "\"%.40s\" is no name of a template: [a-z][a-z0-9-]*, at most %d",
 			       name, RECIPE_NAME_MAX - 1);
-	(void)snprintf(file, sizeof(file), "%s.yaml", name);
+	(void)snprintf(file, sizeof(file), "%s" RECIPE_SUFFIX, name);
 	n = sys_read_file(dirfd, file, text, RECIPE_MAX + 2);
 	if (n == -ENOENT)
-		return err_set(e, ERR_NOT_FOUND, "there is no template %s", name);
+		return no_recipe(dirfd, name, e);
 	if (n < 0)
 		return err_sys(e, (int)n, "read template %s", name);
 	r = recipe_parse(text, (size_t)n, ret, e);

@@ -27,6 +27,7 @@ struct err;
 
 enum {
 	RECIPE_MAX = 1 << 16, /* bytes of a recipe */
+	RECIPES_MAX = 1000,   /* in a folder; more are not listed */
 	RECIPE_NAME_MAX = 33, /* with NUL */
 	RECIPE_TEXT_MAX = 201,
 	RECIPE_PACKAGES_MAX = 256,
@@ -69,6 +70,9 @@ int recipe_parse(const char *text, size_t n, struct recipe *ret, struct err *e);
 
 /* Read {dirfd}/<name>.yaml; the name inside must be the same. -ERR_NOT_FOUND. */
 int recipe_load(int dirfd, const char *name, struct recipe *ret, struct err *e);
+
+/* The recipes in the folder by name, sorted; not read. @ret: to be freed, also when there is none. */
+int recipe_names(int dirfd, char (**ret)[RECIPE_NAME_MAX], size_t *ret_n, struct err *e);
 
 /* Names of templates and images: [a-z][a-z0-9-]*, at most 32. */
 bool recipe_name_ok(const char *s);

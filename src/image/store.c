@@ -12,6 +12,7 @@
 #include "base/err.h"
 #include "base/macro.h"
 #include "base/mem.h"
+#include "base/str.h"
 #include "image/initramfs.h"
 #include "image/place.h"
 #include "image/tree.h"
@@ -124,14 +125,40 @@ static int find_by_digest(int place, const struct ref *ref, struct found *ret, s
 	return 0;
 }
 
+static int by_entry(const void *a, const void *b)
+{
+	return strcmp(((const struct found *)a)->entry, ((const struct found *)b)->entry);
+}
+
+/* Which there are; only who builds knows which there could be. */
+static int no_image(int place, const char *name, struct err *e)
+{
+	struct str list = STR_INIT(ERR_TEXT_MAX / 2);
+	AUTO_FREE struct found *all = NULL;
+	size_t n = 0;
+	int r = read_entries(place, &all, &n, e);
+
+	if (r == 0)
+		qsort(all, n, sizeof(*all), by_entry);
+	for (size_t i = 0; r == 0 && i < n; i++)
+		if (i == 0 || strcmp(all[i - 1].name, all[i].name) != 0)
+			str_addf(&list, "%s%s", list.len ? ", " : "", all[i].name);
+	if (r == 0)
+		r = err_set(e, ERR_NOT_FOUND,
+			    "there is no image %s (there are: %s%s); if 'hotcell image recipes' lists it, run: "
+			    "hotcell image build %s", name, n ? str_text(&list) : "none",
+			    list.failed ? ", ..." : "", name);
+	str_deinit(&list);
+	return r;
+}
+
 static int find_by_name(int place, const char *name, struct found *ret, struct err *e)
 {
 	char entry[PLACE_NAME_MAX];
 	int r = place_read_pointer(place, name, entry, e);
 
 	if (r == -ERR_NOT_FOUND)
-		return err_set(e, ERR_NOT_FOUND,
-			       "there is no image %s; run: hotcell image build %s", name, name);
+		return no_image(place, name, e);
 	if (r < 0)
 		return r;
 	if (!parse_entry(entry, ret) || strcmp(ret->name, name) != 0)

@@ -87,7 +87,7 @@ static void mistakes_get_one_sentence(void **unused)
 	static const struct {
 		const char *words, *says;
 	} table[] = {
-		{ "", "needs one of build, list, info, verify, rm" },
+		{ "", "needs one of build, recipes, list, info, verify, rm" },
 		{ "frob", "not frob" },
 		{ "info", "name of an image is missing" },
 		{ "rm", "name of an image is missing" },
@@ -117,7 +117,7 @@ static void mistakes_get_one_sentence(void **unused)
 
 static void help_is_there_for_every_verb(void **unused)
 {
-	static const char *const words[] = { "build --help", "list -h", "info --help",
+	static const char *const words[] = { "build --help", "recipes --help", "list -h", "info --help",
 					     "verify --help", "rm --help" };
 	static char text[OUTPUT_MAX];
 	char expected[64];

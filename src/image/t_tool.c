@@ -8,6 +8,8 @@
 #include "image/progress.h"
 #include "sys/fd.h"
 
+enum { INTERRUPTED = 42 };
+
 static int sh(const char *script, struct str *output, int stdin_fd, struct err *e)
 {
 	const char *const argv[] = { "sh", "-c", script, NULL };
@@ -160,51 +162,87 @@ static bool unshare_is_refused(void)
 }
 
 /* Runs until it is killed: a tool with a child that ignores every polite request. */
-[[gnu::noreturn]] static void run_for_ever(int held)
+[[gnu::noreturn]] static void run_for_ever(int cwd, int held)
 {
 	static const char *const argv[] = {
 		"sh", "-c",
+		"echo >\"$TMPDIR/file\" || exit; "
 		"(trap '' TERM HUP INT; echo >/proc/self/fd/$HELD; while :; do sleep 1000; done) & "
 		"wait",
 		NULL
 	};
 	char name[32];
 	const char *const env[] = { name, NULL };
+	struct tool_signals signals;
 	struct tool t = TOOL_INIT;
+	int r;
 
 	(void)snprintf(name, sizeof(name), "HELD=%d", held);
 	t.argv = argv;
 	t.env = env;
-	t.cwd_fd = sys_open("/tmp", O_RDONLY | O_DIRECTORY);
+	t.cwd_fd = cwd;
 	t.lock_fd = held;
 	t.is_contained = true;
-	_exit(tool_run(&t, NULL) != 0);
+	tool_signals_take(&signals);
+	r = tool_run(&t, NULL);
+	tool_signals_return(&signals);
+	_exit(r == -ERR_CANCELED ? INTERRUPTED : r != 0);
 }
 
-static void what_is_contained_dies_with_us(void **state)
+/* Start it, wait until it runs, send the signal: how it ended. Whatever it started is gone then. */
+static int end_by(int signo)
 {
-	int held[2];
-	char byte;
+	char folder[] = "/tmp/hotcell-tool.XXXXXX", byte;
+	AUTO_CLOSE int cwd = -1;
+	int held[2], status;
 	pid_t pid;
 
-	T_UNUSED(state);
-	if (geteuid() != 0 || unshare_is_refused())
-		skip();
+	assert_non_null(mkdtemp(folder));
+	cwd = sys_open(folder, O_RDONLY | O_DIRECTORY);
 	assert_int_equal(sys_pipe(held), 0);
 	pid = fork();
 	if (pid == 0) {
 		sys_close(held[0]);
-		run_for_ever(held[1]);
+		run_for_ever(cwd, held[1]);
 	}
 	sys_close(held[1]);
 	assert_int_equal(sys_read(held[0], &byte, 1), 1); /* it runs */
-	assert_int_equal(kill(pid, SIGKILL), 0);
-	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(kill(pid, signo), 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(sys_read(held[0], &byte, 1), 0); /* comes when the last holder is gone */
 	sys_close(held[0]);
+	if (signo != SIGKILL) /* it could tidy up */
+		assert_int_equal(rmdir(folder), 0);
+	else
+		assert_int_equal(sys_remove_tree(AT_FDCWD, folder), 0);
+	return status;
+}
+
+static void what_is_contained_dies_with_us(void **state)
+{
+	T_UNUSED(state);
+	if (geteuid() != 0 || unshare_is_refused())
+		skip();
+	assert_int_equal(end_by(SIGKILL), SIGKILL);
+}
+
+static void an_interrupted_tool_leaves_nothing(void **state)
+{
+	int status;
+
+	T_UNUSED(state);
+	if (geteuid() != 0 || unshare_is_refused())
+		skip();
+	status = end_by(SIGTERM);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), INTERRUPTED);
+	status = end_by(SIGINT);
+	assert_true(WIFEXITED(status));
+	assert_int_equal(WEXITSTATUS(status), INTERRUPTED);
 }
 
 T_MAIN(T(runs_where_it_is_told_and_returns_output), T(speaks_one_language_and_finds_sbin),
        T(reads_the_given_input), T(failure_tells_what_was_said), T(endless_talk_is_harmless),
        T(every_line_is_seen), T(what_is_missing_is_named_with_its_package),
-       T(the_lock_is_handed_down), T(what_is_contained_dies_with_us))
+       T(the_lock_is_handed_down), T(what_is_contained_dies_with_us),
+       T(an_interrupted_tool_leaves_nothing))

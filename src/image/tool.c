@@ -20,6 +20,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "image/progress.h"
+#include "sys/clock.h"
 #include "sys/fd.h"
 
 enum {
@@ -28,7 +29,10 @@ enum {
 	READ_BYTES = 4096,
 	EXIT_NO_EXEC = 126,
 	FULL_BELOW_BYTES = 8 << 20, /* less than this is free: the disk is what failed */
+	GRACE_MS = 10000,	    /* for a tool that was told to end */
 };
+
+#define TEMPORARY ".temporary" /* in the tool's folder: gone after it, however it ended */
 
 /* mke2fs, depmod and others live in sbin, which is not in everybody's PATH. */
 #define SBIN ":/usr/local/sbin:/usr/sbin:/sbin"
@@ -52,7 +56,67 @@ struct run {
 		last[LINE_MAX_BYTES]; /* of standard error: being read, worth telling */
 	size_t line_n;
 	bool last_is_error;
+	uint64_t kill_ns; /* when it is killed; 0: nobody told it to end */
 };
+
+/* ---- interruption ---- */
+
+static const int signals[TOOL_SIGNALS] = { SIGINT, SIGTERM, SIGHUP };
+static volatile sig_atomic_t interrupted; /* by this signal */
+
+static void on_interrupt(int signo)
+{
+	interrupted = signo;
+}
+
+void tool_signals_take(struct tool_signals *s)
+{
+	struct sigaction ours = { .sa_handler = on_interrupt };
+
+	interrupted = 0;
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++) {
+		(void)sigaction(signals[i], NULL, &s->before[i]);
+		if (s->before[i].sa_handler != SIG_IGN)
+			(void)sigaction(signals[i], &ours, NULL);
+	}
+}
+
+void tool_signals_return(const struct tool_signals *s)
+{
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+		(void)sigaction(signals[i], &s->before[i], NULL);
+}
+
+static int say_interrupted(struct err *e)
+{
+	return err_set(e, ERR_CANCELED, "interrupted by signal %d (%s); nothing of it is left",
+		       (int)interrupted, strsignal((int)interrupted));
+}
+
+/* In the child: a part of it waits and never becomes another program. */
+static void forget_signals(void)
+{
+	struct sigaction now;
+
+	for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+		if (sigaction(signals[i], NULL, &now) == 0 && now.sa_handler == on_interrupt)
+			(void)signal(signals[i], SIG_DFL);
+}
+
+/* Most tools tidy up when they are told to end. */
+static void pass_on(struct run *run)
+{
+	if (!interrupted)
+		return;
+	if (!run->kill_ns) {
+		(void)kill(run->pid, SIGTERM);
+		run->kill_ns = sys_now_ns() + GRACE_MS * NS_PER_MS;
+	} else if (sys_now_ns() > run->kill_ns) {
+		(void)kill(run->pid, SIGKILL);
+	}
+}
+
+/* ---- the child ---- */
 
 static char *search_path(void)
 {
@@ -126,6 +190,16 @@ static void set_env(const char *const *env)
 		(void)putenv((char *)(uintptr_t)*env);
 }
 
+/* What a tool that is killed leaves in its TMPDIR goes with the folder. The kernel's path of it is absolute. */
+static void set_temporary(void)
+{
+	AUTO_FREE char *cwd = getcwd(NULL, 0);
+	AUTO_FREE char *path = NULL;
+
+	if (cwd && asprintf(&path, "%s/" TEMPORARY, cwd) > 0)
+		(void)setenv("TMPDIR", path, 1);
+}
+
 static int null_fd(void)
 {
 	return sys_open("/dev/null", O_RDWR);
@@ -183,6 +257,7 @@ static void contain(void)
 {
 	int in = t->stdin_fd >= 0 ? sys_dup(t->stdin_fd) : null_fd();
 
+	forget_signals();
 	/* SIGTERM, not SIGKILL: mmdebstrap passes it on to what runs in its root. */
 	(void)prctl(PR_SET_PDEATHSIG, SIGTERM);
 	if (getppid() != parent)
@@ -196,6 +271,8 @@ static void contain(void)
 	if (t->is_contained)
 		contain();
 	(void)umask(022);
+	if (t->is_contained)
+		set_temporary();
 	set_env(t->env);
 	execv(file, (char *const *)(uintptr_t)t->argv);
 	give_up(file);
@@ -276,6 +353,7 @@ static void watch(struct run *run)
 		for (size_t i = 0; i < ARRAY_LEN(fds); i++)
 			if (p[i].revents)
 				drain(run, fds[i]);
+		pass_on(run);
 		progress_tick(run->tool->progress);
 	}
 	if (run->line_n)
@@ -310,15 +388,11 @@ static int complain(const struct run *run, int status, struct err *e)
 	return r;
 }
 
-int tool_run(const struct tool *t, struct err *e)
+static int run_program(const struct tool *t, const char *file, struct err *e)
 {
 	struct run run = { .tool = t, .out_fd = -1, .err_fd = -1 };
-	AUTO_FREE char *file = find_program(t->argv[0]);
-	int r, status;
+	int status, r = interrupted ? say_interrupted(e) : start(&run, file, e);
 
-	if (!file)
-		return tool_need(&t->argv[0], 1, e);
-	r = start(&run, file, e);
 	if (r < 0) {
 		sys_close(run.out_fd);
 		sys_close(run.err_fd);
@@ -326,10 +400,39 @@ int tool_run(const struct tool *t, struct err *e)
 	}
 	watch(&run);
 	status = reap(run.pid);
+	if (interrupted)
+		return say_interrupted(e);
 	if (status != 0)
 		return complain(&run, status, e);
 	if (t->output && t->output->failed)
 		return err_set(e, ERR_LIMIT, "%s wrote more than %d bytes", t->argv[0],
 			       TOOL_OUTPUT_MAX);
 	return 0;
+}
+
+/* Open to all, as /tmp is: apt gives its own work to a user of its own. */
+static int make_temporary(int cwd_fd, struct err *e)
+{
+	int r = sys_remove_tree(cwd_fd, TEMPORARY);
+
+	if (r == 0)
+		r = sys_mkdir(cwd_fd, TEMPORARY, 01777);
+	if (r == 0 && fchmodat(cwd_fd, TEMPORARY, 01777, 0) < 0)
+		r = -errno;
+	return r < 0 ? err_sys(e, r, "make a folder for temporary files") : 0;
+}
+
+int tool_run(const struct tool *t, struct err *e)
+{
+	AUTO_FREE char *file = find_program(t->argv[0]);
+	int r;
+
+	if (!file)
+		return tool_need(&t->argv[0], 1, e);
+	r = t->is_contained ? make_temporary(t->cwd_fd, e) : 0;
+	if (r == 0)
+		r = run_program(t, file, e);
+	if (t->is_contained)
+		(void)sys_remove_tree(t->cwd_fd, TEMPORARY);
+	return r;
 }

@@ -4,6 +4,7 @@
  * argument; ended when we die; their complaints become our error.
  */
 #pragma once
+#include <signal.h>
 #include <stdbool.h>
 #include <stddef.h>
 struct err;
@@ -13,6 +14,7 @@ struct str;
 enum {
 	TOOL_ARGS_MAX = 512,
 	TOOL_OUTPUT_MAX = 4 << 20, /* bytes of standard output that are kept */
+	TOOL_SIGNALS = 3,
 };
 
 struct tool {
@@ -46,3 +48,14 @@ int tool_run(const struct tool *t, struct err *e);
 
 /* -ERR_UNSUPPORTED that names every missing program's package in one sentence. */
 int tool_need(const char *const *programs, size_t n, struct err *e);
+
+/*
+ * Between these two, INT, TERM and HUP (unless ignored) end the tool that runs instead of this program;
+ * tool_run() waits for it and is -ERR_CANCELED from then on, so that the caller can tidy up. One thread.
+ */
+struct tool_signals {
+	struct sigaction before[TOOL_SIGNALS];
+};
+
+void tool_signals_take(struct tool_signals *s);
+void tool_signals_return(const struct tool_signals *s);

@@ -13,6 +13,7 @@
 #include "loop/link.h"
 #include "loop/loop.h"
 #include "sys/cgroup.h"
+#include "sys/clock.h"
 #include "sys/fd.h"
 #include "sys/sock.h"
 #include "wire/gen/methods.h"
@@ -29,6 +30,7 @@ struct server {
 	struct server_info info;
 	struct link *link;	/* the daemon; NULL: none now */
 	struct loop_call drop;	/* free the link, from outside its callbacks */
+	struct loop_timer linger; /* while there is no daemon */
 	struct stream *watcher; /* machine.watch */
 	bool *untold;		/* per slot: an end the watcher has not heard of */
 	struct list waits, listings;
@@ -498,11 +500,39 @@ static void on_request(struct link *k, struct stream *s, unsigned method, struct
 		(void)sys_close(fds[i]);
 }
 
+static bool has_machines(const struct server *v)
+{
+	for (unsigned i = 0; v->ms && i < machines_slots(v->ms); i++)
+		if (slot_has_machine(machines_slot(v->ms, i)))
+			return true;
+	return false;
+}
+
+static void linger(struct server *v, uint64_t ms);
+
+/* Machines nobody comes for end by their leases, and are cleaned up a lease later. */
+static void on_linger(struct loop_timer *t)
+{
+	struct server *v = CONTAINER_OF(t, struct server, linger);
+
+	if (has_machines(v))
+		linger(v, v->info.linger_ms);
+	else
+		v->info.unused(v->info.arg);
+}
+
+static void linger(struct server *v, uint64_t ms)
+{
+	if (v->info.unused)
+		loop_timer_set(v->loop, &v->linger, loop_now(v->loop) + ms * NS_PER_MS, on_linger);
+}
+
 static void drop_link(struct loop_call *c)
 {
 	struct server *v = CONTAINER_OF(c, struct server, drop);
 
 	v->link = link_free(v->link);
+	linger(v, v->info.linger_ms);
 }
 
 static void on_down(struct link *k, const struct err *why)
@@ -531,10 +561,12 @@ static void replace_link(struct server *v, int fd, pid_t pid, uid_t uid)
 	struct err e = ERR_INIT;
 
 	loop_call_cancel(v->loop, &v->drop);
+	loop_timer_cancel(v->loop, &v->linger);
 	forget_streams(v); /* they vanish without a callback */
 	v->link = link_free(v->link);
 	if (link_new(v->loop, fd, LINK_FDS | LINK_SOCKET, 0, &ops, v, &v->link, &e) < 0) {
 		klog("event=daemon-refused pid=%d why=\"%s\"", pid, e.text);
+		linger(v, v->info.linger_ms);
 		return;
 	}
 	klog("event=daemon pid=%d uid=%u", pid, uid);
@@ -574,6 +606,7 @@ int server_new(struct loop *l, int listen_fd, uid_t daemon, const struct server_
 		(void)server_free(v);
 		return err_sys(e, r, "listen for the daemon");
 	}
+	linger(v, MAX(info->linger_ms, (uint64_t)KEEPER_LEASE_MS)); /* the first may take its time */
 	*ret = v;
 	return 0;
 }
@@ -589,6 +622,7 @@ struct server *server_free(struct server *v)
 	if (!v)
 		return NULL;
 	loop_call_cancel(v->loop, &v->drop);
+	loop_timer_cancel(v->loop, &v->linger);
 	loop_io_del(v->loop, &v->accept_io);
 	forget_streams(v);
 	v->link = link_free(v->link);

@@ -23,6 +23,10 @@ struct server_info {
 	const char *kvm_reason, *qemu, *qemu_reason, *process_reason;
 	const char *closure; /* SHA-256 of what runs as QEMU; "": none */
 	unsigned limits; /* CGROUP_* that hold */
+	/* Called once no daemon has been there for @linger_ms and no machine is left. */
+	void (*unused)(void *arg);
+	void *arg;
+	uint64_t linger_ms;
 };
 
 /* @listen_fd: given. @daemon: may connect, as may root and the keeper's own uid. */

@@ -120,6 +120,7 @@ static void composes(void **state)
 	assert_true(has(&s, "-accel", "tcg,tb-size=") && has(&s, "-cpu", KEEPER_CPU));
 	assert_true(has(&s, "-m", "300M") && has(&s, "-smp", "2"));
 	assert_true(has(&s, "-append", "tsc_early_khz=2600123 tsc=reliable"));
+	assert_true(has(&s, "-append", "initcall_blacklist=cmos_init"));
 	assert_true(has(&s, "-name", "ab000000000000000000000000000000"));
 	assert_true(has(&s, "-sandbox", "spawn=deny"));
 	assert_true(has(&s, "-machine", "memory-backend=ram"));
@@ -269,6 +270,7 @@ static void composes_for_kvm(void **state)
 	jail_qemu_spec(q, &s);
 	assert_true(has(&s, "-accel", "kvm") && has(&s, "-cpu", "host"));
 	assert_false(has(&s, "-append", "mitigations"));
+	assert_true(has(&s, "-append", "initcall_blacklist=cmos_init"));
 	assert_string_equal(s.landlock[s.n_landlock - 1].path, "/dev/kvm");
 	assert_true(jail_qemu_memory(&g.rec) > 300 * MIB);
 	(void)jail_qemu_free(q);

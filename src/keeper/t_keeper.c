@@ -14,6 +14,7 @@
 #include "loop/loop.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
+#include "sys/process.h"
 #include "wire/gen/records.h"
 
 enum { PATH_ROOM = 512, PATIENCE_MS = 20000, SLOTS = 8, PIDS = 40, MEMORY_MB = 64, DISK_MB = 16 };
@@ -21,6 +22,7 @@ enum { PATH_ROOM = 512, PATIENCE_MS = 20000, SLOTS = 8, PIDS = 40, MEMORY_MB = 6
 struct world {
 	char dir[PATH_ROOM / 4];
 	pid_t pid; /* of the keeper */
+	const char *linger; /* its --linger */
 	int tree;
 	struct loop *loop;
 	struct keeper *keeper;
@@ -97,8 +99,8 @@ static void start_keeper(struct world *w)
 
 		if (dup2(fd, 2) < 0 || dup2(ready[1], 3) < 0 || setsid() < 0)
 			_exit(126);
-		execl(program, "hotcell-keeper", "--state", state, "--run", run, "--slots", "8", "--ready-fd",
-		      "3", NULL);
+		execl(program, "hotcell-keeper", "--state", state, "--run", run, "--slots", "8", "--linger",
+		      w->linger, "--ready-fd", "3", NULL);
 		_exit(127);
 	}
 	assert_true(w->pid > 0);
@@ -154,7 +156,7 @@ static void connect_keeper(struct world *w)
 	turn_until(w, &w->up);
 }
 
-static struct world *world_new(void)
+static struct world *world_new_lingering(const char *linger)
 {
 	static struct world world;
 	struct world *w = &world;
@@ -162,7 +164,7 @@ static struct world *world_new(void)
 
 	if (geteuid() != 0)
 		skip();
-	*w = (struct world){.dir = "/var/tmp/t_keeper.XXXXXX", .tree = -1};
+	*w = (struct world){.dir = "/var/tmp/t_keeper.XXXXXX", .tree = -1, .linger = linger};
 	assert_non_null(mkdtemp(w->dir));
 	assert_int_equal(chmod(w->dir, 0755), 0);
 	make_dirs(w);
@@ -177,6 +179,11 @@ static struct world *world_new(void)
 	if (keeper_host(w->keeper)->process_reason[0])
 		fail_msg("no process wall here: %s", keeper_host(w->keeper)->process_reason);
 	return w;
+}
+
+static struct world *world_new(void)
+{
+	return world_new_lingering("60000");
 }
 
 static void end_keeper(struct world *w, int sig)
@@ -499,6 +506,33 @@ static void a_lease_ends(void **state)
 	world_free(w);
 }
 
+/* Without a daemon it stays as long as it has a machine, and not longer. */
+static void ends_when_nobody_needs_it(void **state)
+{
+	struct world *w = world_new_lingering("1");
+	struct rec_machine_start rec = request(1);
+	struct pollfd p = {.events = POLLIN};
+	struct waiter x;
+	int status;
+
+	T_UNUSED(state);
+	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	close_fds(&x);
+	p.fd = sys_pidfd_open(w->pid);
+	w->keeper = keeper_free(w->keeper);
+	assert_int_equal(poll(&p, 1, 200), 0); /* 200 times what it lingers */
+	connect_keeper(w);
+	assert_int_equal(count_machines(w), 1);
+	release(w, 1);
+	w->keeper = keeper_free(w->keeper);
+	assert_int_equal(poll(&p, 1, PATIENCE_MS), 1);
+	assert_int_equal(waitpid(w->pid, &status, 0), w->pid);
+	assert_int_equal(status, 0);
+	w->pid = 0;
+	(void)sys_close(p.fd);
+	world_free(w);
+}
+
 static void machines_die_with_the_keeper(void **state)
 {
 	struct world *w = world_new();
@@ -722,5 +756,6 @@ static void all_slots_and_again(void **state)
 
 T_MAIN(T(a_machine_lives_and_leaves_nothing), T(nobody_gets_out), T(bombs_stay_inside),
        T(another_daemon_takes_over), T(ends_are_told_with_their_reason), T(a_lease_ends),
+       T(ends_when_nobody_needs_it),
        T(machines_die_with_the_keeper), T(nonsense_is_refused), T(only_machines_have_memory_to_copy),
        T(files_are_copied), T(files_of_nobody), T(a_copy_that_is_not_waited_for), T(all_slots_and_again))
