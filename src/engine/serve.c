@@ -198,6 +198,7 @@ static void on_request(struct link *k, struct stream *s, unsigned method, struct
 
 static void drop_client(struct client *c)
 {
+	loop_timer_cancel(c->engine->loop, &c->silent);
 	while (!list_empty(&c->calls)) {
 		struct call *call = LIST_ENTRY(c->calls.next, struct call, link);
 
@@ -218,6 +219,21 @@ static void on_down(struct link *k, const struct err *why)
 	drop_client(link_arg(k));
 }
 
+/* It has found the frames' boundary: a client, who may be as idle as it likes. */
+static void on_up(struct link *k, uint64_t generation)
+{
+	struct client *c = link_arg(k);
+
+	(void)generation;
+	loop_timer_cancel(c->engine->loop, &c->silent);
+}
+
+/* Places are few, and whoever only holds one shuts out the others of its uid. */
+static void on_silent(struct loop_timer *t)
+{
+	drop_client(CONTAINER_OF(t, struct client, silent));
+}
+
 static bool is_served(const struct engine *g, unsigned uid)
 {
 	for (unsigned i = 0; i < g->config->n_uids; i++)
@@ -228,7 +244,7 @@ static bool is_served(const struct engine *g, unsigned uid)
 
 int engine_serve(struct engine *g, int fd, unsigned uid, struct err *e)
 {
-	static const struct link_ops ops = {.request = on_request, .down = on_down};
+	static const struct link_ops ops = {.up = on_up, .request = on_request, .down = on_down};
 	struct client *c;
 	int r;
 
@@ -249,6 +265,7 @@ int engine_serve(struct engine *g, int fd, unsigned uid, struct err *e)
 	}
 	list_add_tail(&g->clients, &c->link);
 	g->n_clients++;
+	loop_timer_set(g->loop, &c->silent, loop_now(g->loop) + ENGINE_SILENT_MS * NS_PER_MS, on_silent);
 	return 0;
 }
 

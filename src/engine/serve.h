@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 #include "base/list.h"
+#include "loop/loop.h"
 #include "policy/policy.h"
 
 struct engine;
@@ -21,6 +22,7 @@ struct client {
 	struct engine *engine;
 	struct link *conn;
 	bool is_stranger, is_spare; /* every call is refused; a spare one is served when others left */
+	struct loop_timer silent; /* until its first words */
 	unsigned uid;
 	char owner[32];
 	struct policy_principal who;
