@@ -21,8 +21,8 @@ static int probe(const struct keeper *k, struct err *e)
 	if (!h->opens_trees)
 		return err_set(e, ERR_UNSUPPORTED,
 			       "the keeper that runs (pid %d, version %s) is older than this daemon and would take a "
-			       "process sandbox's files from wherever it is told; end the sandboxes, then type: kill %d; "
-			       "the next command starts a new one", h->pid, h->version, h->pid);
+			       "process sandbox's files from wherever it is told; end the sandboxes, then type: "
+			       "kill %d; the next command starts a new one", h->pid, h->version, h->pid);
 	return 0;
 }
 
