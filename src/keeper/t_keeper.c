@@ -871,7 +871,7 @@ static void a_tree_is_named_by_a_whole_hash(void **state)
 		{"../../elsewhere", ERR_INVALID},
 		{"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde", ERR_INVALID},
 		{"0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef", ERR_INVALID},
-		{"../456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef00", ERR_INVALID},
+		{"../3456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", ERR_INVALID},
 		{"1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", ERR_NOT_FOUND},
 	};
 	struct world *w = world_new();
