@@ -289,6 +289,19 @@ test_any_umask() {
 	no_traces
 }
 
+test_any_umask_of_a_user() {
+	chmod 755 "$SCRATCH"
+	mkdir "$SCRATCH/user"
+	chown 65534 "$SCRATCH/user"
+	export HOTCELL_STATE="$SCRATCH/user/state" HOTCELL_RUN="$SCRATCH/user/run"
+	(
+		umask 777
+		status 0 setpriv --reuid 65534 --regid 65534 --clear-groups hotcell list
+	)
+	same '700 65534' "$(stat -c '%a %u' "$HOTCELL_RUN")" "mode and owner of the run directory"
+	same 65534 "$(awk '/^Uid:/ { print $2 }' "/proc/$(pid_of hotcelld)/status")" "who runs the daemon"
+}
+
 # A daemon that can't start says why, and the keeper it had started ends with it.
 test_failed_start() {
 	host
