@@ -198,7 +198,7 @@ static void on_request(struct link *k, struct stream *s, unsigned method, struct
 
 static void drop_client(struct client *c)
 {
-	loop_timer_cancel(c->engine->loop, &c->silent);
+	list_del(&c->silent);
 	while (!list_empty(&c->calls)) {
 		struct call *call = LIST_ENTRY(c->calls.next, struct call, link);
 
@@ -225,13 +225,34 @@ static void on_up(struct link *k, uint64_t generation)
 	struct client *c = link_arg(k);
 
 	(void)generation;
-	loop_timer_cancel(c->engine->loop, &c->silent);
+	list_del(&c->silent);
 }
 
 /* Places are few, and whoever only holds one shuts out the others of its uid. */
 static void on_silent(struct loop_timer *t)
 {
-	drop_client(CONTAINER_OF(t, struct client, silent));
+	struct engine *g = CONTAINER_OF(t, struct engine, silent_timer);
+
+	while (!list_empty(&g->silent)) {
+		struct client *c = LIST_ENTRY(g->silent.next, struct client, silent);
+		uint64_t until = c->silent_ns + ENGINE_SILENT_MS * NS_PER_MS;
+
+		if (until > loop_now(g->loop)) {
+			loop_timer_set(g->loop, t, until, on_silent);
+			return;
+		}
+		drop_client(c);
+	}
+}
+
+static void await_words(struct client *c)
+{
+	struct engine *g = c->engine;
+
+	c->silent_ns = loop_now(g->loop);
+	if (list_empty(&g->silent))
+		loop_timer_set(g->loop, &g->silent_timer, c->silent_ns + ENGINE_SILENT_MS * NS_PER_MS, on_silent);
+	list_add_tail(&g->silent, &c->silent);
 }
 
 static bool is_served(const struct engine *g, unsigned uid)
@@ -265,12 +286,13 @@ int engine_serve(struct engine *g, int fd, unsigned uid, struct err *e)
 	}
 	list_add_tail(&g->clients, &c->link);
 	g->n_clients++;
-	loop_timer_set(g->loop, &c->silent, loop_now(g->loop) + ENGINE_SILENT_MS * NS_PER_MS, on_silent);
+	await_words(c);
 	return 0;
 }
 
 void serve_drop_all(struct engine *g)
 {
+	loop_timer_cancel(g->loop, &g->silent_timer);
 	while (!list_empty(&g->clients))
 		drop_client(LIST_ENTRY(g->clients.next, struct client, link));
 }
