@@ -168,6 +168,157 @@ test_logs_are_bounded() {
 	done_with
 }
 
+# Whoever takes over the daemon has little: no other files, no programs, no namespaces, no sockets.
+test_daemon_is_confined() {
+	box
+	pid=$(pid_of hotcelld)
+	for task in /proc/"$pid"/task/*; do
+		same 1 "$(sed -n 's/^NoNewPrivs:[[:space:]]*//p' "$task/status")" "no_new_privs"
+		same 2 "$(sed -n 's/^Seccomp:[[:space:]]*//p' "$task/status")" "mode of the system call filter"
+		same 2 "$(sed -n 's/^Seccomp_filters:[[:space:]]*//p' "$task/status")" "filters"
+	done
+	status 0 hotcell doctor --json
+	case $(json "$OUT" '[x["found"] for x in d["checks"] if x["name"] == "landlock"][0]') in
+	"ABI 1" | not*) skip "this kernel's Landlock does not do" ;;
+	esac
+	status 0 python3 "$TOP/test/inside.py" "$pid" "$HOTCELL_STATE" "$HOTCELL_RUN"
+	cat "$OUT"
+	! grep -q ^OPEN "$OUT" || fail "something is open (above)"
+	[ "$(sed -n 's/^tried //p' "$OUT")" -gt 30 ] || fail "inside.py did not try everything"
+	same "$pid" "$(pid_of hotcelld)" "the daemon"
+	says 0 'still here' -- echo still here
+	done_with
+}
+
+# Who connects and says nothing has a place for a while, and is then no reason to turn others away.
+test_silent_clients() {
+	host
+	status 0 hotcell list
+	python3 -c 'import socket, sys, time
+held = []
+for _ in range(600):
+    held.append(socket.socket(socket.AF_UNIX))
+    held[-1].connect(sys.argv[1])
+print("held", flush=True)
+held[0].recv(1) # its end: then all have ended, or will in a moment
+print("let go", flush=True)
+time.sleep(1000)' "$HOTCELL_RUN/hotcelld.sock" >"$SCRATCH/held" &
+	eventually 20 grep -q held "$SCRATCH/held"
+	eventually 30 timeout 5 hotcell list
+	eventually 30 grep -q 'let go' "$SCRATCH/held"
+	status 0 hotcell list
+	no_traces
+}
+
+# Before it says a word, a client looks who listens.
+test_false_daemon() {
+	host
+	setpriv --reuid 65534 --regid 65534 --clear-groups /usr/bin/python3 -c 'import os, socket
+s = socket.socket(socket.AF_UNIX)
+s.bind("/tmp/.hotcell-false-%d" % os.getpid())
+os.chmod(s.getsockname(), 0o666)
+s.listen()
+print(s.getsockname(), flush=True)
+c, _ = s.accept()
+print("heard", len(c.recv(100)), flush=True)' >"$SCRATCH/false" &
+	eventually 20 grep -q tmp "$SCRATCH/false"
+	name=$(head -n 1 "$SCRATCH/false")
+	mv "$name" "$HOTCELL_RUN/hotcelld.sock"
+	refuses 6 'user 65534 listens' list
+	eventually 10 grep -q heard "$SCRATCH/false"
+	same 'heard 0' "$(tail -n 1 "$SCRATCH/false")" "what the false daemon heard"
+	rm "$HOTCELL_RUN/hotcelld.sock"
+	status 0 hotcell list
+	no_traces
+}
+
+# turned_away WORDS... - no daemon starts, and the one sentence has these words
+turned_away() {
+	ERR=$SCRATCH/err
+	! hotcell list 2>"$ERR" || fail "hotcell list succeeded"
+	same 1 "$(grep -c . "$ERR")" "lines on standard error: $(cat "$ERR")"
+	for words; do
+		contains "$(cat "$ERR")" "$words"
+	done
+	eventually 10 no_keeper
+}
+
+no_keeper() {
+	[ -z "$(pid_of hotcell-keeper)" ]
+}
+
+# Root keeps nothing where somebody else could exchange it, and changes nothing through a link.
+test_foreign_directories() {
+	host
+	for variable in STATE RUN; do
+		eval "dir=\$HOTCELL_$variable"
+		chown 65534 "$dir"
+		turned_away "$dir belongs to user 65534" "chown -h 0 $dir" "HOTCELL_$variable"
+		chown 0 "$dir"
+		chmod 775 "$dir"
+		turned_away "chmod go-w $dir"
+		chmod 755 "$dir"
+	done
+	mkdir "$SCRATCH/victim"
+	chmod 711 "$SCRATCH/victim"
+	ln -s "$SCRATCH/victim" "$HOTCELL_STATE/db"
+	turned_away "$HOTCELL_STATE/db"
+	same '711 0' "$(stat -c '%a %u' "$SCRATCH/victim")" "mode and owner of what the link leads to"
+	rm "$HOTCELL_STATE/db"
+	ln -s "$SCRATCH/victim" "$SCRATCH/link"
+	chown -h 65534 "$SCRATCH/link"
+	HOTCELL_STATE=$SCRATCH/link turned_away 'belongs to user 65534'
+	same '' "$(ls "$SCRATCH/victim")" "what was made there"
+	umount "$HOTCELL_STATE/images"
+	chown 65534 "$HOTCELL_STATE/images"
+	status 0 hotcell doctor --json
+	contains "$(cat "$OUT")" 'images belongs to user 65534'
+	chown 0 "$HOTCELL_STATE/images"
+	status 0 hotcell list
+}
+
+test_any_umask() {
+	host
+	rmdir "$HOTCELL_RUN"
+	(
+		umask 777
+		status 0 hotcell run --isolation process -- true
+	)
+	same 755 "$(stat -c %a "$HOTCELL_RUN")" "mode of the run directory"
+	same 700 "$(stat -c %a "$HOTCELL_STATE/db")" "mode of the database's folder"
+	no_traces
+}
+
+test_any_umask_of_a_user() {
+	chmod 755 "$SCRATCH"
+	mkdir "$SCRATCH/user"
+	chown 65534 "$SCRATCH/user"
+	export HOTCELL_STATE="$SCRATCH/user/state" HOTCELL_RUN="$SCRATCH/user/run"
+	(
+		umask 777
+		status 0 setpriv --reuid 65534 --regid 65534 --clear-groups hotcell list
+	)
+	same '700 65534' "$(stat -c '%a %u' "$HOTCELL_RUN")" "mode and owner of the run directory"
+	same 65534 "$(awk '/^Uid:/ { print $2 }' "/proc/$(pid_of hotcelld)/status")" "who runs the daemon"
+}
+
+# A daemon that can't start says why, and the keeper it had started ends with it.
+test_failed_start() {
+	host
+	mkdir -p "$HOTCELL_STATE/db"
+	echo nonsense >"$HOTCELL_STATE/db/run.db"
+	turned_away run.db
+	grep -q 'ended before it served' "$HOTCELL_RUN/keeper.log" || fail "the keeper's log does not say why it ended"
+	rm -r "$HOTCELL_STATE/db"
+	rm "$HOTCELL_RUN/keeper.lock"
+	mkdir "$HOTCELL_RUN/keeper.lock" # and a keeper that can't
+	turned_away keeper.lock
+	rmdir "$HOTCELL_RUN/keeper.lock"
+	status 0 hotcell list
+	status 0 hotcell run --isolation process -- true
+	no_traces
+}
+
 # Somebody else's user may not even connect.
 test_strangers() {
 	host

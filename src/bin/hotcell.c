@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 #include "base/err.h"
 #include "base/macro.h"
@@ -58,5 +59,6 @@ int main(int argc, char **argv)
 {
 	static const struct cli_hooks hooks = {.image = image, .doctor = doctor};
 
+	(void)umask(umask(0) & ~(mode_t)0700); /* what it makes for the daemon, its owner can use */
 	return cli_main(argc, argv, &hooks);
 }

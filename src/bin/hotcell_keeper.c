@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <linux/capability.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +43,8 @@
 enum {
 	READY_SHELLS = 4,
 	SWEEP_MS = 10000,
+	LOCK_WAIT_MS = 5000,
+	LOCK_LOOK_MS = 20,
 	EXIT_USAGE = 2,
 	LINGER_MS_MAX = 86400000,
 	FILES_MAX = 1 << 20, /* a machine takes 5 */
@@ -51,7 +54,7 @@ enum {
 
 static const char usage[] =
 	"usage: hotcell-keeper [--state DIR] [--run DIR] [--qemu FILE] [--kvm WHETHER] [--slots N] [--linger MS]\n"
-	"                      [--ready-fd N]\n"
+	"                      [--ready-fd N] [--guard-fd N]\n"
 	"       hotcell-keeper --probe [--json] [--state DIR] [--qemu FILE] [--kvm WHETHER]\n"
 	"\n"
 	"Keeps the machines of hotcelld, which starts it. --probe says what this host can do.\n"
@@ -61,12 +64,13 @@ static const char usage[] =
 	"  --kvm WHETHER  machines run on it: yes, no, or probe: if it is quick enough (HOTCELL_KVM; probe)\n"
 	"  --slots N      machines at most, 1 to 1024 (1024)\n"
 	"  --linger MS    without daemon and machines, end after this long (60000)\n"
-	"  --ready-fd N   write a byte there when it serves\n";
+	"  --ready-fd N   write a byte there when it serves\n"
+	"  --guard-fd N   end when this ends before a byte came: whoever started it has failed\n";
 
 struct options {
 	struct host_paths paths;
 	bool probe, json, has_kvm;
-	uint64_t slots, linger_ms, ready_fd; /* ready_fd 0: none */
+	uint64_t slots, linger_ms, ready_fd, guard_fd; /* of a descriptor 0: none */
 };
 
 struct keeper_program {
@@ -75,7 +79,8 @@ struct keeper_program {
 	struct machines *machines;
 	struct server *server;
 	struct loop_io signals;
-	int lock_fd, signal_fd;
+	struct loop_io guard;
+	int lock_fd, signal_fd, guard_fd;
 };
 
 /* ---- options ---- */
@@ -168,6 +173,10 @@ static int take_option(struct options *o, int opt, struct err *e)
 		if (str_to_u64(optarg, 3, 65535, &o->ready_fd) < 0)
 			return err_set(e, ERR_INVALID, "--ready-fd: a descriptor from 3 to 65535");
 		return 0;
+	case 'g':
+		if (str_to_u64(optarg, 3, 65535, &o->guard_fd) < 0)
+			return err_set(e, ERR_INVALID, "--guard-fd: a descriptor from 3 to 65535");
+		return 0;
 	case 'p':
 		o->probe = true;
 		return 0;
@@ -188,7 +197,7 @@ static int parse_options(int argc, char **argv, struct options *o, struct err *e
 		{"state", 1, NULL, 's'}, {"run", 1, NULL, 'r'},	  {"slots", 1, NULL, 'n'},
 		{"linger", 1, NULL, 'l'},
 		{"qemu", 1, NULL, 'q'},	  {"kvm", 1, NULL, 'k'},
-		{"ready-fd", 1, NULL, 'f'}, {"probe", 0, NULL, 'p'}, {"json", 0, NULL, 'j'},
+		{"ready-fd", 1, NULL, 'f'}, {"guard-fd", 1, NULL, 'g'}, {"probe", 0, NULL, 'p'}, {"json", 0, NULL, 'j'},
 		{"help", 0, NULL, 'h'},	 {0},
 	};
 	int opt, r = 0;
@@ -216,15 +225,17 @@ static int take_lock(const char *run, int *ret_fd, struct err *e)
 {
 	char path[HOST_PATH_MAX + 32];
 	AUTO_CLOSE int fd = -1;
-	int r = sys_mkdirs(run, 0755);
+	int r = place_claim(run, "HOTCELL_RUN", e);
 
 	if (r < 0)
-		return err_sys(e, r, "make %s", run);
+		return r;
 	(void)snprintf(path, sizeof(path), "%s/keeper.lock", run);
 	fd = sys_create(path, O_RDWR | O_NOFOLLOW, 0600);
 	if (fd < 0)
 		return err_sys(e, fd, "open %s", path);
-	r = sys_lock(fd);
+	/* We are started when no keeper answers: who has the lock all the same is ending, and cleans up. */
+	for (int waited = 0; (r = sys_lock(fd)) == -EAGAIN && waited < LOCK_WAIT_MS; waited += LOCK_LOOK_MS)
+		(void)poll(NULL, 0, LOCK_LOOK_MS);
 	if (r == -EAGAIN)
 		return err_set(e, ERR_CONFLICT, "another keeper has %s", run);
 	if (r < 0)
@@ -322,6 +333,31 @@ static void on_signal(struct loop_io *io, unsigned events)
 	loop_stop(k->loop);
 }
 
+/* The daemon that started us serves, or it failed; then it has no machine here, and the next one starts its own. */
+static void on_guard(struct loop_io *io, unsigned events)
+{
+	struct keeper_program *k = CONTAINER_OF(io, struct keeper_program, guard);
+	char byte;
+
+	(void)events;
+	loop_io_del(k->loop, io);
+	if (sys_read(k->guard_fd, &byte, 1) != 1) {
+		klog("event=stopping why=\"the daemon that started this keeper ended before it served\"");
+		loop_stop(k->loop);
+	}
+	k->guard_fd = sys_close(k->guard_fd);
+}
+
+static int watch_guard(struct keeper_program *k, struct err *e)
+{
+	int r;
+
+	if (k->guard_fd < 0)
+		return 0;
+	r = loop_io_add(k->loop, &k->guard, k->guard_fd, LOOP_READ, on_guard);
+	return r < 0 ? err_sys(e, r, "watch whoever started it") : 0;
+}
+
 static int watch_signals(struct keeper_program *k, struct err *e)
 {
 	sigset_t set;
@@ -356,8 +392,7 @@ static void on_unused(void *arg)
 	loop_stop(k->loop);
 }
 
-static int serve(struct keeper_program *k, const struct options *o, const char *trees, const char *closures,
-		 struct err *e)
+static int serve(struct keeper_program *k, const struct options *o, const char *closures, struct err *e)
 {
 	struct host *h = &k->host;
 	const struct machines_config config = {
@@ -366,7 +401,7 @@ static int serve(struct keeper_program *k, const struct options *o, const char *
 		.root = h->root,
 		.uid_base = h->root ? HOST_UID_SLOTS : geteuid(),
 		.gid_base = h->root ? HOST_UID_SLOTS : getegid(),
-		.trees = trees,
+		.images_fd = h->images_fd,
 		.groups = h->groups,
 		.process = h->process,
 		.qemu = h->has_qemu ? &h->qemu : NULL,
@@ -419,17 +454,15 @@ static void say_ready(uint64_t fd)
 
 static int run(const struct options *o, struct err *e)
 {
-	struct keeper_program k = {.lock_fd = -1, .signal_fd = -1};
-	char groups[CGROUP_NAME_MAX], images[HOST_PATH_MAX + 16], trees[HOST_PATH_MAX], closures[HOST_PATH_MAX + 16];
+	struct keeper_program k = {.lock_fd = -1, .signal_fd = -1, .guard_fd = o->guard_fd ? (int)o->guard_fd : -1};
+	char groups[CGROUP_NAME_MAX], closures[HOST_PATH_MAX + 16];
 	int r = take_lock(o->paths.run, &k.lock_fd, e);
 
-	if (r < 0)
+	if (r == 0)
+		r = place_claim(o->paths.state, "HOTCELL_STATE", e);
+	if (r < 0) {
+		(void)sys_close(k.lock_fd);
 		return r;
-	(void)snprintf(images, sizeof(images), "%s/images", o->paths.state);
-	r = sys_mkdirs(images, 0755);
-	if (r < 0 || !realpath(images, trees)) {
-		r = err_sys(e, r < 0 ? r : -errno, "make %s", images);
-		goto out;
 	}
 	(void)snprintf(closures, sizeof(closures), "%s/closures", o->paths.state);
 	name_groups(o->paths.run, groups);
@@ -439,7 +472,9 @@ static int run(const struct options *o, struct err *e)
 	r = loop_new(false, &k.loop);
 	r = r < 0 ? err_sys(e, r, "make an event loop") : watch_signals(&k, e);
 	if (r == 0)
-		r = serve(&k, o, trees, closures, e);
+		r = watch_guard(&k, e);
+	if (r == 0)
+		r = serve(&k, o, closures, e);
 	if (r == 0) {
 		klog("event=serving pid=%d root=%d kvm=%d qemu=%s process=%d limits=%x", getpid(), k.host.root,
 		     k.host.kvm.usable, k.host.has_qemu ? k.host.qemu.version : "none", k.host.process != NULL,
@@ -449,11 +484,13 @@ static int run(const struct options *o, struct err *e)
 		if (r < 0)
 			r = err_sys(e, r, "wait for events");
 	}
-out:
 	k.server = server_free(k.server);
 	k.machines = machines_free(k.machines);
 	if (k.loop)
 		loop_io_del(k.loop, &k.signals);
+	if (k.loop)
+		loop_io_del(k.loop, &k.guard);
+	(void)sys_close(k.guard_fd);
 	(void)sys_close(k.signal_fd);
 	k.loop = loop_free(k.loop);
 	host_deinit(&k.host);

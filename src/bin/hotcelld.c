@@ -2,7 +2,8 @@
  * bin/hotcelld.c - the daemon: directories, lock, keeper, privileges, then the engine's loop
  *
  * Started as root it prepares what only root can, starts the keeper, and becomes
- * UID_BASE for good, before it reads a byte of any client or guest. Machines
+ * UID_BASE for good, before it reads a byte of any client or guest. Then, root's or not, it
+ * confines itself: the files it works on, the system calls it makes, no programs. Machines
  * are the keeper's children: they stay when this process ends.
  */
 #include <errno.h>
@@ -27,9 +28,12 @@
 #include "base/str.h"
 #include "base/unit.h"
 #include "client/place.h"
+#include "client/start.h"
 #include "driver/driver.h"
 #include "engine/engine.h"
 #include "image/disk.h"
+#include "image/formatter.h"
+#include "image/hash.h"
 #include "image/store.h"
 #include "loop/loop.h"
 #include "snap/layers.h"
@@ -38,7 +42,9 @@
 #include "sys/caps.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
+#include "sys/landlock.h"
 #include "sys/logfile.h"
+#include "sys/seccomp.h"
 #include "sys/sock.h"
 
 enum {
@@ -48,10 +54,14 @@ enum {
 	FILES_MAX = 65536,
 	ACCEPTS_PER_EVENT = 16,
 	EXIT_KEEPER_LOST = 3,
+	DIR_MODE = 0700,
+	RUN_MODE = 0755,
+	TAIL_TEXT = 400,
 };
 
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
-#define LOG_NAME "hotcelld.log" /* as client/place.c calls it */
+#define LOG_NAME  "hotcelld.log" /* as client/place.c calls it */
+#define DB_FOLDER "db"
 
 struct daemon {
 	char state[PLACE_PATH], run[PLACE_PATH];
@@ -61,6 +71,8 @@ struct daemon {
 	bool is_root;
 	unsigned uids[3];
 	int state_fd, lock_fd, listen_fd, signal_fd;
+	int guard_fd; /* the keeper we started ends when this closes before a byte came; -1: it was there */
+	struct formatter *formatter;
 	struct loop *loop;
 	struct store *store;
 	struct engine *engine;
@@ -90,7 +102,7 @@ static int host_disk_make(void *arg, const char *id, uint64_t size_mb, int *ret_
 {
 	const struct daemon *d = arg;
 
-	return disk_make(d->state_fd, id, size_mb, ret_fd, e);
+	return disk_make(d->state_fd, d->formatter, id, size_mb, ret_fd, e);
 }
 
 static int host_disk_remove(void *arg, const char *id, struct err *e)
@@ -313,18 +325,41 @@ static int find_places(struct daemon *d, struct err *e)
 
 /* ---- directories, lock, socket ---- */
 
-static int make_dir(const struct daemon *d, const char *base, const char *name, mode_t mode,
-		    bool is_ours, struct err *e)
+/*
+ * A folder of the daemon's own in the state directory, whose other inhabitants are root's. Owner and mode
+ * go to what was opened, and a link is not opened.
+ */
+static int make_dir(const struct daemon *d, const char *name, struct err *e)
 {
 	char path[PLACE_PATH + 32];
+	AUTO_CLOSE int fd = -1;
 	int r;
 
-	(void)snprintf(path, sizeof(path), "%s%s%s", base, *name ? "/" : "", name);
-	r = sys_mkdirs(path, mode);
-	if (r == 0 && is_ours && d->is_root &&
-	    (lchown(path, UID_BASE, UID_BASE) < 0 || chmod(path, mode) < 0))
+	(void)snprintf(path, sizeof(path), "%s/%s", d->state, name);
+	r = sys_mkdir(AT_FDCWD, path, DIR_MODE);
+	if (r == 0)
+		r = fd = sys_open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
+	if (r >= 0 && d->is_root && (fchown(fd, UID_BASE, UID_BASE) < 0 || fchmod(fd, DIR_MODE) < 0))
 		r = -errno;
+	if (r == -EEXIST || r == -ENOTDIR || r == -ELOOP)
+		return err_set(e, ERR_DENIED, "%s is a link or no directory: remove it, or move it away", path);
 	return r < 0 ? err_sys(e, r, "make the directory %s", path) : 0;
+}
+
+/* The user we are going to be must get through to the keeper's socket, whatever umask made the directory. */
+static int open_run(const struct daemon *d, struct err *e)
+{
+	AUTO_CLOSE int fd = -1;
+	struct stat st;
+
+	if (!d->is_root)
+		return 0;
+	fd = sys_open(d->run, O_RDONLY | O_DIRECTORY);
+	if (fd < 0)
+		return err_sys(e, fd, "open the directory %s", d->run);
+	if (fstat(fd, &st) < 0 || fchmod(fd, (st.st_mode & 07777) | RUN_MODE) < 0)
+		return err_sys(e, -errno, "let others search the directory %s", d->run);
+	return 0;
 }
 
 /* Can the user we are going to be reach our files? Asked before anything is started. */
@@ -333,7 +368,7 @@ static int check_reach(const struct daemon *d, struct err *e)
 	char path[PLACE_PATH + 32];
 	AUTO_CLOSE int fd = -1;
 
-	(void)snprintf(path, sizeof(path), "%s/db", d->state);
+	(void)snprintf(path, sizeof(path), "%s/" DB_FOLDER, d->state);
 	if (d->is_root)
 		(void)setfsuid(UID_BASE);
 	fd = sys_open(path, O_RDONLY | O_DIRECTORY);
@@ -341,22 +376,21 @@ static int check_reach(const struct daemon *d, struct err *e)
 		(void)setfsuid(0);
 	if (fd < 0)
 		return err_sys(e, fd, "user %d cannot open %s; each directory above it must be searchable "
-			       "for all", d->is_root ? UID_BASE : (int)geteuid(), path);
+			       "for all (chmod a+x)", d->is_root ? UID_BASE : (int)geteuid(), path);
 	return 0;
 }
 
 static int make_dirs(struct daemon *d, struct err *e)
 {
-	int r = make_dir(d, d->run, "", 0755, false, e);
+	static const char *const own[] = {DB_FOLDER, SANDBOXES_FOLDER, SNAPSHOTS_FOLDER};
+	int r = place_claim(d->run, "HOTCELL_RUN", e);
 
 	if (r == 0)
-		r = make_dir(d, d->state, "", 0755, false, e);
+		r = open_run(d, e);
 	if (r == 0)
-		r = make_dir(d, d->state, "db", 0700, true, e);
-	if (r == 0)
-		r = make_dir(d, d->state, SANDBOXES_FOLDER, 0700, true, e);
-	if (r == 0)
-		r = make_dir(d, d->state, SNAPSHOTS_FOLDER, 0700, true, e);
+		r = place_claim(d->state, "HOTCELL_STATE", e);
+	for (size_t i = 0; i < ARRAY_LEN(own) && r == 0; i++)
+		r = make_dir(d, own[i], e);
 	if (r == 0)
 		r = check_reach(d, e);
 	if (r < 0)
@@ -407,26 +441,38 @@ static bool keeper_answers(const struct daemon *d)
 }
 
 /* Between fork and exec: its own session, its own log, nothing of ours but the ready pipe. */
-static _Noreturn void become_keeper(const struct daemon *d, const char *program, int ready_fd)
+static _Noreturn void become_keeper(const struct daemon *d, int log_fd, const char *program, int ready_fd, int guard_fd)
 {
-	char log[PLACE_PATH + 32];
 	/* The directories are in the environment too; here they tell whoever looks at processes which one it is. */
-	const char *const argv[] = {"hotcell-keeper", "--state", d->state, "--run", d->run, "--ready-fd", "3", NULL};
-	int fd, null_fd = open("/dev/null", O_RDWR);
+	const char *const argv[] = {"hotcell-keeper", "--state", d->state, "--run", d->run,
+				    "--ready-fd", "3", "--guard-fd", "4", NULL};
+	int from[] = {open("/dev/null", O_RDWR), log_fd, log_fd, ready_fd, guard_fd};
 
-	(void)snprintf(log, sizeof(log), "%s/keeper.log", d->run);
-	fd = open(log, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW, 0640);
 	if (setsid() < 0 || fork() != 0)
 		_exit(0);
-	if (null_fd < 0 || fd < 0 || dup2(null_fd, 0) < 0 || dup2(fd, 1) < 0 || dup2(fd, 2) < 0)
-		_exit(126);
-	if (dup2(ready_fd, 3) < 0 || close_range(4, ~0u, 0) < 0)
+	/* Above them first, so that no dup2() overwrites what a later one needs. */
+	for (size_t i = 0; i < ARRAY_LEN(from); i++)
+		if ((from[i] = fcntl(from[i], F_DUPFD, ARRAY_LEN(from))) < 0)
+			_exit(126);
+	for (size_t i = 0; i < ARRAY_LEN(from); i++)
+		if (dup2(from[i], (int)i) < 0)
+			_exit(126);
+	if (close_range(ARRAY_LEN(from), ~0u, 0) < 0)
 		_exit(126);
 	(void)execv(program, (char *const *)argv);
 	_exit(127);
 }
 
-static int await_keeper(const struct daemon *d, int fd, struct err *e)
+static int keeper_failed(const struct place *log, uint64_t log_start, struct err *e)
+{
+	char tail[TAIL_TEXT];
+
+	start_log_tail(log, log_start, tail, sizeof(tail));
+	return err_set(e, ERR_UNAVAILABLE, "hotcell-keeper ended at once%s%s; see %s",
+		       tail[0] ? "; its last words: " : "", tail, log->log);
+}
+
+static int await_keeper(const struct place *log, uint64_t log_start, int fd, struct err *e)
 {
 	struct pollfd p = {.fd = fd, .events = POLLIN};
 	char byte;
@@ -436,36 +482,64 @@ static int await_keeper(const struct daemon *d, int fd, struct err *e)
 		r = poll(&p, 1, KEEPER_START_MS);
 	while (r < 0 && errno == EINTR);
 	if (r == 0)
-		return err_set(e, ERR_TIMEOUT, "hotcell-keeper did not start within %d s; see %s/keeper.log",
-			       KEEPER_START_MS / 1000, d->run);
-	if (sys_read(fd, &byte, 1) != 1)
-		return err_set(e, ERR_UNAVAILABLE, "hotcell-keeper ended at once; see %s/keeper.log",
-			       d->run);
-	return 0;
+		return err_set(e, ERR_TIMEOUT, "hotcell-keeper did not start within %d s; see %s",
+			       KEEPER_START_MS / 1000, log->log);
+	return sys_read(fd, &byte, 1) == 1 ? 0 : keeper_failed(log, log_start, e);
 }
 
-static int start_keeper(const struct daemon *d, struct err *e)
+static int open_keeper_log(const struct daemon *d, struct place *ret, uint64_t *ret_start, struct err *e)
+{
+	struct stat st;
+	int fd;
+
+	(void)snprintf(ret->log, sizeof(ret->log), "%s/keeper.log", d->run);
+	fd = sys_create(ret->log, O_WRONLY | O_APPEND | O_NOFOLLOW, 0640);
+	if (fd < 0)
+		return err_sys(e, fd, "open %s", ret->log);
+	*ret_start = fstat(fd, &st) == 0 ? (uint64_t)st.st_size : 0;
+	return fd;
+}
+
+static int start_keeper(struct daemon *d, struct err *e)
 {
 	char program[PLACE_PATH + 64];
-	AUTO_CLOSE int ready_r = -1;
+	AUTO_CLOSE int ready_r = -1, ready_w = -1, guard_r = -1, log_fd = -1;
 	int ends[2], r = place_program("hotcell-keeper", program, sizeof(program), e);
+	uint64_t log_start = 0;
+	struct place log;
 	pid_t pid;
 
+	if (r == 0)
+		r = log_fd = open_keeper_log(d, &log, &log_start, e);
 	if (r < 0)
 		return r;
 	r = sys_pipe(ends);
 	if (r < 0)
 		return err_sys(e, r, "start hotcell-keeper: pipe");
 	ready_r = ends[0];
+	ready_w = ends[1];
+	r = sys_pipe(ends);
+	if (r < 0)
+		return err_sys(e, r, "start hotcell-keeper: pipe");
+	guard_r = ends[0];
+	d->guard_fd = ends[1];
 	pid = fork();
 	if (pid == 0)
-		become_keeper(d, program, ends[1]);
-	(void)sys_close(ends[1]);
+		become_keeper(d, log_fd, program, ready_w, guard_r);
+	ready_w = sys_close(ready_w);
 	if (pid < 0)
 		return err_sys(e, -errno, "start hotcell-keeper: fork");
 	while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
 		;
-	return await_keeper(d, ready_r, e);
+	return await_keeper(&log, log_start, ready_r, e);
+}
+
+/* We serve: from here on it outlives us. */
+static void keep_keeper(struct daemon *d)
+{
+	if (d->guard_fd >= 0)
+		(void)!write(d->guard_fd, "k", 1);
+	d->guard_fd = sys_close(d->guard_fd);
 }
 
 /* ---- privileges ---- */
@@ -512,6 +586,65 @@ static int give_up_powers(const struct daemon *d, struct err *e)
 	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 || prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) < 0)
 		return err_sys(e, -errno, "give up privileges");
 	return 0;
+}
+
+static int install(const struct seccomp_policy *p, struct err *e)
+{
+	AUTO_CLOSE int filter = -1;
+	int r = seccomp_compile(p, &filter);
+
+	if (r == 0)
+		r = seccomp_install_all(filter);
+	return r < 0 ? err_sys(e, r, "install the daemon's system call filter") : 0;
+}
+
+/*
+ * Before the first thread, and before a byte of anybody's: what is left of this host to somebody who
+ * finds a mistake in here. Written is below the daemon's own folders and nowhere else; templates are
+ * read, nothing is executed.
+ */
+static int confine_files(const struct daemon *d, struct err *e)
+{
+	char paths[5][PLACE_PATH + 32];
+	const struct landlock_rule rules[] = {
+		{.fd = d->state_fd, .may = LANDLOCK_MAY_READ},
+		{paths[0], LANDLOCK_MAY_READ | LANDLOCK_MAY_WRITE},
+		{paths[1], LANDLOCK_MAY_READ | LANDLOCK_MAY_WRITE},
+		{paths[2], LANDLOCK_MAY_READ | LANDLOCK_MAY_WRITE},
+		{paths[3], LANDLOCK_MAY_READ | LANDLOCK_MAY_WRITE},
+		{paths[4], LANDLOCK_MAY_READ | LANDLOCK_MAY_WRITE},
+		{"/dev/urandom", LANDLOCK_MAY_READ},
+		{"/proc/meminfo", LANDLOCK_MAY_READ},
+		{"/sys/devices/system/cpu/online", LANDLOCK_MAY_READ}, /* sysconf() */
+	};
+	int r;
+
+	(void)snprintf(paths[0], sizeof(paths[0]), "%s/" DB_FOLDER, d->state);
+	(void)snprintf(paths[1], sizeof(paths[1]), "%s/" SANDBOXES_FOLDER, d->state);
+	(void)snprintf(paths[2], sizeof(paths[2]), "%s/" SNAPSHOTS_FOLDER, d->state);
+	(void)snprintf(paths[3], sizeof(paths[3]), "%s/" LOG_NAME, d->run);
+	(void)snprintf(paths[4], sizeof(paths[4]), "%s/" LOG_NAME ".1", d->run);
+	if (landlock_abi() < LANDLOCK_LINKS) {
+		host_log(NULL, "hotcelld: this kernel has no Landlock that allows links between folders (Linux 5.19): "
+			       "going on without; the system call filter holds");
+		return 0;
+	}
+	r = landlock_confine(rules, ARRAY_LEN(rules), true);
+	return r < 0 ? err_sys(e, r, "confine the daemon to its files") : 0;
+}
+
+static int confine(struct daemon *d, struct err *e)
+{
+	char disks[PLACE_PATH + 32], text[HASH_TEXT];
+	int r;
+
+	(void)snprintf(disks, sizeof(disks), "%s/" SANDBOXES_FOLDER, d->state);
+	r = formatter_new(disks, &d->formatter, e);
+	if (r == 0)
+		r = hash_mem("", 0, text, e); /* libcrypto reads its settings while it may */
+	if (r == 0)
+		r = confine_files(d, e);
+	return r < 0 ? r : install(&seccomp_daemon, e);
 }
 
 /* ---- the loop's sources ---- */
@@ -584,6 +717,7 @@ static void on_ready(void *arg)
 		loop_stop(d->loop);
 		return;
 	}
+	keep_keeper(d);
 	if (d->ready_fd >= 0)
 		(void)!write(d->ready_fd, "\n", 1);
 	d->ready_fd = sys_close(d->ready_fd);
@@ -689,7 +823,9 @@ static int serve(struct daemon *d, struct err *e)
 	if (r == 0)
 		r = engine_new(&config, &ops, &d->engine, e);
 	if (r == 0)
-		r = engine_start(d->engine, e);
+		r = engine_start(d->engine, e); /* connects to the keeper */
+	if (r == 0)
+		r = install(&seccomp_daemon_settled, e);
 	if (r == 0 && loop_run(d->loop) < 0)
 		r = err_set(e, ERR_INTERNAL, "the event loop failed");
 	loop_timer_cancel(d->loop, &d->accept_timer);
@@ -702,7 +838,7 @@ static int open_store(struct daemon *d, struct err *e)
 {
 	char path[PLACE_PATH + 32];
 
-	(void)snprintf(path, sizeof(path), "%s/db", d->state);
+	(void)snprintf(path, sizeof(path), "%s/" DB_FOLDER, d->state);
 	return store_open(path, &d->store, e);
 }
 
@@ -736,6 +872,8 @@ static int run(struct daemon *d, int argc, char **argv, struct err *e)
 		r = prepare(d, e);
 	(void)umask(077);
 	if (r == 0)
+		r = confine(d, e);
+	if (r == 0)
 		r = open_store(d, e);
 	if (r < 0)
 		return r;
@@ -758,13 +896,17 @@ int main(int argc, char **argv)
 			   .state_fd = -1,
 			   .lock_fd = -1,
 			   .listen_fd = -1,
-			   .signal_fd = -1};
+			   .signal_fd = -1,
+			   .guard_fd = -1};
 	struct err e = ERR_INIT;
 	int r;
 
+	(void)umask(022); /* whatever it was: directories and the keeper depend on it */
 	d.uids[2] = d.is_root ? UID_BASE : getuid();
 	r = run(&d, argc, argv, &e);
 	store_close(d.store);
+	d.formatter = formatter_free(d.formatter);
+	(void)sys_close(d.guard_fd);
 	(void)sys_close(d.signal_fd);
 	(void)sys_close(d.listen_fd);
 	(void)sys_close(d.lock_fd);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include "base/err.h"
 #include "base/macro.h"
 #include "base/mem.h"
@@ -131,8 +132,33 @@ static void on_down(struct link *k, const struct err *why)
 
 static const struct link_ops conn_link_ops = {.up = on_up, .down = on_down};
 
+/*
+ * Before the first word: who listens there? What a client says is its user's, and so is what it
+ * believes; only root serves others. The kernel knows who it was that began to listen.
+ */
+static int check_peer(struct conn *c, int fd)
+{
+	pid_t pid;
+	uid_t uid;
+	int r = sys_peer(fd, &pid, &uid);
+
+	if (r < 0)
+		return err_sys(&c->why, r, "ask who serves %s", c->place.socket);
+	if (uid != 0 && uid != geteuid())
+		return err_set(&c->why, ERR_DENIED,
+			       "user %u listens at the daemon's socket %s, neither root nor user %u, who asks; become "
+			       "that user, or set HOTCELL_RUN to a directory of your own",
+			       uid, c->place.socket, geteuid());
+	return 0;
+}
+
 static void sync_link(struct conn *c, int fd)
 {
+	if (check_peer(c, fd) < 0) {
+		(void)sys_close(fd);
+		fail(c);
+		return;
+	}
 	c->state = CONN_SYNCING;
 	if (link_new(c->loop, fd, LINK_INITIATOR | LINK_SOCKET, 1, &conn_link_ops, c, &c->link,
 		     &c->why) < 0)
@@ -193,9 +219,9 @@ static int take_lock(struct conn *c)
 	int fd = c->lock_fd, r;
 
 	if (fd < 0) {
-		r = sys_mkdirs(c->place.run, 0755);
+		r = place_claim(c->place.run, "HOTCELL_RUN", &c->why);
 		if (r < 0)
-			return err_sys(&c->why, r, "make the directory %s", c->place.run);
+			return r;
 		fd = sys_create(c->place.lock, O_RDWR | O_NOFOLLOW, LOCK_MODE);
 		if (fd < 0)
 			return err_sys(&c->why, fd, "open %s", c->place.lock);

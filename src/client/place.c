@@ -1,11 +1,16 @@
 /* client/place.c - run directory and programs */
 #include "client/place.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
 #include "base/err.h"
+#include "sys/fd.h"
 
 /* A variable that must hold an absolute path: the daemon runs in another directory. */
 static int variable(const char *name, const char **ret, struct err *e)
@@ -96,6 +101,42 @@ int place_find(const char *run_dir, struct place *ret, struct err *e)
 			       "most); set HOTCELL_RUN to a shorter one",
 			       p.run, sizeof(((struct sockaddr_un *)0)->sun_path) - 16);
 	*ret = p;
+	return 0;
+}
+
+static bool is_trusted(uid_t uid)
+{
+	return uid == 0 || uid == geteuid();
+}
+
+static int refuse_owner(const char *path, uid_t owner, const char *variable, struct err *e)
+{
+	return err_set(e, ERR_DENIED,
+		       "%s belongs to user %u, who could exchange what user %u opens there; type: chown -h %u %s, or "
+		       "set %s to a directory of your own", path, owner, geteuid(), geteuid(), path, variable);
+}
+
+int place_claim(const char *path, const char *variable, struct err *e)
+{
+	const mode_t others = geteuid() == 0 ? S_IWGRP | S_IWOTH : S_IWOTH; /* a user's own group is the user */
+	AUTO_CLOSE int fd = -1;
+	struct stat link, st;
+	int r = sys_mkdirs(path, 0755);
+
+	if (r < 0)
+		return err_sys(e, r, "make the directory %s", path);
+	fd = sys_open(path, O_PATH | O_DIRECTORY);
+	if (fd < 0)
+		return err_sys(e, fd, "open the directory %s", path);
+	if (lstat(path, &link) < 0 || fstat(fd, &st) < 0)
+		return err_sys(e, -errno, "look at the directory %s", path);
+	if (!is_trusted(link.st_uid) || !is_trusted(st.st_uid))
+		return refuse_owner(path, is_trusted(st.st_uid) ? link.st_uid : st.st_uid, variable, e);
+	if (st.st_mode & others && !(st.st_mode & S_ISVTX))
+		return err_set(e, ERR_DENIED,
+			       "others may write to %s (mode %03o), and so exchange what user %u opens there; type: "
+			       "chmod %s %s, or set %s to another directory", path, st.st_mode & 07777, geteuid(),
+			       geteuid() == 0 ? "go-w" : "o-w", path, variable);
 	return 0;
 }
 

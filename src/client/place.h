@@ -22,6 +22,16 @@ struct place {
  */
 int place_find(const char *run_dir, struct place *ret, struct err *e);
 
+/*
+ * place_claim() - make a directory that is to be ours, or refuse it
+ * @variable:	what names another one: HOTCELL_STATE or HOTCELL_RUN
+ *
+ * Whoever may exchange what is in there decides what root opens: so it, and a link that leads there,
+ * must belong to us or to root, and be writable for nobody else (or be sticky).
+ * Return: 0; -ERR_DENIED naming it, its owner and what to type.
+ */
+int place_claim(const char *path, const char *variable, struct err *e);
+
 /* place_state() - the state directory: $HOTCELL_STATE, else the default. -ERR_INVALID, -ERR_UNSUPPORTED. */
 int place_state(char *ret, size_t size, struct err *e);
 

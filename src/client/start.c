@@ -14,7 +14,7 @@
 #include "client/place.h"
 #include "sys/fd.h"
 
-enum { READY_FD = 3, TAIL_BYTES = 360, LOG_MODE = 0640, RUN_MODE = 0755 };
+enum { READY_FD = 3, TAIL_BYTES = 360, LOG_MODE = 0640 };
 
 /* Descriptors 0 to 3 as the daemon wants them; every other one is closed. */
 static int arrange(int log_fd, int ready_fd)
@@ -64,10 +64,10 @@ static int open_log(const struct place *p, uint64_t *ret_size, struct err *e)
 {
 	AUTO_CLOSE int fd = -1;
 	struct stat st;
-	int r = sys_mkdirs(p->run, RUN_MODE);
+	int r = place_claim(p->run, "HOTCELL_RUN", e);
 
 	if (r < 0)
-		return err_sys(e, r, "make the directory %s", p->run);
+		return r;
 	fd = sys_create(p->log, O_WRONLY | O_APPEND | O_NOFOLLOW, LOG_MODE);
 	if (fd < 0)
 		return err_sys(e, fd, "open the daemon's log %s", p->log);

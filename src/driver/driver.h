@@ -36,7 +36,8 @@ struct machine_spec {
 	unsigned vcpus;
 	uint64_t memory_mb, disk_mb;
 	unsigned pids_max;	  /* 0: none */
-	int root_fd;		  /* image (machine) or tree (process) */
+	int root_fd;		  /* with DRIVER_NEEDS_IMAGE: the image; else -1 */
+	const char *image;	  /* without: the hash of the template, whose tree is the root */
 	int kernel_fd, initrd_fd; /* -1: none */
 	int layers[LIMIT_DISK_LAYERS]; /* writable disk, oldest first: raw, then qcow2; only the last is written */
 	unsigned n_layers;

@@ -16,7 +16,14 @@ static int probe(const struct keeper *k, struct err *e)
 {
 	const struct keeper_host *h = keeper_host(k);
 
-	return h->process_reason[0] ? err_set(e, ERR_UNSUPPORTED, "%s", h->process_reason) : 0;
+	if (h->process_reason[0])
+		return err_set(e, ERR_UNSUPPORTED, "%s", h->process_reason);
+	if (!h->opens_trees)
+		return err_set(e, ERR_UNSUPPORTED,
+			       "the keeper that runs (pid %d, version %s) is older than this daemon and would take a "
+			       "process sandbox's files from wherever it is told; end the sandboxes, then type: "
+			       "kill %d; the next command starts a new one", h->pid, h->version, h->pid);
+	return 0;
 }
 
 static int create(struct loop *l, struct keeper *k, const struct machine_spec *s,
@@ -26,8 +33,8 @@ static int create(struct loop *l, struct keeper *k, const struct machine_spec *s
 
 	if (r < 0)
 		return r;
-	if (s->root_fd < 0)
-		return err_set(e, ERR_INVALID, "a process sandbox needs a template's tree");
+	if (!s->image)
+		return err_set(e, ERR_INVALID, "a process sandbox needs a template");
 	if (s->n_layers)
 		return err_set(e, ERR_UNSUPPORTED, "a process sandbox has no disk");
 	*ret = kept_new(l, k, &s->id, ev);
@@ -46,10 +53,10 @@ static int start(struct machine *m, const struct machine_spec *s, struct driver_
 		.lease_ms = s->lease_ms,
 		.unenforced = s->unenforced,
 		.forked = s->memory_fd >= 0,
+		.image = span_of(s->image),
 	};
-	const int fds[] = {s->root_fd, s->memory_fd};
 
-	return kept_start(m, &rec, fds, rec.forked ? 2 : 1, r, e);
+	return kept_start(m, &rec, &s->memory_fd, rec.forked ? 1 : 0, r, e);
 }
 
 const struct driver driver_process = {

@@ -38,6 +38,7 @@ struct stage {
 	struct link *link;
 	struct stream *watcher, *held[HELD_MAX];
 	unsigned n_held, releases;
+	bool is_old; /* of 0.1.0 */
 	enum answer start, others;
 	bool has_monitor;
 	int agent_fd, qemu_fd; /* the guest's end of the link, QEMU's of the monitor */
@@ -84,7 +85,8 @@ static void reply_copied(struct stream *s)
 
 static void reply(struct stage *t, struct stream *s, unsigned method)
 {
-	const struct rec_keeper_info host = {.version = span_of("t"), .qemu = span_of("7.2.22"), .root = true};
+	const struct rec_keeper_info host = {.version = span_of("t"), .qemu = span_of("7.2.22"), .root = true,
+					      .pid = 4711, .opens_trees = !t->is_old};
 	const struct rec_machine_stats stats = {.memory_bytes = 5, .memory_max_bytes = 6, .cpu_us = 7, .pids = 8};
 
 	if (method == METHOD_KEEPER_HELLO)
@@ -193,15 +195,15 @@ static void on_gone(void *arg, const struct err *why)
 	(void)snprintf(t->why, sizeof(t->why), "%s", why->text);
 }
 
-static void begin(struct stage *t)
+static void begin_with(struct stage *t, bool is_old)
 {
 	const struct keeper_events ev = {.up = on_up, .lost = on_lost, .arg = t};
 
 	*t = (struct stage){
-		.dir = "/tmp/t_kept.XXXXXX", .has_monitor = true, .agent_fd = -1, .qemu_fd = -1,
+		.dir = "/tmp/t_kept.XXXXXX", .is_old = is_old, .has_monitor = true, .agent_fd = -1, .qemu_fd = -1,
 		.spec = {.id = {{1, 2, 3}}, .vcpus = 1, .memory_mb = 256, .n_layers = 1,
 			 .memory_fd = -1, .state_fd = -1,
-			 .closure = "", .lease_ms = 1000},
+			 .closure = "", .image = "5eed", .lease_ms = 1000},
 	};
 	t->ev = (struct machine_events){.gone = on_gone, .arg = t};
 	assert_non_null(mkdtemp(t->dir));
@@ -215,6 +217,11 @@ static void begin(struct stage *t)
 	assert_int_equal(keeper_new(t->loop, t->path, &ev, &t->keeper, NULL), 0);
 	turn(t);
 	assert_true(t->up && t->watcher);
+}
+
+static void begin(struct stage *t)
+{
+	begin_with(t, false);
 }
 
 static void end(struct stage *t)
@@ -679,6 +686,24 @@ static void on_copied(struct driver_req *r, const struct err *why)
 	c->code = why ? why->code : 0;
 }
 
+/* It would take the root of a process sandbox as a descriptor, of anything. Machines are as they were. */
+static void an_older_keeper_starts_no_process_sandbox(void **state)
+{
+	struct machine *m = NULL;
+	struct err e = ERR_INIT;
+	struct stage t;
+
+	T_UNUSED(state);
+	begin_with(&t, true);
+	assert_int_equal(driver_qemu.probe(t.keeper, &e), 0);
+	assert_int_equal(driver_process.probe(t.keeper, &e), -ERR_UNSUPPORTED);
+	assert_non_null(strstr(e.text, "version t"));
+	assert_non_null(strstr(e.text, "kill 4711"));
+	t.spec.n_layers = 0;
+	assert_int_equal(driver_process.create(t.loop, t.keeper, &t.spec, &t.ev, &m, &e), -ERR_UNSUPPORTED);
+	end(&t);
+}
+
 static void process_files_are_copied(void **state)
 {
 	struct asked a = ASKED;
@@ -919,6 +944,7 @@ T_MAIN(T(lives), T(tells_the_end_once), T(cuts_long_last_words), T(a_start_can_f
        T(dies_while_starting), T(a_silent_monitor_fails_the_start), T(a_qemu_that_ends_at_once_says_why),
        T(a_broken_monitor_ends_alone),
        T(destroy_cancels_first), T(forgets), T(adopts), T(a_lost_keeper_ends_calls), T(checks_the_spec),
-       T(process_needs_no_monitor), T(process_files_are_copied), T(a_copy_that_ends_with_its_machine),
+       T(process_needs_no_monitor), T(an_older_keeper_starts_no_process_sandbox), T(process_files_are_copied),
+       T(a_copy_that_ends_with_its_machine),
        T(an_odd_layer_is_not_believed), T(a_machine_without_room_tries_again),
        T(merged_layers_are_let_go_of), T(a_failed_merge_is_told), T(a_merge_has_an_end))

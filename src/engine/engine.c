@@ -269,6 +269,7 @@ int engine_new(const struct engine_config *config, const struct engine_ops *ops,
 	g->hot_budget_bytes =
 		(config->hot_budget_mb ? config->hot_budget_mb : config->memory_total_mb / 8) * MIB;
 	list_init(&g->clients);
+	list_init(&g->silent);
 	list_init(&g->strays);
 	g->events = events_new(g->loop, ENGINE_EVENTS, config->epoch);
 	r = g->host->random(g->host->arg, &seed, sizeof(seed));

@@ -101,6 +101,7 @@ enum {
 	ENGINE_PIDS_MAX = 1024,		/* processes when the request names none */
 	ENGINE_CLIENTS_MAX = 512,
 	ENGINE_CLIENTS_SPARE = 64,	/* connections beyond it that are told so; further ones are closed */
+	ENGINE_SILENT_MS = 10000,	/* for a connection to say its first words (loop/link.h, SYNC) */
 	ENGINE_EVENTS = 4096,		/* kept */
 	ENGINE_WORKERS = 4,
 };

@@ -76,6 +76,8 @@ struct engine {
 
 	struct list clients;
 	unsigned n_clients;
+	struct list silent; /* of them, who has not said a word, the oldest first; one timer for all */
+	struct loop_timer silent_timer;
 	struct events *events;
 	struct keeper_list_call list_call;
 	struct list strays; /* machines without a record, being released */

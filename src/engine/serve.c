@@ -198,6 +198,7 @@ static void on_request(struct link *k, struct stream *s, unsigned method, struct
 
 static void drop_client(struct client *c)
 {
+	list_del(&c->silent);
 	while (!list_empty(&c->calls)) {
 		struct call *call = LIST_ENTRY(c->calls.next, struct call, link);
 
@@ -218,6 +219,42 @@ static void on_down(struct link *k, const struct err *why)
 	drop_client(link_arg(k));
 }
 
+/* It has found the frames' boundary: a client, who may be as idle as it likes. */
+static void on_up(struct link *k, uint64_t generation)
+{
+	struct client *c = link_arg(k);
+
+	(void)generation;
+	list_del(&c->silent);
+}
+
+/* Places are few, and whoever only holds one shuts out the others of its uid. */
+static void on_silent(struct loop_timer *t)
+{
+	struct engine *g = CONTAINER_OF(t, struct engine, silent_timer);
+
+	while (!list_empty(&g->silent)) {
+		struct client *c = LIST_ENTRY(g->silent.next, struct client, silent);
+		uint64_t until = c->silent_ns + ENGINE_SILENT_MS * NS_PER_MS;
+
+		if (until > loop_now(g->loop)) {
+			loop_timer_set(g->loop, t, until, on_silent);
+			return;
+		}
+		drop_client(c);
+	}
+}
+
+static void await_words(struct client *c)
+{
+	struct engine *g = c->engine;
+
+	c->silent_ns = loop_now(g->loop);
+	if (list_empty(&g->silent))
+		loop_timer_set(g->loop, &g->silent_timer, c->silent_ns + ENGINE_SILENT_MS * NS_PER_MS, on_silent);
+	list_add_tail(&g->silent, &c->silent);
+}
+
 static bool is_served(const struct engine *g, unsigned uid)
 {
 	for (unsigned i = 0; i < g->config->n_uids; i++)
@@ -228,7 +265,7 @@ static bool is_served(const struct engine *g, unsigned uid)
 
 int engine_serve(struct engine *g, int fd, unsigned uid, struct err *e)
 {
-	static const struct link_ops ops = {.request = on_request, .down = on_down};
+	static const struct link_ops ops = {.up = on_up, .request = on_request, .down = on_down};
 	struct client *c;
 	int r;
 
@@ -249,11 +286,13 @@ int engine_serve(struct engine *g, int fd, unsigned uid, struct err *e)
 	}
 	list_add_tail(&g->clients, &c->link);
 	g->n_clients++;
+	await_words(c);
 	return 0;
 }
 
 void serve_drop_all(struct engine *g)
 {
+	loop_timer_cancel(g->loop, &g->silent_timer);
 	while (!list_empty(&g->clients))
 		drop_client(LIST_ENTRY(g->clients.next, struct client, link));
 }

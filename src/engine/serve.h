@@ -21,6 +21,8 @@ struct client {
 	struct engine *engine;
 	struct link *conn;
 	bool is_stranger, is_spare; /* every call is refused; a spare one is served when others left */
+	struct list silent; /* in the engine's, until its first words */
+	uint64_t silent_ns; /* since */
 	unsigned uid;
 	char owner[32];
 	struct policy_principal who;

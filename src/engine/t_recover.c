@@ -29,7 +29,8 @@ static void keeper_request(struct link *link, struct stream *s, unsigned method,
 {
 	static const struct stream_ops deaf = {0};
 	struct keeper_double *k = link_arg(link);
-	struct rec_keeper_info info = {.version = span_of(HOTCELL_VERSION), .pid = 77, .root = true};
+	struct rec_keeper_info info = {.version = span_of(HOTCELL_VERSION), .pid = 77, .root = true,
+				       .opens_trees = true};
 	struct rec_machine_ref ref;
 
 	T_UNUSED(fds);

@@ -213,6 +213,48 @@ static void one_too_many_is_told_so(void **state)
 	rig_free(r);
 }
 
+/* Connections that say nothing hold their places for a while only; clients that do nothing keep theirs. */
+static void silent_ones_make_room(void **state)
+{
+	enum { SILENT = ENGINE_CLIENTS_MAX + ENGINE_CLIENTS_SPARE };
+	static int ends[SILENT][2];
+	struct link *idle;
+	struct rlimit files;
+	struct rig *r;
+	struct ask *a;
+
+	T_UNUSED(state);
+	assert_int_equal(getrlimit(RLIMIT_NOFILE, &files), 0);
+	files.rlim_cur = files.rlim_max;
+	if (files.rlim_max < 3 * SILENT || setrlimit(RLIMIT_NOFILE, &files) < 0)
+		skip();
+	r = rig_new();
+	a = ask_new();
+	idle = r->client;
+	for (int i = 0; i < SILENT; i++) {
+		assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0, ends[i]), 0);
+		assert_int_equal(engine_serve(r->engine, ends[i][0], RIG_UID, NULL), i < SILENT - 1 ? 0 : -ERR_LIMIT);
+	}
+	assert_int_equal(write(ends[0][1], "half a greeting", 15), 15);
+	assert_int_equal(ask(r, a, METHOD_DAEMON_INFO, &(struct rec_empty){0}), 0); /* it was here before */
+	loop_advance(r->loop, (ENGINE_SILENT_MS - 1000) * NS_PER_MS);
+	assert_int_equal(read(ends[0][1], (char[1]){0}, 1), -1);
+	assert_int_equal(errno, EAGAIN);
+	loop_advance(r->loop, 2000 * NS_PER_MS);
+	for (int i = 0; i < SILENT; i++)
+		assert_int_equal(read(ends[i][1], (char[1]){0}, 1), 0);
+	rig_connect(r);
+	assert_int_equal(ask(r, a, METHOD_DAEMON_INFO, &(struct rec_empty){0}), 0);
+	link_free(r->client);
+	r->client = idle;
+	loop_advance(r->loop, 100 * ENGINE_SILENT_MS * NS_PER_MS);
+	assert_int_equal(ask(r, a, METHOD_DAEMON_INFO, &(struct rec_empty){0}), 0);
+	for (int i = 0; i < SILENT; i++)
+		(void)close(ends[i][1]);
+	free(a);
+	rig_free(r);
+}
+
 /* ---- deadlines ---- */
 
 static void idle_ones_expire_and_used_ones_do_not(void **state)
@@ -852,7 +894,8 @@ static void stop_leaves_machines_running(void **state)
 
 T_MAIN(T(names_are_unique), T(a_failed_name_is_free_again), T(a_repeated_request_gets_the_first_answer),
        T(memory_beyond_the_budget_is_refused), T(bad_requests_name_field_and_limit),
-       T(strangers_are_told_so), T(one_too_many_is_told_so), T(idle_ones_expire_and_used_ones_do_not),
+       T(strangers_are_told_so), T(one_too_many_is_told_so), T(silent_ones_make_room),
+       T(idle_ones_expire_and_used_ones_do_not),
        T(lifetimes_end_whatever_goes_on), T(failures_are_forgotten_after_a_while),
        T(ephemeral_ones_go_with_their_holder), T(a_create_stream_left_open_holds),
        T(one_that_nobody_holds_goes_after_a_grace), T(a_dying_machine_tells_everybody_why),

@@ -17,13 +17,12 @@
 #include <unistd.h>
 #include "base/err.h"
 #include "base/macro.h"
+#include "image/formatter.h"
 #include "image/tool.h"
 #include "snap/layers.h"
 #include "sys/fd.h"
 
 enum { NAME = 64 };
-
-#define NEW_FILE "disk.new"
 
 /* Copy what is written of @from; what is a hole stays one. */
 static int copy_sparse(int from, int to)
@@ -49,14 +48,14 @@ static int copy_sparse(int from, int to)
 	return 0;
 }
 
-static int format(int folder_fd, uint64_t size_mb, struct err *e)
+int disk_format(int folder_fd, uint64_t size_mb, struct err *e)
 {
 	char size[NAME];
 	const char *const argv[] = {"mke2fs", "-q",    "-F",
 				    "-t",     "ext4",  "-m",
 				    "0",      "-L",    "layer",
 				    "-O",     "^has_journal", "-E",
-				    "lazy_itable_init=1,nodiscard", NEW_FILE, size, NULL};
+				    "lazy_itable_init=1,nodiscard", DISK_NEW, size, NULL};
 	struct tool t = TOOL_INIT;
 
 	(void)snprintf(size, sizeof(size), "%" PRIu64 "M", size_mb);
@@ -66,16 +65,17 @@ static int format(int folder_fd, uint64_t size_mb, struct err *e)
 }
 
 /* Make the blank of this size in @folder_fd and let it appear whole. Two may race: either is good. */
-static int make_blank(int disks_fd, int folder_fd, const char *blank, uint64_t size_mb, struct err *e)
+static int make_blank(struct formatter *f, int disks_fd, int folder_fd, const char *blank, uint64_t size_mb,
+		      struct err *e)
 {
-	int r = format(folder_fd, size_mb, e);
+	int r = formatter_run(f, folder_fd, size_mb, e);
 
-	if (r == 0 && renameat(folder_fd, NEW_FILE, disks_fd, blank) < 0)
+	if (r == 0 && renameat(folder_fd, DISK_NEW, disks_fd, blank) < 0)
 		r = err_disk(e, -errno, "keep a blank disk");
 	return r;
 }
 
-static int open_blank(int disks_fd, int folder_fd, uint64_t size_mb, int *ret, struct err *e)
+static int open_blank(struct formatter *f, int disks_fd, int folder_fd, uint64_t size_mb, int *ret, struct err *e)
 {
 	char blank[NAME];
 	int fd, r;
@@ -83,7 +83,7 @@ static int open_blank(int disks_fd, int folder_fd, uint64_t size_mb, int *ret, s
 	(void)snprintf(blank, sizeof(blank), ".blank-%" PRIu64, size_mb);
 	fd = sys_open_beneath(disks_fd, blank, O_RDONLY, 0);
 	if (fd == -ENOENT) {
-		r = make_blank(disks_fd, folder_fd, blank, size_mb, e);
+		r = make_blank(f, disks_fd, folder_fd, blank, size_mb, e);
 		if (r < 0)
 			return r;
 		fd = sys_open_beneath(disks_fd, blank, O_RDONLY, 0);
@@ -104,7 +104,7 @@ static int open_disks(int state_dirfd, int *ret, struct err *e)
 	return 0;
 }
 
-int disk_make(int state_dirfd, const char *id, uint64_t size_mb, int *ret_fd, struct err *e)
+int disk_make(int state_dirfd, struct formatter *f, const char *id, uint64_t size_mb, int *ret_fd, struct err *e)
 {
 	AUTO_CLOSE int disks_fd = -1, folder_fd = -1, blank_fd = -1, fd = -1;
 	int r = open_disks(state_dirfd, &disks_fd, e);
@@ -117,7 +117,7 @@ int disk_make(int state_dirfd, const char *id, uint64_t size_mb, int *ret_fd, st
 	folder_fd = sys_open_beneath(disks_fd, id, O_RDONLY | O_DIRECTORY, 0);
 	if (folder_fd < 0)
 		return err_sys(e, folder_fd, "open the folder of a sandbox");
-	r = open_blank(disks_fd, folder_fd, size_mb, &blank_fd, e);
+	r = open_blank(f, disks_fd, folder_fd, size_mb, &blank_fd, e);
 	if (r < 0)
 		return r;
 	fd = sys_open_beneath(folder_fd, LAYER_0, O_RDWR | O_CREAT | O_EXCL, 0600);

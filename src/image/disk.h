@@ -9,12 +9,18 @@
 #pragma once
 #include <stdint.h>
 struct err;
+struct formatter;
 
 /*
  * disk_make() - make the disk of sandbox @id (hex digits) and open it for reading and writing
+ * @f:		who runs mke2fs; NULL: the caller
  * @ret_fd:	given
  *
  * Return: 0; -ERR_LIMIT when the disk of the host is full, -ERR_CONFLICT when it exists.
  * What a failure leaves, layers_remove() removes.
  */
-int disk_make(int state_dirfd, const char *id, uint64_t size_mb, int *ret_fd, struct err *e);
+int disk_make(int state_dirfd, struct formatter *f, const char *id, uint64_t size_mb, int *ret_fd, struct err *e);
+
+/* Run mke2fs: a fresh file DISK_NEW in the folder. For image/formatter.c. */
+#define DISK_NEW "disk.new"
+int disk_format(int folder_fd, uint64_t size_mb, struct err *e);

@@ -5,8 +5,10 @@
 #include "base/err.h"
 #include "base/id.h"
 #include "base/testing.h"
+#include "image/formatter.h"
 #include "snap/layers.h"
 #include "sys/fd.h"
+#include "sys/landlock.h"
 
 enum { EXT4_MAGIC_AT = 1024 + 56, SIZE_MB = 64 };
 
@@ -60,24 +62,59 @@ static void is_made_twice_formatted_once(void **state)
 	struct err e = ERR_INIT;
 
 	T_UNUSED(state);
-	if (disk_make(state_fd, id, SIZE_MB, &a, &e) == -ERR_UNSUPPORTED) { /* no mke2fs here */
+	if (disk_make(state_fd, NULL, id, SIZE_MB, &a, &e) == -ERR_UNSUPPORTED) { /* no mke2fs here */
 		state_free(state_fd, path);
 		skip();
 	}
 	assert_string_equal(e.text, "");
 	assert_int_equal(fstatat(state_fd, SANDBOXES_FOLDER "/.blank-64", &blank, 0), 0);
-	assert_int_equal(disk_make(state_fd, other, SIZE_MB, &b, &e), 0);
+	assert_int_equal(disk_make(state_fd, NULL, other, SIZE_MB, &b, &e), 0);
 	assert_int_equal(fstatat(state_fd, SANDBOXES_FOLDER "/.blank-64", &again, 0), 0);
 	assert_int_equal(blank.st_ino, again.st_ino);
 	is_an_empty_file_system(a);
 	is_an_empty_file_system(b);
 	assert_int_equal(sys_close(a), -1);
 	assert_int_equal(sys_close(b), -1);
-	assert_int_equal(disk_make(state_fd, id, SIZE_MB, &a, &e), -ERR_CONFLICT);
+	assert_int_equal(disk_make(state_fd, NULL, id, SIZE_MB, &a, &e), -ERR_CONFLICT);
 	assert_int_equal(disk_remove(state_fd, id, &e), 0);
 	assert_int_equal(disk_remove(state_fd, id, &e), 0); /* nothing there: fine */
 	assert_int_equal(fstatat(state_fd, SANDBOXES_FOLDER "/00112233445566778899aabbccddeeff", &again, 0), -1);
 	state_free(state_fd, path);
+}
+
+/* As a daemon does it that may start no program itself. */
+static void another_process_formats(void **state)
+{
+	char path[64], disks[96];
+	int state_fd = state_new(path), a = -1, r;
+	AUTO_CLOSE int nowhere = sys_open("/", O_PATH | O_DIRECTORY), elsewhere = -1;
+	struct formatter *f = NULL;
+	struct err e = ERR_INIT;
+
+	T_UNUSED(state);
+	(void)snprintf(disks, sizeof(disks), "%s/" SANDBOXES_FOLDER, path);
+	assert_int_equal(formatter_new(disks, &f, &e), 0);
+	r = disk_make(state_fd, f, id, SIZE_MB, &a, &e);
+	if (r != -ERR_UNSUPPORTED) { /* mke2fs is here */
+		assert_string_equal(e.text, "");
+		is_an_empty_file_system(a);
+		(void)sys_close(a);
+		/* it writes among the disks and nowhere else, whatever folder it is handed */
+		assert_int_equal(sys_mkdir(state_fd, "elsewhere", 0777), 0);
+		elsewhere = sys_openat(state_fd, "elsewhere", O_RDONLY | O_DIRECTORY, 0);
+		if (landlock_abi()) {
+			assert_int_equal(formatter_run(f, elsewhere, SIZE_MB, &e), -ERR_INTERNAL);
+			assert_int_equal(faccessat(elsewhere, DISK_NEW, F_OK, 0), -1);
+		}
+		assert_int_equal(disk_make(state_fd, f, other, SIZE_MB, &a, &e), 0); /* and goes on */
+		(void)sys_close(a);
+	}
+	assert_int_equal(formatter_run(f, nowhere, 0, &e), -ERR_UNAVAILABLE); /* no size: not what a daemon says */
+	assert_non_null(strstr(e.text, "end hotcelld"));
+	assert_null(formatter_free(f));
+	state_free(state_fd, path);
+	if (r == -ERR_UNSUPPORTED)
+		skip();
 }
 
 static void a_failure_at_any_call_leaves_what_remove_removes(void **state)
@@ -86,7 +123,7 @@ static void a_failure_at_any_call_leaves_what_remove_removes(void **state)
 	int state_fd = state_new(path), fd = -1;
 
 	T_UNUSED(state);
-	if (disk_make(state_fd, other, SIZE_MB, &fd, NULL) == -ERR_UNSUPPORTED) {
+	if (disk_make(state_fd, NULL, other, SIZE_MB, &fd, NULL) == -ERR_UNSUPPORTED) {
 		state_free(state_fd, path);
 		skip();
 	}
@@ -96,7 +133,7 @@ static void a_failure_at_any_call_leaves_what_remove_removes(void **state)
 		int got = -1, r;
 
 		sys_fault_arm(nth, -ENOSPC);
-		r = disk_make(state_fd, id, SIZE_MB, &got, &e);
+		r = disk_make(state_fd, NULL, id, SIZE_MB, &got, &e);
 		met = sys_fault_seen() >= nth;
 		sys_fault_arm(0, 0);
 		assert_int_equal(r, met ? -ERR_LIMIT : 0);
@@ -107,4 +144,4 @@ static void a_failure_at_any_call_leaves_what_remove_removes(void **state)
 	state_free(state_fd, path);
 }
 
-T_MAIN(T(is_made_twice_formatted_once), T(a_failure_at_any_call_leaves_what_remove_removes))
+T_MAIN(T(is_made_twice_formatted_once), T(another_process_formats), T(a_failure_at_any_call_leaves_what_remove_removes))

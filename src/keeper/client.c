@@ -422,6 +422,7 @@ static void keep_host(struct keeper_host *h, const struct rec_keeper_info *rec)
 		.kvm = rec->kvm,
 		.slots = (unsigned)rec->slots,
 		.tsc_khz = rec->tsc_khz,
+		.opens_trees = rec->opens_trees,
 		.enforces_memory = strv_has(rec->enforced, "memory"),
 		.enforces_cpu = strv_has(rec->enforced, "cpu"),
 		.enforces_pids = strv_has(rec->enforced, "pids"),

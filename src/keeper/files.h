@@ -47,5 +47,8 @@ int files_pack(int root_fd, int to_fd, uint64_t max_bytes, struct err *e);
  */
 int files_unpack(int from_fd, int root_fd, struct err *e);
 
+/* Is @fd a sealed memory file, as a stream must be that is not to change while it is read? 0; -ERR_INVALID. */
+int files_check(int fd, struct err *e);
+
 /* Bytes the stream of a layer of @disk_bytes may have: names, owners and attributes come on top of the contents. */
 uint64_t files_max_bytes(uint64_t disk_bytes);

@@ -348,6 +348,14 @@ static int unpack_all(struct unpack *u)
 	return r;
 }
 
+int files_check(int fd, struct err *e)
+{
+	if (!sys_is_sealed(fd, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK))
+		return err_set(e, ERR_INVALID, "the files of a snapshot must come as a memory file that is sealed "
+			       "against writing, growing and shrinking");
+	return 0;
+}
+
 int files_unpack(int from_fd, int root_fd, struct err *e)
 {
 	struct unpack *u = mem_new(sizeof(*u));

@@ -7,6 +7,7 @@
 #include <unistd.h>
 #include "base/err.h"
 #include "keeper/jail_process.h"
+#include "keeper/trees.h"
 #include "sys/cgroup.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
@@ -54,32 +55,22 @@ static void probe_qemu(const struct host_paths *p, struct host *h)
 		keep(h->qemu_reason, e.text);
 }
 
-/* An empty folder where the templates are: the file system matters. */
-static int open_trial(const struct host_paths *p, struct err *e)
+/* With an empty folder where the templates are: the file system matters. */
+static int try_jail(struct host *h, struct err *e)
 {
-	char path[HOST_PATH_MAX + 16];
-	int r, fd;
+	AUTO_CLOSE int folder = -1;
+	int r = trees_open_trial(h->images_fd, &folder, e);
 
-	(void)snprintf(path, sizeof(path), "%s/images/trial", p->state);
-	r = sys_mkdirs(path, 0755);
 	if (r < 0)
-		return err_sys(e, r, "make %s", path);
-	fd = sys_open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW);
-	return fd < 0 ? err_sys(e, fd, "open %s", path) : fd;
-}
-
-static void close_trial(const struct host_paths *p)
-{
-	char path[HOST_PATH_MAX + 16];
-
-	(void)snprintf(path, sizeof(path), "%s/images/trial", p->state);
-	(void)rmdir(path);
+		return r;
+	r = process_probe(h->process, folder, HOST_UID_TRIAL, e);
+	trees_close_trial(h->images_fd);
+	return r;
 }
 
 static void probe_process(const struct host_paths *p, struct host *h)
 {
 	struct err e = ERR_INIT;
-	AUTO_CLOSE int folder = -1;
 	int r;
 
 	if (!h->root) {
@@ -88,14 +79,12 @@ static void probe_process(const struct host_paths *p, struct host *h)
 		     "as root, or use machines, which run under your own uid");
 		return;
 	}
-	r = process_host_open(p->init, &h->process, &e);
+	r = trees_open(p->state, &h->images_fd, &e);
 	if (r == 0)
-		r = folder = open_trial(p, &e);
-	if (r >= 0) {
-		r = process_probe(h->process, folder, HOST_UID_TRIAL, &e);
-		close_trial(p);
-	}
-	if (r >= 0)
+		r = process_host_open(p->init, &h->process, &e);
+	if (r == 0)
+		r = try_jail(h, &e);
+	if (r == 0)
 		return;
 	keep(h->process_reason, e.text);
 	h->process = process_host_close(h->process);
@@ -103,7 +92,7 @@ static void probe_process(const struct host_paths *p, struct host *h)
 
 void host_probe(const struct host_paths *p, const char *groups, struct host *ret)
 {
-	*ret = (struct host){.root = geteuid() == 0, .qemu = QEMU_HOST_INIT};
+	*ret = (struct host){.root = geteuid() == 0, .qemu = QEMU_HOST_INIT, .images_fd = -1};
 	if (sys_tsc_khz(TSC_MS, &ret->tsc_khz) < 0)
 		ret->tsc_khz = 0;
 	probe_kvm(p->kvm, &ret->kvm);
@@ -117,5 +106,6 @@ void host_deinit(struct host *h)
 	if (h->has_qemu)
 		qemu_host_deinit(&h->qemu);
 	h->process = process_host_close(h->process);
+	h->images_fd = sys_close(h->images_fd);
 	h->groups = cgroup_root_close(h->groups);
 }

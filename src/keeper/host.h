@@ -36,6 +36,7 @@ struct host {
 	struct qemu_host qemu;
 	bool has_qemu;
 	struct process_host *process; /* NULL: see process_reason */
+	int images_fd;		      /* where its trees are; -1 without the process wall */
 	struct cgroup_root *groups;   /* NULL: see groups_reason */
 	unsigned limits;	      /* CGROUP_* that hold */
 	char qemu_reason[HOST_REASON_MAX], process_reason[HOST_REASON_MAX], groups_reason[HOST_REASON_MAX];

@@ -293,12 +293,13 @@ static int check_files(const struct jail_qemu_parts *p, struct jail_qemu *q, str
 
 enum { SEALS = F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK };
 
-/* Machines share it, and who has taken one over must not change it for the others. */
+/*
+ * Machines share it, and who has taken one over must not change it for the others. One that may only
+ * be written would be opened for reading here, with more rights than whoever handed it over has.
+ */
 static bool is_sealed(int fd)
 {
-	int seals = fcntl(fd, F_GET_SEALS);
-
-	return seals >= 0 && (seals & SEALS) == SEALS;
+	return sys_is_sealed(fd, SEALS);
 }
 
 static int open_state(struct jail_qemu *q, int fd, struct err *e)

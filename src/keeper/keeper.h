@@ -40,6 +40,7 @@ struct keeper_host {
 	char version[65];
 	int pid;
 	bool root, kvm;
+	bool opens_trees; /* false: one of 0.1.0, which wants descriptors of them */
 	unsigned slots;
 	uint64_t tsc_khz;
 	char kvm_reason[1025], qemu[65], qemu_reason[1025], process_reason[1025];
@@ -89,7 +90,7 @@ struct keeper_call {
 	bool is_malformed;
 };
 
-/* @fds: root, then disk, kernel, initrd for qemu, or the files of a forked process sandbox; lent. */
+/* @fds: for qemu root, disk, kernel, initrd; of a process sandbox only a fork's files; lent. */
 int keeper_start(struct keeper *k, const struct rec_machine_start *rec, const int *fds,
 		 unsigned n_fds, struct keeper_call *c, struct err *e);
 int keeper_adopt(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
@@ -108,7 +109,7 @@ int keeper_stats(struct keeper *k, const struct id *id, struct keeper_call *c, s
  *
  * Of a process sandbox, keeper_take() alone copies the files, as a stream of keeper/files.h in a
  * sealed memory file; the caller has frozen the workload. A machine starts with them when the
- * record says forked and the file is the second descriptor.
+ * record says forked and the file is its descriptor.
  */
 int keeper_save(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);
 int keeper_copy(struct keeper *k, const struct id *id, struct keeper_call *c, struct err *e);

@@ -16,6 +16,7 @@
 #include "base/span.h"
 #include "base/str.h"
 #include "keeper/copier.h"
+#include "keeper/files.h"
 #include "keeper/jail.h"
 #include "keeper/jail_process.h"
 #include "keeper/jail_qemu.h"
@@ -23,6 +24,7 @@
 #include "keeper/klog.h"
 #include "keeper/packer.h"
 #include "keeper/qemu_host.h"
+#include "keeper/trees.h"
 #include "loop/loop.h"
 #include "sys/cgroup.h"
 #include "sys/fd.h"
@@ -38,7 +40,6 @@ enum {
 	CONSOLE_PAUSE_MS = 20,	/* between two */
 	CLEAN_RETRY_MS = 5,	/* cgroup v1 has no event for "empty" */
 	REFILL_MS = 20,		/* a new machine gets the processors first */
-	TREE_PATH_MAX = 4096,
 	CLOSURES_MAX = 4,	/* of QEMUs before the current one, held open */
 };
 
@@ -736,36 +737,23 @@ static void refill_soon(struct machines *ms)
 
 /* ---- starting ---- */
 
-/* A folder of the template store and nothing else: an idmapped view of "/" would show every secret. */
-static int check_tree(struct machines *ms, int fd, struct err *e)
-{
-	char link[32], path[TREE_PATH_MAX];
-	size_t n = strlen(ms->c.trees);
-	ssize_t len;
-
-	if (!ms->c.root)
-		return 0;
-	(void)snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
-	len = readlink(link, path, sizeof(path) - 1);
-	if (len < 0)
-		return err_sys(e, -errno, "look at the template's tree");
-	path[len] = '\0';
-	if ((size_t)len <= n || strncmp(path, ms->c.trees, n) != 0 || path[n] != '/')
-		return err_set(e, ERR_DENIED, "the template's tree is not below %s", ms->c.trees);
-	return 0;
-}
-
 static int start_process(struct slot *s, const struct rec_machine_start *rec, const int *fds,
 			 unsigned n_fds, struct err *e)
 {
-	struct process_go go = {n_fds ? fds[0] : -1, n_fds > 1 ? fds[1] : -1, rec->disk_mb * MIB};
+	AUTO_CLOSE int tree = -1;
+	struct process_go go = {.files_fd = n_fds ? fds[0] : -1, .disk_bytes = rec->disk_mb * MIB};
 	struct process_ends ends;
 	int r;
 
-	if (n_fds != (rec->forked ? 2 : 1))
-		return err_set(e, ERR_INVALID, "a process sandbox takes its tree, and the files of a fork; got %u "
-			       "descriptors", n_fds);
-	r = check_tree(s->ms, go.tree_fd, e);
+	if (n_fds != (rec->forked ? 1 : 0))
+		return err_set(e, ERR_INVALID,
+			       "a process sandbox takes the hash of its template, and the files of a fork; got %u "
+			       "descriptors. A daemon of 0.1.0 does that: end hotcelld, the next command starts one of "
+			       "this version", n_fds);
+	r = rec->forked ? files_check(go.files_fd, e) : 0;
+	if (r == 0)
+		r = tree_open(s->ms->c.images_fd, rec->image, &tree, e);
+	go.tree_fd = tree;
 	if (r == 0 && !s->shell)
 		r = make_shell(s, e);
 	if (r == 0)

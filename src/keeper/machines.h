@@ -37,7 +37,7 @@ struct machines_config {
 	bool root;
 	uid_t uid_base;		/* root: of slot 0; slot n: + n * 65536. Otherwise one's own */
 	gid_t gid_base;
-	const char *trees;	/* root: process trees must lie below this folder; lent for good */
+	int images_fd;		/* of trees_open(); lent for good */
 	struct cgroup_root *groups;    /* NULL: none here; lent for good, like all below */
 	struct process_host *process;  /* NULL: see process_reason */
 	struct qemu_host *qemu;	       /* NULL: see qemu_reason */

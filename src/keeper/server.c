@@ -136,6 +136,7 @@ static int do_hello(struct request *q, struct err *e)
 		.qemu_reason = span_of(i->qemu_reason),
 		.process_reason = span_of(i->process_reason),
 		.closure = span_of(i->closure),
+		.opens_trees = true,
 	};
 
 	(void)e;

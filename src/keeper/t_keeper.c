@@ -5,8 +5,14 @@
  */
 #include <fcntl.h>
 #include <glob.h>
+#include <grp.h>
 #include <poll.h>
+#include <sched.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include "base/err.h"
 #include "base/testing.h"
 #include "keeper/host.h"
@@ -14,16 +20,20 @@
 #include "loop/loop.h"
 #include "sys/clock.h"
 #include "sys/fd.h"
+#include "sys/ns.h"
 #include "sys/process.h"
+#include "sys/sock.h"
 #include "wire/gen/records.h"
 
 enum { PATH_ROOM = 512, PATIENCE_MS = 20000, SLOTS = 8, PIDS = 40, MEMORY_MB = 64, DISK_MB = 16 };
+
+#define HASH  "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef"
+#define IMAGE "state/images/x@" HASH
 
 struct world {
 	char dir[PATH_ROOM / 4];
 	pid_t pid; /* of the keeper */
 	const char *linger; /* its --linger */
-	int tree;
 	struct loop *loop;
 	struct keeper *keeper;
 	bool up, lost, gone;
@@ -66,9 +76,9 @@ static void make_dirs(const struct world *w)
 {
 	static const char *const names[] = {"bin",
 					    "run",
-					    "state/images/x/tree/etc",
-					    "state/images/x/tree/var",
-					    "state/images/x/tree/old",
+					    IMAGE "/tree/etc",
+					    IMAGE "/tree/var",
+					    IMAGE "/tree/old",
 					    "elsewhere"};
 	char path[PATH_ROOM];
 
@@ -76,9 +86,9 @@ static void make_dirs(const struct world *w)
 		path_of(w, names[i], path);
 		assert_int_equal(sys_mkdirs(path, 0755), 0);
 	}
-	path_of(w, "state/images/x/tree/hello", path);
+	path_of(w, IMAGE "/tree/hello", path);
 	assert_int_equal(sys_write_file(AT_FDCWD, path, "as it was"), 0);
-	path_of(w, "state/images/x/tree/old/file", path);
+	path_of(w, IMAGE "/tree/old/file", path);
 	assert_int_equal(sys_write_file(AT_FDCWD, path, ""), 0);
 }
 
@@ -160,19 +170,15 @@ static struct world *world_new_lingering(const char *linger)
 {
 	static struct world world;
 	struct world *w = &world;
-	char path[PATH_ROOM];
 
 	if (geteuid() != 0)
 		skip();
-	*w = (struct world){.dir = "/var/tmp/t_keeper.XXXXXX", .tree = -1, .linger = linger};
+	*w = (struct world){.dir = "/var/tmp/t_keeper.XXXXXX", .linger = linger};
 	assert_non_null(mkdtemp(w->dir));
 	assert_int_equal(chmod(w->dir, 0755), 0);
 	make_dirs(w);
 	copy_program(w, "hotcell-keeper", "bin/hotcell-keeper");
 	copy_program(w, "inmate", "bin/hotcell-init");
-	path_of(w, "state/images/x/tree", path);
-	w->tree = sys_open(path, O_PATH | O_DIRECTORY);
-	assert_true(w->tree >= 0);
 	assert_int_equal(loop_new(false, &w->loop), 0);
 	start_keeper(w);
 	connect_keeper(w);
@@ -236,7 +242,6 @@ static void world_free(struct world *w)
 	if (w->pid)
 		end_keeper(w, SIGTERM);
 	w->loop = loop_free(w->loop);
-	w->tree = sys_close(w->tree);
 	assert_int_equal(count_groups(w, ""), 0);
 	assert_int_equal(sys_remove_tree(AT_FDCWD, w->dir), 0);
 }
@@ -261,18 +266,24 @@ static struct id id_of(unsigned char n)
 static struct rec_machine_start request(unsigned char n)
 {
 	return (struct rec_machine_start){
-		.id = id_of(n), .kind = 1, .vcpus = 1, .memory_mb = MEMORY_MB, .disk_mb = DISK_MB, .pids_max = PIDS};
+		.id = id_of(n), .kind = 1, .vcpus = 1, .memory_mb = MEMORY_MB, .disk_mb = DISK_MB, .pids_max = PIDS,
+		.image = span_of(HASH)};
 }
 
-/* Start with @rec; the error's code, 0 on success. */
-static int start(struct world *w, const struct rec_machine_start *rec, int tree, struct waiter *x)
+/* Start with @rec, handing over @fd unless it is -1; the error's code, 0 on success. */
+static int start_with(struct world *w, const struct rec_machine_start *rec, int fd, struct waiter *x)
 {
 	struct err e = ERR_INIT;
 
 	*x = (struct waiter){.call.done = on_done};
-	assert_int_equal(keeper_start(w->keeper, rec, &tree, 1, &x->call, &e), 0);
+	assert_int_equal(keeper_start(w->keeper, rec, &fd, fd >= 0 ? 1 : 0, &x->call, &e), 0);
 	turn_until(w, &x->done);
 	return x->why.code;
+}
+
+static int start(struct world *w, const struct rec_machine_start *rec, struct waiter *x)
+{
+	return start_with(w, rec, -1, x);
 }
 
 static void release(struct world *w, unsigned char n)
@@ -343,7 +354,7 @@ static void a_machine_lives_and_leaves_nothing(void **state)
 	char proc[64];
 
 	T_UNUSED(state);
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
 	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'P'), 1);
 	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'f'), 6); /* JAIL-1 */
 	(void)snprintf(proc, sizeof(proc), "/proc/%d", x.call.pid);
@@ -384,7 +395,7 @@ static void nobody_gets_out(void **state)
 	int64_t kcore;
 
 	T_UNUSED(state);
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
 	for (size_t i = 0; i < ARRAY_LEN(attempts); i++) {
 		int64_t answer = ask(x.call.fds[KEEPER_LINK], attempts[i].command);
 
@@ -394,7 +405,7 @@ static void nobody_gets_out(void **state)
 	}
 	kcore = ask(x.call.fds[KEEPER_LINK], 'K');
 	assert_true(kcore == 0 || kcore == -ENOENT || kcore == -EACCES);
-	path_of(w, "state/images/x/tree/hello", path); /* the inmate wrote to it */
+	path_of(w, IMAGE "/tree/hello", path); /* the inmate wrote to it */
 	assert_true(sys_read_file(AT_FDCWD, path, text, sizeof(text)) > 0);
 	assert_string_equal(text, "as it was");
 	release(w, 1);
@@ -411,7 +422,7 @@ static void bombs_stay_inside(void **state)
 	int64_t n;
 
 	T_UNUSED(state);
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
 	if (keeper_host(w->keeper)->enforces_pids) {
 		n = ask(x.call.fds[KEEPER_LINK], 'F');
 		assert_true(n > 0 && n < PIDS);
@@ -438,7 +449,7 @@ static void another_daemon_takes_over(void **state)
 	struct id id = id_of(1), other = id_of(2);
 
 	T_UNUSED(state);
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
 	close_fds(&x);
 	w->keeper = keeper_free(w->keeper);
 	connect_keeper(w);
@@ -466,7 +477,7 @@ static void ends_are_told_with_their_reason(void **state)
 	char command = 'q';
 
 	T_UNUSED(state);
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
 	assert_int_equal(sys_write_full(x.call.fds[KEEPER_LINK], &command, 1), 0);
 	turn_until(w, &w->gone);
 	assert_int_equal(w->code, 7);
@@ -476,7 +487,7 @@ static void ends_are_told_with_their_reason(void **state)
 
 	w->gone = false;
 	rec = request(2);
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
 	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 't'), 0); /* TERM won't do */
 	assert_int_equal(keeper_stop(w->keeper, &id, 50, &s.call, NULL), 0);
 	turn_until(w, &w->gone);
@@ -496,7 +507,7 @@ static void a_lease_ends(void **state)
 
 	T_UNUSED(state);
 	rec.lease_ms = 200;
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
 	turn_until(w, &w->gone);
 	assert_string_equal(w->reason, "lease");
 	assert_int_equal(w->signal, SIGKILL);
@@ -516,7 +527,7 @@ static void ends_when_nobody_needs_it(void **state)
 	int status;
 
 	T_UNUSED(state);
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
 	close_fds(&x);
 	p.fd = sys_pidfd_open(w->pid);
 	w->keeper = keeper_free(w->keeper);
@@ -541,7 +552,7 @@ static void machines_die_with_the_keeper(void **state)
 	struct pollfd p = {.events = POLLIN};
 
 	T_UNUSED(state);
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
 	assert_int_equal(kill(w->pid, SIGSTOP), 0);
 	assert_int_equal(keeper_stats(w->keeper, &rec.id, &unheard.call, NULL), 0);
 	end_keeper(w, SIGKILL);
@@ -559,7 +570,7 @@ static void machines_die_with_the_keeper(void **state)
 	start_keeper(w);
 	connect_keeper(w);
 	assert_int_equal(count_machines(w), 0);
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
 	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'P'), 1);
 	release(w, 1);
 	close_fds(&x);
@@ -585,7 +596,7 @@ static void only_machines_have_memory_to_copy(void **state)
 	struct waiter x;
 
 	T_UNUSED(state);
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
 	assert_int_equal(copy_code(w, 1, keeper_save), ERR_UNSUPPORTED);
 	assert_int_equal(copy_code(w, 2, keeper_save), ERR_NOT_FOUND);
 	assert_int_equal(copy_code(w, 1, keeper_copy), ERR_CONFLICT);
@@ -595,17 +606,6 @@ static void only_machines_have_memory_to_copy(void **state)
 	release(w, 1);
 	close_fds(&x);
 	world_free(w);
-}
-
-/* With what another one has written; the error's code, 0 on success. */
-static int start_with(struct world *w, const struct rec_machine_start *rec, int files, struct waiter *x)
-{
-	struct err e = ERR_INIT;
-
-	*x = (struct waiter){.call.done = on_done};
-	assert_int_equal(keeper_start(w->keeper, rec, (const int[]){w->tree, files}, 2, &x->call, &e), 0);
-	turn_until(w, &x->done);
-	return x->why.code;
 }
 
 static int copy_files(struct world *w, unsigned char n)
@@ -632,7 +632,7 @@ static void files_are_copied(void **state)
 
 	T_UNUSED(state);
 	clone.forked = third.forked = true;
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
 	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'W'), 0);
 	files = copy_files(w, 1);
 	if (files >= 0) {
@@ -663,15 +663,18 @@ static void files_of_nobody(void **state)
 	struct world *w = world_new();
 	struct rec_machine_start rec = request(1), clone = request(2), small = request(3), plain = request(4);
 	struct waiter x, y;
-	AUTO_CLOSE int nonsense = sys_memfd("nonsense", 0), files = -1;
+	AUTO_CLOSE int nonsense = sys_memfd("nonsense", MFD_ALLOW_SEALING), files = -1;
 
 	T_UNUSED(state);
 	clone.forked = small.forked = true;
 	small.disk_mb = 1;
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
 	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'E'), 0);
 	files = copy_files(w, 1);
 	if (files >= 0) {
+		assert_int_equal(start_with(w, &clone, nonsense, &y), ERR_INVALID);
+		assert_non_null(strstr(y.why.text, "sealed")); /* it could change while it is read */
+		assert_int_equal(sys_seal(nonsense, F_SEAL_WRITE | F_SEAL_GROW | F_SEAL_SHRINK), 0);
 		assert_int_equal(start_with(w, &clone, nonsense, &y), ERR_INVALID);
 		assert_non_null(strstr(y.why.text, "cut off"));
 		assert_int_equal(start_with(w, &small, files, &y), ERR_LIMIT);
@@ -692,7 +695,7 @@ static void a_copy_that_is_not_waited_for(void **state)
 	struct waiter x, copy = {.call.done = on_done};
 
 	T_UNUSED(state);
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
 	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'E'), 0);
 	assert_int_equal(keeper_take(w->keeper, &rec.id, &copy.call, NULL), 0);
 	release(w, 1);
@@ -706,27 +709,215 @@ static void a_copy_that_is_not_waited_for(void **state)
 static void nonsense_is_refused(void **state)
 {
 	struct world *w = world_new();
-	struct rec_machine_start rec = request(1), same = request(1), no_disk = request(2), foreign = request(3);
+	struct rec_machine_start rec = request(1), same = request(1), no_disk = request(2);
 	struct waiter x, y;
-	char path[PATH_ROOM];
-	AUTO_CLOSE int root = sys_open("/", O_PATH | O_DIRECTORY), elsewhere = -1;
 
 	T_UNUSED(state);
-	path_of(w, "elsewhere", path);
-	elsewhere = sys_open(path, O_PATH | O_DIRECTORY);
-	assert_int_equal(start(w, &foreign, root, &y), ERR_DENIED);
-	assert_int_equal(start(w, &foreign, elsewhere, &y), ERR_DENIED);
-	assert_int_equal(start(w, &rec, w->tree, &x), 0);
-	assert_int_equal(start(w, &same, w->tree, &y), ERR_CONFLICT);
+	assert_int_equal(start(w, &rec, &x), 0);
+	assert_int_equal(start(w, &same, &y), ERR_CONFLICT);
 	no_disk.disk_mb = 0;
-	assert_int_equal(start(w, &no_disk, w->tree, &y), ERR_INVALID);
+	assert_int_equal(start(w, &no_disk, &y), ERR_INVALID);
 	no_disk = request(0);
 	no_disk.id = (struct id){0};
-	assert_int_equal(start(w, &no_disk, w->tree, &y), ERR_INVALID);
+	assert_int_equal(start(w, &no_disk, &y), ERR_INVALID);
 	assert_int_equal(count_machines(w), 1);
 	release(w, 1);
 	release(w, 9); /* never had: success */
 	close_fds(&x);
+	world_free(w);
+}
+
+/* ---- a daemon that was taken over ---- */
+
+/* As the daemon's uid may: a mount nobody else sees, in which the path of a template leads to @secret. */
+static int make_false_tree(const char *images, const char *secret, int *ret_root)
+{
+	static const char *const opts[] = {"mode=0755", NULL};
+	char path[2 * PATH_ROOM];
+	AUTO_CLOSE int root = -1, tree = -1;
+
+	(void)prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+	if (unshare(CLONE_NEWUSER | CLONE_NEWNS) < 0 || sys_write_file(AT_FDCWD, "/proc/self/setgroups", "deny") < 0)
+		return -errno;
+	(void)snprintf(path, sizeof(path), "0 %u 1", HOST_UID_DAEMON);
+	if (sys_write_file(AT_FDCWD, "/proc/self/uid_map", path) < 0 ||
+	    sys_write_file(AT_FDCWD, "/proc/self/gid_map", path) < 0)
+		return -errno;
+	root = sys_mount_new("tmpfs", opts, 0);
+	(void)snprintf(path, sizeof(path), "%s/evil", images + 1);
+	for (char *p = path; root >= 0 && p; p = strchr(p + 1, '/')) {
+		char *slash = strchr(p + 1, '/');
+
+		if (slash)
+			*slash = '\0';
+		if (mkdirat(root, path, 0755) < 0)
+			return -errno;
+		if (slash)
+			*slash = '/';
+	}
+	tree = sys_tree_clone(AT_FDCWD, secret);
+	if (root < 0 || tree < 0 || sys_mount_attach(tree, root, path) < 0)
+		return -errno;
+	*ret_root = take_fd(&root);
+	return sys_openat(*ret_root, path, O_PATH | O_DIRECTORY, 0);
+}
+
+static _Noreturn void evil_main(int sock, const char *images, const char *secret)
+{
+	struct iovec iov = {(char[]){"x"}, 1};
+	int fd, root = -1;
+
+	if (setgroups(0, NULL) < 0 || setresgid(HOST_UID_DAEMON, HOST_UID_DAEMON, HOST_UID_DAEMON) < 0 ||
+	    setresuid(HOST_UID_DAEMON, HOST_UID_DAEMON, HOST_UID_DAEMON) < 0)
+		_exit(1);
+	fd = make_false_tree(images, secret, &root);
+	if (fd >= 0 && sys_send(sock, &iov, 1, &fd, 1) == 1)
+		(void)sys_await_readable(sock); /* while @root is open, the path says what it should */
+	_exit(0);
+}
+
+struct false_tree {
+	int fd; /* -1: not on this kernel */
+	int sock;
+	pid_t pid;
+};
+
+/* A descriptor of a folder only root can look into, where its path says that it is a template. */
+static struct false_tree false_tree_new(const struct world *w)
+{
+	char images[PATH_ROOM], secret[PATH_ROOM], byte;
+	struct false_tree t = {.fd = -1};
+	unsigned n = 1;
+	int pair[2];
+
+	path_of(w, "state/images", images);
+	path_of(w, "elsewhere", secret);
+	assert_int_equal(chmod(secret, 0700), 0);
+	assert_int_equal(sys_socketpair(pair), 0);
+	t.pid = fork();
+	if (t.pid == 0) {
+		(void)sys_close(pair[0]);
+		evil_main(pair[1], images, secret);
+	}
+	(void)sys_close(pair[1]);
+	t.sock = pair[0];
+	assert_int_equal(sys_await_readable(t.sock), 0);
+	if (sys_recv(t.sock, &byte, 1, &t.fd, &n) != 1 || n != 1)
+		t.fd = -1;
+	return t;
+}
+
+static void false_tree_end(struct false_tree *t)
+{
+	(void)sys_close(t->sock);
+	(void)sys_close(t->fd);
+	assert_int_equal(waitpid(t->pid, NULL, 0), t->pid);
+}
+
+static void no_descriptor_is_a_tree(void **state)
+{
+	struct world *w = world_new();
+	struct rec_machine_start rec = request(1);
+	struct waiter x;
+	char path[PATH_ROOM];
+	struct false_tree evil = false_tree_new(w);
+	AUTO_CLOSE int honest = -1;
+
+	T_UNUSED(state);
+	path_of(w, IMAGE "/tree", path);
+	honest = sys_open(path, O_PATH | O_DIRECTORY);
+	assert_int_equal(start_with(w, &rec, honest, &x), ERR_INVALID); /* a daemon of 0.1.0 */
+	assert_non_null(strstr(x.why.text, "end hotcelld"));
+	if (evil.fd >= 0)
+		assert_int_equal(start_with(w, &rec, evil.fd, &x), ERR_INVALID);
+	rec.forked = true; /* then there is one, but of a memory file */
+	assert_int_equal(start_with(w, &rec, honest, &x), ERR_INVALID);
+	if (evil.fd >= 0)
+		assert_int_equal(start_with(w, &rec, evil.fd, &x), ERR_INVALID);
+	assert_int_equal(count_machines(w), 0);
+	false_tree_end(&evil);
+	world_free(w);
+	if (evil.fd < 0)
+		skip(); /* before Linux 6.15 nothing can be mounted in a mount that is nowhere */
+}
+
+/* Swap the image or its tree for @other, start, and swap back. */
+static int start_instead(struct world *w, const char *name, const char *other, struct waiter *x)
+{
+	struct rec_machine_start rec = request(1);
+	char at[PATH_ROOM], from[PATH_ROOM];
+	int r;
+
+	path_of(w, name, at);
+	path_of(w, other, from);
+	assert_int_equal(sys_rename(AT_FDCWD, at, AT_FDCWD, from, RENAME_EXCHANGE), 0);
+	r = start(w, &rec, x);
+	assert_int_equal(sys_rename(AT_FDCWD, at, AT_FDCWD, from, RENAME_EXCHANGE), 0);
+	return r;
+}
+
+static void a_tree_is_root_s_and_where_templates_are(void **state)
+{
+	struct world *w = world_new();
+	struct rec_machine_start rec = request(1);
+	char path[PATH_ROOM], link[PATH_ROOM], mount[PATH_ROOM];
+	struct waiter x;
+
+	T_UNUSED(state);
+	path_of(w, "elsewhere/tree", path);
+	assert_int_equal(sys_mkdirs(path, 0755), 0);
+	path_of(w, "link", link);
+	path_of(w, "elsewhere", path);
+	assert_int_equal(symlink(path, link), 0);
+	assert_int_not_equal(start_instead(w, IMAGE, "link", &x), 0);
+	assert_int_not_equal(start_instead(w, IMAGE "/tree", "link", &x), 0);
+
+	assert_int_equal(chown(path, HOST_UID_DAEMON, HOST_UID_DAEMON), 0);
+	assert_int_equal(start_instead(w, IMAGE, "elsewhere", &x), ERR_DENIED);
+	assert_non_null(strstr(x.why.text, "chown"));
+	assert_int_equal(start_instead(w, IMAGE "/tree", "elsewhere", &x), ERR_DENIED);
+	assert_int_equal(chown(path, 0, 0), 0);
+	assert_int_equal(chmod(path, 0775), 0);
+	assert_int_equal(start_instead(w, IMAGE, "elsewhere", &x), ERR_DENIED);
+	assert_int_equal(chmod(path, 0755), 0);
+
+	path_of(w, IMAGE "/tree", mount);
+	assert_int_equal(sys_bind(path, mount), 0);
+	assert_int_equal(start(w, &rec, &x), ERR_DENIED);
+	assert_non_null(strstr(x.why.text, "is a mount"));
+	assert_int_equal(umount2(mount, MNT_DETACH), 0);
+	assert_int_equal(start(w, &rec, &x), 0);
+	assert_int_equal(ask(x.call.fds[KEEPER_LINK], 'P'), 1);
+	release(w, 1);
+	close_fds(&x);
+	world_free(w);
+}
+
+static void a_tree_is_named_by_a_whole_hash(void **state)
+{
+	static const struct {
+		const char *name;
+		int code;
+	} names[] = {
+		{"", ERR_INVALID},
+		{"x", ERR_INVALID},
+		{"../../elsewhere", ERR_INVALID},
+		{"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcde", ERR_INVALID},
+		{"0123456789ABCDEF0123456789abcdef0123456789abcdef0123456789abcdef", ERR_INVALID},
+		{"../3456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", ERR_INVALID},
+		{"1123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef", ERR_NOT_FOUND},
+	};
+	struct world *w = world_new();
+	struct rec_machine_start rec = request(1);
+	struct waiter x;
+
+	T_UNUSED(state);
+	assert_true(keeper_host(w->keeper)->opens_trees);
+	for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+		rec.image = span_of(names[i].name);
+		assert_int_equal(start(w, &rec, &x), names[i].code);
+	}
+	assert_int_equal(count_machines(w), 0);
 	world_free(w);
 }
 
@@ -740,12 +931,12 @@ static void all_slots_and_again(void **state)
 		for (unsigned char i = 0; i < SLOTS; i++) {
 			struct rec_machine_start rec = request(i);
 
-			assert_int_equal(start(w, &rec, w->tree, &x[i]), 0);
+			assert_int_equal(start(w, &rec, &x[i]), 0);
 			assert_int_equal(ask(x[i].call.fds[KEEPER_LINK], 'P'), 1);
 		}
 		struct rec_machine_start rec = request(SLOTS);
 
-		assert_int_equal(start(w, &rec, w->tree, &y), ERR_LIMIT);
+		assert_int_equal(start(w, &rec, &y), ERR_LIMIT);
 		for (unsigned char i = 0; i < SLOTS; i++) {
 			release(w, i);
 			close_fds(&x[i]);
@@ -757,5 +948,7 @@ static void all_slots_and_again(void **state)
 T_MAIN(T(a_machine_lives_and_leaves_nothing), T(nobody_gets_out), T(bombs_stay_inside),
        T(another_daemon_takes_over), T(ends_are_told_with_their_reason), T(a_lease_ends),
        T(ends_when_nobody_needs_it),
-       T(machines_die_with_the_keeper), T(nonsense_is_refused), T(only_machines_have_memory_to_copy),
+       T(machines_die_with_the_keeper), T(nonsense_is_refused), T(no_descriptor_is_a_tree),
+       T(a_tree_is_root_s_and_where_templates_are),
+       T(a_tree_is_named_by_a_whole_hash), T(only_machines_have_memory_to_copy),
        T(files_are_copied), T(files_of_nobody), T(a_copy_that_is_not_waited_for), T(all_slots_and_again))

@@ -55,6 +55,16 @@ int sys_open_beneath(int dirfd, const char *path, int flags, mode_t mode)
 	return (int)SYS_CALL(syscall(SYS_openat2, dirfd, path, &how, sizeof(how)));
 }
 
+int sys_open_within(int dirfd, const char *path, int flags)
+{
+	struct open_how how = {
+		.flags = (uint64_t)(flags | O_CLOEXEC),
+		.resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV,
+	};
+
+	return (int)SYS_CALL(syscall(SYS_openat2, dirfd, path, &how, sizeof(how)));
+}
+
 int sys_dup(int fd)
 {
 	return SYS_CALL(fcntl(fd, F_DUPFD_CLOEXEC, 3));
@@ -373,6 +383,14 @@ int64_t sys_seek(int fd, uint64_t off, int whence)
 int sys_seal(int fd, int seals)
 {
 	return SYS_CALL(fcntl(fd, F_ADD_SEALS, seals));
+}
+
+bool sys_is_sealed(int fd, int seals)
+{
+	int flags = fcntl(fd, F_GETFL), has = fcntl(fd, F_GET_SEALS);
+
+	return flags >= 0 && has >= 0 && !(flags & O_PATH) && (flags & O_ACCMODE) != O_WRONLY &&
+	       (has & seals) == seals;
 }
 
 int sys_lock(int fd)

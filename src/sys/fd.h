@@ -25,6 +25,8 @@ int sys_create(const char *path, int flags, mode_t mode);
 int sys_openat(int dirfd, const char *path, int flags, mode_t mode);
 /* Never leaves @dirfd, follows no link, crosses no magic link: openat2(2). */
 int sys_open_beneath(int dirfd, const char *path, int flags, mode_t mode);
+/* The same, and stays in the file system, the very mount, that @dirfd is in: -EXDEV. For what exists. */
+int sys_open_within(int dirfd, const char *path, int flags);
 int sys_dup(int fd);		      /* close-on-exec */
 int sys_nonblock(int fd, bool on);
 int sys_inherit(int fd);	      /* clear close-on-exec, for the child about to exec */
@@ -56,4 +58,6 @@ int sys_fsync(int fd);
 int sys_truncate(int fd, uint64_t bytes);
 int64_t sys_seek(int fd, uint64_t off, int whence); /* SEEK_DATA, SEEK_HOLE: -ENXIO past the last data */
 int sys_seal(int fd, int seals);		    /* F_SEAL_*, of a memfd made with MFD_ALLOW_SEALING */
+/* Of a file in memory that is open for reading: has it all of these? Of anything else: no. */
+bool sys_is_sealed(int fd, int seals);
 int sys_lock(int fd);			/* exclusive flock, -EAGAIN when held elsewhere */

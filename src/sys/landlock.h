@@ -4,6 +4,8 @@
 
 int landlock_abi(void); /* 0: not here */
 
+enum { LANDLOCK_LINKS = 2 }; /* the ABI from which on files can be linked and moved between folders */
+
 enum landlock_may {
 	LANDLOCK_MAY_READ = 1,	/* files and directories */
 	LANDLOCK_MAY_EXEC = 2,

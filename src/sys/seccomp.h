@@ -55,7 +55,13 @@ int seccomp_compile(const struct seccomp_policy *p, int *ret_fd);
 /* Install the program in @fd for this thread; needs no_new_privs (or CAP_SYS_ADMIN). */
 int seccomp_install(int fd);
 
+/* The same for every thread of the process, or none; what it refuses is told in the kernel's log. */
+int seccomp_install_all(int fd);
+
 /* What a workload may call; see the tables. Also the base of QEMU's. */
 extern const struct seccomp_policy seccomp_workload;
 /* What the keeper itself, and so all its children, must never call. */
 extern const struct seccomp_policy seccomp_keeper;
+/* What hotcelld may call when it serves; then, connected to its keeper, no more sockets. */
+extern const struct seccomp_policy seccomp_daemon;
+extern const struct seccomp_policy seccomp_daemon_settled;

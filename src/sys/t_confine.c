@@ -5,8 +5,11 @@
 #include <linux/filter.h>
 #include <linux/netlink.h>
 #include <netinet/in.h>
+#include <pthread.h>
 #include <sched.h>
+#include <sys/ioctl.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -20,6 +23,7 @@
 #include "sys/landlock.h"
 #include "sys/process.h"
 #include "sys/seccomp.h"
+#include "sys/sock.h"
 
 /* Run in a child; its exit status: 0 when every step of @body was as it should be, else its line. */
 static int in_child(int (*body)(void *arg), void *arg)
@@ -171,6 +175,132 @@ static void the_keeper_is_filtered(void **state)
 	assert_int_equal(seccomp_compile(&seccomp_keeper, &fd), 0);
 	assert_int_equal(in_child(under_the_keepers, &fd), 0);
 	(void)sys_close(fd);
+}
+
+/* ---- the daemon's ---- */
+
+/* What a daemon never does, and what it would take to get further from there. By number: some have no wrapper. */
+static const struct {
+	long call, a, b, c;
+	int answer;
+} never_daemon[] = {
+	{SYS_execve, 0, 0, 0, EPERM},
+	{SYS_execveat, -1, 0, 0, EPERM},
+	{SYS_fork, 0, 0, 0, EPERM},
+	{SYS_vfork, 0, 0, 0, EPERM},
+	{SYS_clone, SIGCHLD, 0, 0, ENOSYS},
+	{SYS_clone, CLONE_NEWNET | SIGCHLD, 0, 0, ENOSYS},
+	{SYS_clone, CLONE_THREAD | CLONE_VM | CLONE_SIGHAND | CLONE_NEWUSER, 0, 0, ENOSYS},
+	{SYS_clone3, 0, 0, 0, ENOSYS},
+	{SYS_unshare, CLONE_NEWUSER, 0, 0, EPERM},
+	{SYS_unshare, CLONE_FILES, 0, 0, EPERM},
+	{SYS_setns, -1, 0, 0, EPERM},
+	{SYS_mount, 0, 0, 0, EPERM},
+	{SYS_umount2, 0, 0, 0, EPERM},
+	{SYS_open_tree, AT_FDCWD, 0, 0, EPERM},
+	{SYS_move_mount, -1, 0, -1, EPERM},
+	{SYS_fsopen, 0, 0, 0, EPERM},
+	{SYS_fsmount, -1, 0, 0, EPERM},
+	{SYS_mount_setattr, -1, 0, 0, EPERM},
+	{SYS_pivot_root, 0, 0, 0, EPERM},
+	{SYS_chroot, 0, 0, 0, EPERM},
+	{SYS_ptrace, PTRACE_TRACEME, 0, 0, EPERM},
+	{SYS_process_vm_readv, 1, 0, 0, EPERM},
+	{SYS_process_vm_writev, 1, 0, 0, EPERM},
+	{SYS_pidfd_open, 1, 0, 0, EPERM},
+	{SYS_pidfd_getfd, -1, 0, 0, EPERM},
+	{SYS_kill, 1, 0, 0, EPERM},
+	{SYS_tkill, 1, 0, 0, EPERM},
+	{SYS_bpf, 0, 0, 0, EPERM},
+	{SYS_perf_event_open, 0, 0, 0, EPERM},
+	{SYS_keyctl, 0, 0, 0, EPERM},
+	{SYS_add_key, 0, 0, 0, EPERM},
+	{SYS_io_uring_setup, 1, 0, 0, EPERM},
+	{SYS_userfaultfd, 0, 0, 0, EPERM},
+	{SYS_setuid, 0, 0, 0, EPERM},
+	{SYS_setresuid, 0, 0, 0, EPERM},
+	{SYS_setgroups, 0, 0, 0, EPERM},
+	{SYS_setfsuid, 0, 0, 0, EPERM},
+	{SYS_capset, 0, 0, 0, EPERM},
+	{SYS_mknod, 0, 0, 0, EPERM},
+	{SYS_symlink, 0, 0, 0, EPERM},
+	{SYS_chown, 0, 0, 0, EPERM},
+	{SYS_chmod, 0, 0, 0, EPERM},
+	{SYS_bind, -1, 0, 0, EPERM},
+	{SYS_listen, -1, 0, 0, EPERM},
+	{SYS_socket, AF_INET, SOCK_STREAM, 0, ENOSYS},
+	{SYS_socket, AF_INET6, SOCK_DGRAM, 0, ENOSYS},
+	{SYS_socket, AF_NETLINK, SOCK_RAW, 0, ENOSYS},
+	{SYS_socket, AF_VSOCK, SOCK_STREAM, 0, ENOSYS},
+	{SYS_socket, 0x100000000l | AF_INET, SOCK_STREAM, 0, ENOSYS}, /* what the kernel cuts off */
+	{SYS_prctl, PR_SET_DUMPABLE, 1, 0, ENOSYS},
+	{SYS_prctl, PR_SET_PTRACER, 1, 0, ENOSYS},
+	{SYS_ioctl, 0, TIOCSTI, 0, ENOSYS},
+	{SYS_prlimit64, 0, 0, 1, ENOSYS},
+	{SYS_personality, 0, 0, 0, EPERM},
+	{1000, 0, 0, 0, ENOSYS}, /* not invented yet */
+};
+
+/* A thread from before the second filter. */
+struct older_thread {
+	pthread_t thread;
+	int gate[2], answer;
+};
+
+static void *older_main(void *arg)
+{
+	struct older_thread *t = arg;
+	char byte;
+
+	(void)sys_read(t->gate[0], &byte, 1);
+	t->answer = socket(AF_UNIX, SOCK_STREAM, 0) < 0 ? errno : 0;
+	return NULL;
+}
+
+static int connects_nowhere(const int settled_fd)
+{
+	struct older_thread t = {.answer = -1};
+	int sock = socket(AF_UNIX, SOCK_STREAM, 0), pair[2];
+
+	if (sock < 0 || sys_pipe(t.gate) < 0 || pthread_create(&t.thread, NULL, older_main, &t) != 0)
+		return 102; /* threads go on starting */
+	if (seccomp_install_all(settled_fd) < 0)
+		return 103;
+	if (!answers(socket(AF_UNIX, SOCK_STREAM, 0), EPERM) || !answers(connect(sock, NULL, 0), EPERM))
+		return 104;
+	if (sys_socketpair(pair) < 0) /* with nobody but itself */
+		return 105;
+	if (sys_write(t.gate[1], "x", 1) != 1 || pthread_join(t.thread, NULL) != 0)
+		return 106;
+	return t.answer == EPERM ? 0 : 107;
+}
+
+static int under_the_daemons(void *arg)
+{
+	const int *fds = arg;
+
+	if (sys_no_new_privs() < 0 || seccomp_install_all(fds[0]) < 0)
+		return 101;
+	for (size_t i = 0; i < ARRAY_LEN(never_daemon); i++) {
+		const long call = never_daemon[i].call, a = never_daemon[i].a, b = never_daemon[i].b;
+
+		if (!answers(syscall(call, a, b, never_daemon[i].c, 0, 0), never_daemon[i].answer))
+			return (int)i + 1;
+	}
+	return connects_nowhere(fds[1]);
+}
+
+static void the_daemon_is_filtered(void **state)
+{
+	int fds[2] = {-1, -1};
+
+	T_UNUSED(state);
+	_Static_assert(ARRAY_LEN(never_daemon) < 100, "an exit status says which");
+	assert_int_equal(seccomp_compile(&seccomp_daemon, &fds[0]), 0);
+	assert_int_equal(seccomp_compile(&seccomp_daemon_settled, &fds[1]), 0);
+	assert_int_equal(in_child(under_the_daemons, fds), 0);
+	(void)sys_close(fds[0]);
+	(void)sys_close(fds[1]);
 }
 
 static void a_denial_is_never_lost_to_a_typing_mistake(void **state)
@@ -332,6 +462,7 @@ static void kvm_is_measured(void **state)
 	assert_true(p.usable || p.reason[0]);
 }
 
-T_MAIN(T(workloads_are_filtered), T(the_keeper_is_filtered), T(a_denial_is_never_lost_to_a_typing_mistake),
+T_MAIN(T(workloads_are_filtered), T(the_keeper_is_filtered), T(the_daemon_is_filtered),
+       T(a_denial_is_never_lost_to_a_typing_mistake),
        T(other_files_are_no_filters), T(compiling_cleans_up), T(landlock_confines), T(capabilities_go_for_good),
        T(descriptors_are_closed_but_those_kept), T(ends_are_told_apart), T(kvm_is_measured))
