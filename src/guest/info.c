@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "guest/agent.h"
+#include "guest/code.h"
 #include "guest/file.h"
 #include "guest/items.h"
 #include "guest/session.h"
@@ -40,6 +41,7 @@ void guest_ping_call(struct agent *a, struct stream *s, const void *rec)
 		.uptime_ms = uptime_ms(),
 		.sessions = sessions_running(a->sessions),
 		.generation = a->generation,
+		.busy = sessions_left(a->sessions) + codes_busy(a->codes),
 	};
 
 	(void)rec;
