@@ -19,6 +19,9 @@ test_files() { suite_files 16; }
 test_trees() { suite_trees; }
 test_ports() { suite_ports; }
 test_info() { suite_info; }
+test_use() { suite_use; }
+test_leftovers() { suite_leftovers; }
+test_oom() { suite_oom; }
 test_deadlines() { suite_deadlines 8s; }
 test_pressure() { suite_pressure 64 256; }
 test_example() { suite_example; }
