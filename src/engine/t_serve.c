@@ -510,6 +510,23 @@ static void every_method_asks_policy(void **state)
 	rig_free(r);
 }
 
+/* ---- a workload that does not stand still at once ---- */
+
+static void a_freeze_is_tried_again_for_longer(void **state)
+{
+	struct rig *r = rig_new();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	make_named(r, "x");
+	r->freeze = ANSWER_FAIL;
+	assert_int_equal(rig_ref(r, a, METHOD_SANDBOX_PAUSE, "x"), -ERR_BUSY);
+	assert_int_equal(r->agents[0].freezes, 4);
+	assert_int_equal(state_is(r, "x", "running"), 1);
+	free(a);
+	rig_free(r);
+}
+
 /* ---- a disk that can't be removed ---- */
 
 static void a_disk_that_stays_is_told(void **state)
@@ -1128,7 +1145,8 @@ T_MAIN(T(names_are_unique), T(a_failed_name_is_free_again), T(a_repeated_request
        T(a_program_that_nobody_follows_is_use), T(an_idle_guest_is_not_woken), T(without_an_idle_timeout_it_stays),
        T(a_silent_guest_loses_its_calls_and_is_unhealthy), T(a_guest_that_answers_late_is_healthy_again),
        T(a_time_limit_holds_whatever_the_guest_does), T(a_silent_guest_can_be_removed),
-       T(every_method_asks_policy), T(a_disk_that_stays_is_told), T(events_are_told_to_their_tenant_only),
+       T(every_method_asks_policy), T(a_freeze_is_tried_again_for_longer),
+       T(a_disk_that_stays_is_told), T(events_are_told_to_their_tenant_only),
        T(lifetimes_end_whatever_goes_on), T(failures_are_forgotten_after_a_while),
        T(ephemeral_ones_go_with_their_holder), T(a_create_stream_left_open_holds),
        T(one_that_nobody_holds_goes_after_a_grace), T(a_dying_machine_tells_everybody_why),
