@@ -510,6 +510,24 @@ static void every_method_asks_policy(void **state)
 	rig_free(r);
 }
 
+static void a_fork_ends_in_time_after_a_restart_too(void **state)
+{
+	struct rig *r = rig_new();
+	struct ask *a = ask_new();
+	struct rec_sandbox_info info;
+
+	T_UNUSED(state);
+	make(r, &(struct rec_sandbox_create){.name = span_of("x"), .lifetime_ms = 3600000});
+	rig_crash(r);
+	rig_up(r);
+	assert_int_equal(ask(r, a, METHOD_SANDBOX_FORK,
+			     &(struct rec_sandbox_fork){.sandbox = span_of("x"), .name = span_of("y")}), 0);
+	info_of(r, "y", &info, a);
+	assert_true(info.deadline_ms > loop_unix_ms(r->loop));
+	free(a);
+	rig_free(r);
+}
+
 /* ---- a workload that does not stand still at once ---- */
 
 static void a_freeze_is_tried_again_for_longer(void **state)
@@ -1146,6 +1164,7 @@ T_MAIN(T(names_are_unique), T(a_failed_name_is_free_again), T(a_repeated_request
        T(a_silent_guest_loses_its_calls_and_is_unhealthy), T(a_guest_that_answers_late_is_healthy_again),
        T(a_time_limit_holds_whatever_the_guest_does), T(a_silent_guest_can_be_removed),
        T(every_method_asks_policy), T(a_freeze_is_tried_again_for_longer),
+       T(a_fork_ends_in_time_after_a_restart_too),
        T(a_disk_that_stays_is_told), T(events_are_told_to_their_tenant_only),
        T(lifetimes_end_whatever_goes_on), T(failures_are_forgotten_after_a_while),
        T(ephemeral_ones_go_with_their_holder), T(a_create_stream_left_open_holds),
