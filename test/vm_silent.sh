@@ -95,7 +95,7 @@ test_outrun() {
 	no_traces
 }
 
-# The agent stands still: its cgroup, frozen from outside of the workload's own.
+# The whole device goes, not its driver only.
 test_device_removed() {
 	silent 'for d in /sys/bus/virtio/drivers/virtio_console/virtio*; do p=$(readlink -f $d/..); cd /sys/bus/platform/drivers/virtio-mmio && echo ${p##*/} >unbind; done'
 	ends exec --timeout 3s box -- true
