@@ -124,6 +124,7 @@ struct hotcell_config {
 	const char *snapshot; /* start from this one, by id or name, instead of a template */
 	bool disk_only;	      /* take only the disk of it, and boot */
 	bool cold;	      /* boot, even if the template is hot */
+	bool idle_never;      /* however long nobody uses it, it stays; instead of idle_timeout_ms */
 };
 #define HOTCELL_CONFIG_INIT {.size = sizeof(struct hotcell_config)}
 

@@ -494,6 +494,76 @@ suite_deadlines() {
 	done_with
 }
 
+# What runs without being followed is use, and so is an open port; nothing else keeps a sandbox with a timeout.
+suite_use() {
+	host
+	status 0 hotcell create --isolation "$ISOLATION" --name works --idle-timeout 6s
+	status 0 hotcell create --isolation "$ISOLATION" --name ported --idle-timeout 6s
+	status 0 hotcell create --isolation "$ISOLATION" --name ever --idle-timeout 0
+	status 0 hotcell create --isolation "$ISOLATION" --name idle --idle-timeout 6s
+	status 0 hotcell exec --detach works -- sleep 600
+	hotcell port ported 8000 >"$SCRATCH/address" 2>"$SCRATCH/port" &
+	forward=$!
+	eventually 20 test -s "$SCRATCH/address"
+	eventually 60 sh -c '! hotcell list | grep -q idle'
+	status 0 hotcell create --isolation "$ISOLATION" --name idle --idle-timeout 6s # as long once more
+	eventually 60 sh -c '! hotcell list | grep -q idle'
+	same "ever ported works " "$(hotcell list --json | python3 -c 'import json,sys
+print(*sorted(json.loads(l)["name"] for l in sys.stdin), end=" ")')" "what is left"
+	hotcell info ever --json >"$SCRATCH/info"
+	same 0 "$(json "$SCRATCH/info" 'd["idle_deadline_ms"]')" "deadline of --idle-timeout 0"
+	# the listener ends with its sandbox, and says so
+	status 0 hotcell rm ported
+	got=0
+	wait $forward || got=$?
+	same 11 $got "exit status of hotcell port"
+	contains "$(cat "$SCRATCH/port")" 'the sandbox is gone'
+	done_with
+}
+
+# A fork bomb whose first process has ended: its time limit holds, and where there is none, a signal ends it.
+suite_leftovers() {
+	box --pids 64
+	bomb='for i in 1 2 3 4 5 6 7 8; do (while :; do sleep 1 & sleep 1; done) & done >/dev/null 2>&1; exit 0'
+	status 0 hotcell exec --timeout 5s box -c "$bomb"
+	eventually 30 sh -c '! hotcell ps box | grep -q sleep'
+	number=$(hotcell exec --detach box -c "python3 -c '
+import os, time
+while True:
+    try:
+        if os.fork() == 0: time.sleep(1000)
+    except OSError: time.sleep(0.1)' & exit 0")
+	eventually 60 sh -c '! hotcell exec box -- true'
+	status 0 hotcell sessions --json box
+	same "False True" "$(python3 -c 'import json,sys
+for l in open(sys.argv[1]):
+    d = json.loads(l)
+    if d["session"] == int(sys.argv[2]): print(d["running"], d["left"])' "$OUT" "$number")" "the ended session"
+	status 0 hotcell signal box "$number" KILL
+	eventually 30 hotcell exec box -- true
+	status 11 hotcell signal box "$number" KILL
+	done_with
+}
+
+# Who was killed for memory is told so.
+suite_oom() {
+	box --memory 256M
+	eater='b = []
+while True: b.append(b"x" * (1 << 20))'
+	status 137 hotcell exec box -- python3 -c "$eater"
+	contains "$(cat "$ERR")" 'killed: out of memory (limit 256 MiB)'
+	got=0
+	hotcell exec --json box -- python3 -c "$eater" >"$SCRATCH/json" 2>/dev/null || got=$?
+	same "oom 137" "$(json "$SCRATCH/json" 'd["exit"]["reason"]') $got" "with --json"
+	status 0 hotcell exec box -c "python3 -c '$eater' >/dev/null 2>&1; true"
+	contains "$(cat "$ERR")" 'something in the sandbox was killed meanwhile: out of memory (limit 256 MiB)'
+	status 137 hotcell run --isolation "$ISOLATION" --memory 256M -- python3 -c "$eater"
+	contains "$(cat "$ERR")" 'killed: out of memory (limit 256 MiB)'
+	status 137 hotcell exec box -c 'kill -9 $$'
+	same "" "$(cat "$ERR")" "of a signal of its own"
+	done_with
+}
+
 # A stalled reader: $1 MiB ($2 at full size).
 suite_pressure() {
 	box

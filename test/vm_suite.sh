@@ -22,6 +22,9 @@ test_copies_partly() { suite_copies_partly; }
 test_copies_whole() { suite_copies_whole; }
 test_ports() { suite_ports; }
 test_info() { suite_info; }
+test_use() { suite_use; }
+test_leftovers() { suite_leftovers; }
+test_oom() { suite_oom; }
 test_deadlines() { suite_deadlines 8s; }
 test_pressure() { suite_pressure 64 256; }
 test_example() { suite_example; }

@@ -57,6 +57,8 @@ enum {
 	DIR_MODE = 0700,
 	RUN_MODE = 0755,
 	TAIL_TEXT = 400,
+	PING_MS_MIN = 100,
+	PING_MS_MAX = 3600000,
 };
 
 #define ACCEPT_PAUSE_NS (100 * NS_PER_MS)
@@ -67,6 +69,7 @@ struct daemon {
 	char state[PLACE_PATH], run[PLACE_PATH];
 	uint64_t memory_budget_mb;
 	bool heats, has_heats;
+	uint64_t ping_ms; /* 0: not said */
 	int ready_fd;
 	bool is_root;
 	unsigned uids[3];
@@ -234,6 +237,8 @@ static const char usage[] =
 	"  --memory-budget SIZE  memory that may be promised to sandboxes, e.g. 8G\n"
 	"                        (what is available at the start, less 512M)\n"
 	"  --heat yes|no         make a template hot when a sandbox had to boot (HOTCELL_HEAT; yes)\n"
+	"  --ping TIME           ask a guest whether it lives when its calls are silent this long;\n"
+	"                        three times in vain, and it is unhealthy (HOTCELL_PING; 10s)\n"
 	"  --ready-fd N          write one byte there when it serves\n"
 	"  --version, --help\n";
 
@@ -256,6 +261,13 @@ static int set_heats(struct daemon *d, const char *word, struct err *e)
 	return 0;
 }
 
+static int set_ping(struct daemon *d, const char *word, struct err *e)
+{
+	if (unit_parse_ms(word, &d->ping_ms) < 0 || d->ping_ms < PING_MS_MIN || d->ping_ms > PING_MS_MAX)
+		return err_set(e, ERR_INVALID, "--ping (HOTCELL_PING): a time from 100ms to 1h, not %s", word);
+	return 0;
+}
+
 static int take_option(struct daemon *d, int option, struct err *e)
 {
 	uint64_t n = 0;
@@ -270,6 +282,7 @@ static int take_option(struct daemon *d, int option, struct err *e)
 		d->memory_budget_mb = n / MIB;
 		return 0;
 	case 'H': return set_heats(d, optarg, e);
+	case 'p': return set_ping(d, optarg, e);
 	case 'f':
 		if (str_to_u64(optarg, 0, 65535, &n) < 0)
 			return err_set(e, ERR_INVALID, "--ready-fd %s: a descriptor number", optarg);
@@ -288,6 +301,7 @@ static int read_arguments(struct daemon *d, int argc, char **argv, struct err *e
 		{"run", required_argument, NULL, 'r'},
 		{"memory-budget", required_argument, NULL, 'm'},
 		{"heat", required_argument, NULL, 'H'},
+		{"ping", required_argument, NULL, 'p'},
 		{"ready-fd", required_argument, NULL, 'f'},
 		{"help", no_argument, NULL, 'h'},
 		{"version", no_argument, NULL, 'v'},
@@ -302,6 +316,8 @@ static int read_arguments(struct daemon *d, int argc, char **argv, struct err *e
 		r = err_set(e, ERR_INVALID, "%s: no such argument; see hotcelld --help", argv[optind]);
 	if (r == 0 && !d->has_heats)
 		r = set_heats(d, getenv("HOTCELL_HEAT") ?: "yes", e);
+	if (r == 0 && !d->ping_ms && getenv("HOTCELL_PING"))
+		r = set_ping(d, getenv("HOTCELL_PING"), e);
 	return r;
 }
 
@@ -812,6 +828,7 @@ static int serve(struct daemon *d, struct err *e)
 		.pid = getpid(),
 		.memory_budget_mb = d->memory_budget_mb,
 		.heats = d->heats,
+		.ping_ms = d->ping_ms,
 		.boots_max = boots_at_once(),
 		.uids = d->uids,
 		.n_uids = ARRAY_LEN(d->uids),

@@ -10,6 +10,7 @@
 #include "base/mem.h"
 #include "base/str.h"
 #include "base/unit.h"
+#include "wire/gen/records.h"
 
 enum { WORD_MAX = 32, HELP_COLUMN = 30, NEAR = 2, FLAGS_MAX = 64 };
 
@@ -248,13 +249,27 @@ static struct str *list_of(struct args *a, const struct option *o)
 	return &a->lists[place];
 }
 
+/* "0: never" is not "nothing was said", which is 0 as well: the record says it in a word of its own. */
+static void note_never(const struct option *o, void *rec)
+{
+	struct rec_sandbox_create *c = rec;
+	size_t at = offsetof(struct rec_sandbox_create, idle_timeout_ms);
+
+	if (o->type == &rec_sandbox_create_type && o->field->offset == at)
+		c->idle_never = c->idle_timeout_ms == 0;
+}
+
 static int store(struct args *a, const struct option *o, const char *value, struct err *e)
 {
 	void *to = (char *)a->recs[o->place] + o->field->offset;
+	int r;
 
 	switch (o->field->type) {
 	case REC_BOOL: *(bool *)to = true; return 0;
-	case REC_U64: return number(o, value, to, e);
+	case REC_U64:
+		r = number(o, value, to, e);
+		note_never(o, a->recs[o->place]);
+		return r;
 	case REC_TEXT: return text(o, value, to, e);
 	case REC_LIST:
 	case REC_MAP: return entry(o, value, list_of(a, o), to, e);

@@ -62,6 +62,8 @@ void cli_default_signals(struct cli *c);
 /* One record as a line of JSON. */
 int cli_put_json(const struct rec_type *t, const void *rec, struct err *e);
 /* A record for people: a line per field that is not empty. */
+/* The image of template @name is gone: what was hot of it goes, too, if a daemon runs. */
+int cli_forget_hot(struct cli *c, const char *name, struct err *e);
 int cli_describe(const struct rec_type *t, const void *rec, struct err *e);
 /* A line of JSON or text on standard output; fails when nobody reads it. */
 int cli_put(const struct str *line, struct err *e);

@@ -73,15 +73,15 @@ static int put_result(const struct follow_result *result, struct err *e)
 	return r;
 }
 
-static int follow_and_report(struct cli *c, const struct follow_options *o, struct err *e)
+static int follow_and_report(struct cli *c, const struct follow_options *o, const char *sandbox, struct err *e)
 {
 	struct follow_result result;
 	int r = follow(c, o, &result, e);
 
 	if (r == 0 && c->json)
 		r = put_result(&result, e);
-	if (r == 0 && span_is(result.exit.reason, "timeout"))
-		cli_note(c, "the program ran longer than --timeout and was killed");
+	if (r == 0)
+		follow_note_end(c, &result, sandbox);
 	if (r == 0)
 		r = result.status;
 	follow_result_free(&result);
@@ -119,7 +119,7 @@ static int run_program(struct cli *c, const struct args *a, const struct follow_
 	if (r == 0)
 		r = cli_connect(c, e);
 	if (r == 0)
-		r = flags->detach ? detach(c, &p.rec, e) : follow_and_report(c, &o, e);
+		r = flags->detach ? detach(c, &p.rec, e) : follow_and_report(c, &o, a->operand[0], e);
 	program_deinit(&p);
 	return r;
 }
@@ -169,5 +169,5 @@ int run_attach(struct cli *c, const struct args *a, struct err *e)
 			    a->operand[1], a->operand[0]);
 	if (r == 0)
 		r = cli_connect(c, e);
-	return r < 0 ? r : follow_and_report(c, &o, e);
+	return r < 0 ? r : follow_and_report(c, &o, a->operand[0], e);
 }

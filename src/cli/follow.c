@@ -14,6 +14,7 @@
 #include "cli/terminal.h"
 #include "client/conn.h"
 #include "client/exec.h"
+#include "wire/gen/methods.h"
 
 enum { INPUT_PIECE = 65536 };
 
@@ -179,7 +180,9 @@ static void on_ended(struct exec *x, const struct err *why)
 	if (why)
 		drain(f); /* what came before the error */
 	if (why && f->o->start)
-		f->cli->failed_status = status_of_missing(f->o->start->argv, why);
+		f->cli->failed_status = why->code == ERR_TIMEOUT && f->o->start->timeout_ms
+						? CLI_TIMED_OUT
+						: status_of_missing(f->o->start->argv, why);
 	if (!why) {
 		r->exit = *exec_exit(x);
 		span_copy(r->exit.reason, r->reason, sizeof(r->reason));
@@ -351,6 +354,34 @@ void follow_result_free(struct follow_result *r)
 {
 	str_deinit(&r->out.bytes);
 	str_deinit(&r->err.bytes);
+}
+
+/* ---- how it ended ---- */
+
+/* 0: nobody knows. */
+static uint64_t memory_of(struct cli *c, const char *sandbox)
+{
+	const struct rec_sandbox_ref ref = {span_of(sandbox)};
+	struct str bytes = STR_INIT(RECORD_MAX);
+	struct rec_sandbox_info info = {0};
+	int r = conn_call(c->conn, METHOD_SANDBOX_INFO, &ref, &bytes, &info, NULL);
+
+	str_deinit(&bytes);
+	return r == 0 ? info.memory_mb : 0;
+}
+
+void follow_note_end(struct cli *c, const struct follow_result *r, const char *sandbox)
+{
+	bool was_it = span_is(r->exit.reason, "oom");
+	uint64_t mb;
+
+	if (span_is(r->exit.reason, "timeout"))
+		cli_note(c, "the program ran longer than --timeout and was killed");
+	if (!r->finished || (!was_it && !r->exit.oom_kills))
+		return;
+	mb = memory_of(c, sandbox);
+	cli_note(c, "%s: out of memory (limit %llu MiB); --memory gives a new sandbox more",
+		 was_it ? "killed" : "something in the sandbox was killed meanwhile", (unsigned long long)mb);
 }
 
 /* ---- JSON ---- */

@@ -40,6 +40,8 @@ struct follow_result {
 int follow(struct cli *c, const struct follow_options *o, struct follow_result *ret,
 	   struct err *e);
 void follow_result_free(struct follow_result *r);
+/* On standard error: that it was killed, for its time or for memory. @sandbox: by id or name. */
+void follow_note_end(struct cli *c, const struct follow_result *r, const char *sandbox);
 
 /* Start and leave: the session keeps running. */
 int follow_start_only(struct cli *c, const struct rec_exec_start *rec, uint64_t *ret_session,

@@ -196,7 +196,7 @@ struct rm_flags {
 
 static const struct rec_field rm_fields[] = {
 	{.name = "all", .type = REC_BOOL, .offset = offsetof(struct rm_flags, all), .flag = "all",
-	 .doc = "Every sandbox of yours."},
+	 .doc = "Every sandbox of yours, but those that build templates."},
 };
 const struct rec_type rm_type = {.name = "rm_flags", .fields = rm_fields,
 				 .n_fields = ARRAY_LEN(rm_fields), .size = sizeof(struct rm_flags)};
@@ -224,6 +224,7 @@ static int remove_one(struct cli *c, const char *name, struct err *e)
 
 struct ids {
 	struct str text; /* NUL behind each */
+	unsigned spared;
 };
 
 static int on_sandbox(void *arg, const void *item, struct err *e)
@@ -232,6 +233,10 @@ static int on_sandbox(void *arg, const void *item, struct err *e)
 	struct ids *ids = arg;
 	char id[ID_TEXT];
 
+	if (info->purpose.n) { /* the daemon's own, which removes it itself */
+		ids->spared++;
+		return 0;
+	}
 	id_format(&info->id, id);
 	strv_add(&ids->text, id);
 	return ids->text.failed ? err_set(e, ERR_LIMIT, "more than %d sandboxes", SANDBOXES_MAX) : 0;
@@ -253,7 +258,7 @@ static int remove_each(struct cli *c, const char *name, int so_far, struct err *
 
 static int remove_all(struct cli *c, struct err *e)
 {
-	struct ids ids = {STR_INIT(SANDBOXES_MAX * ID_TEXT)};
+	struct ids ids = {.text = STR_INIT(SANDBOXES_MAX * ID_TEXT)};
 	struct rec_empty nothing = {0};
 	struct strv v;
 	int r = conn_items(c->conn, METHOD_SANDBOX_LIST, &nothing, on_sandbox, &ids, e);
@@ -262,6 +267,9 @@ static int remove_all(struct cli *c, struct err *e)
 	if (r == 0)
 		for (const char *s = strv_first(v); s; s = strv_next(v, s))
 			r = remove_each(c, s, r, e);
+	if (ids.spared)
+		cli_note(c, "%u %s a template and left alone; hotcell rm ID ends such a build", ids.spared,
+			 ids.spared == 1 ? "sandbox builds" : "sandboxes build");
 	str_deinit(&ids.text);
 	return r;
 }

@@ -64,8 +64,8 @@ static void sandbox_row(struct table *t, const void *item)
 	id_format(&s->id, id);
 	table_age(s->created_ms, age);
 	table_add(t, span_of(id));
-	table_add(t, s->name);
-	table_add(t, s->state);
+	table_add(t, s->purpose.n && !s->name.n ? s->purpose : s->name);
+	table_add(t, s->unhealthy_since_ms ? span_of("unhealthy") : s->state);
 	table_add(t, s->wall);
 	table_add(t, s->template);
 	table_addf(t, "%llu", (unsigned long long)s->vcpus);
@@ -124,9 +124,9 @@ static void session_row(struct table *t, const void *item)
 	if (s->running)
 		table_add(t, span_of("running"));
 	else if (s->signal)
-		table_addf(t, "signal %llu", (unsigned long long)s->signal);
+		table_addf(t, "signal %llu%s", (unsigned long long)s->signal, s->left ? ", not all" : "");
 	else
-		table_addf(t, "exit %lld", (long long)s->code);
+		table_addf(t, "exit %lld%s", (long long)s->code, s->left ? ", not all" : "");
 	table_addf(t, "%llu", (unsigned long long)s->subscribers);
 	table_add(t, span_of(age));
 	table_add(t, s->tag);

@@ -243,6 +243,8 @@ static int run_foreign(struct cli *c, int argc, char **argv, struct err *e)
 	for (int i = 1; i < argc; i++)
 		c->json |= strcmp(words[i], "--json") == 0;
 	r = c->hooks->image(argc, words, e);
+	if (r == 0 && argc > 2 && strcmp(words[1], "rm") == 0)
+		r = cli_forget_hot(c, words[words[2][0] == '-' ? 3 : 2], e);
 	free(words);
 	return r;
 }

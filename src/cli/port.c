@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 #include "cli/signals.h"
 #include "client/conn.h"
+#include "client/hold.h"
 #include "client/tunnel.h"
 #include "wire/gen/methods.h"
 
@@ -17,6 +18,7 @@ struct ports {
 struct forwarding {
 	struct conn_op op;
 	struct cli *cli;
+	struct err why; /* the sandbox is no more */
 };
 
 static int port_number(const char *text, size_t n, uint64_t least, uint16_t *ret, struct err *e)
@@ -63,6 +65,19 @@ static void on_failed(void *arg, const struct err *why)
 	cli_note(f->cli, "connection: %s", why->text);
 }
 
+/* A listener that leads nowhere would only look alive. */
+static void on_gone(void *arg, const struct err *why)
+{
+	struct forwarding *f = arg;
+
+	err_set(&f->why, ERR_GONE, "the sandbox is gone");
+	if (why) {
+		f->why = *why;
+		err_wrap(&f->why, "the sandbox is gone");
+	}
+	f->op.done = true;
+}
+
 static int announce(const struct cli *c, uint16_t local, const struct ports *p, struct err *e)
 {
 	struct str out = STR_INIT(256);
@@ -79,12 +94,15 @@ static int announce(const struct cli *c, uint16_t local, const struct ports *p, 
 }
 
 /* A name nobody has would otherwise show only at the first connection. */
-static int check_sandbox(struct cli *c, const char *name, struct err *e)
+static int check_sandbox(struct cli *c, const char *name, struct id *ret, struct err *e)
 {
 	struct rec_sandbox_ref ref = {span_of(name)};
 	struct str bytes = STR_INIT(RECORD_MAX);
-	int r = conn_call(c->conn, METHOD_SANDBOX_INFO, &ref, &bytes, NULL, e);
+	struct rec_sandbox_info info;
+	int r = conn_call(c->conn, METHOD_SANDBOX_INFO, &ref, &bytes, &info, e);
 
+	if (r == 0)
+		*ret = info.id;
 	str_deinit(&bytes);
 	return r;
 }
@@ -93,17 +111,21 @@ int run_port(struct cli *c, const struct args *a, struct err *e)
 {
 	struct forwarding f = {.op.cancel = on_cancel, .cli = c};
 	struct tunnel *t = NULL;
+	struct hold *hold = NULL;
 	struct ports p;
+	struct id id;
 	int r = parse(a->operand[1], &p, e);
 
 	if (r == 0)
 		r = cli_connect(c, e);
 	if (r == 0)
-		r = check_sandbox(c, a->operand[0], e);
+		r = check_sandbox(c, a->operand[0], &id, e);
 	if (r == 0)
 		r = cli_signals(c, e);
 	if (r == 0)
 		r = tunnel_open(c->conn, a->operand[0], p.guest, p.local, on_failed, &f, &t, e);
+	if (r == 0) /* an open port is use */
+		r = hold_open(c->conn, &id, on_gone, &f, &hold, e);
 	if (r == 0)
 		r = announce(c, tunnel_port(t), &p, e);
 	if (r == 0) {
@@ -111,6 +133,7 @@ int run_port(struct cli *c, const struct args *a, struct err *e)
 		r = conn_run(c->conn, &f.op, e);
 		cli_default_signals(c);
 	}
+	hold_stop(hold);
 	tunnel_close(t);
-	return r;
+	return r < 0 ? r : err_copy(e, f.why.code ? &f.why : NULL);
 }

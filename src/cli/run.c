@@ -186,6 +186,8 @@ static int in_sandbox(struct run *r, const struct args *a, uint64_t since, struc
 	r->times.exec_us = lap(&since);
 	if (code == 0 && r->result.finished && (r->cli->json || r->flags->verbose))
 		ask_kernel(r);
+	if (code == 0)
+		follow_note_end(r->cli, &r->result, r->id);
 	lap(&since);
 	code = remove_it(r, code, e);
 	r->times.remove_us = lap(&since);
@@ -218,8 +220,6 @@ static int report(struct run *r, struct err *e)
 	/* Of --code, a line for each piece is printed already. */
 	int code = r->cli->json && !r->flags->code.n ? put_result(r, e) : 0;
 
-	if (span_is(r->result.exit.reason, "timeout"))
-		cli_note(r->cli, "the program ran longer than --timeout and was killed");
 	if (r->flags->verbose && !r->cli->json)
 		say_stages(r);
 	return code < 0 ? code : r->result.status;

@@ -140,14 +140,23 @@ static int list_sets(struct cli *c, struct sets *l, const char *const *heads, un
 	return r;
 }
 
-static int remove_set(struct cli *c, const char *name, struct err *e)
+static int forget_set(struct cli *c, const char *name, struct err *e)
 {
 	const struct rec_snapshot_ref rq = {span_of(name)};
-	struct str bytes = STR_INIT(RECORD_MAX), out = STR_INIT(1024);
+	struct str bytes = STR_INIT(RECORD_MAX);
 	int r = cli_connect(c, e);
 
 	if (r == 0)
 		r = conn_call(c->conn, METHOD_SNAPSHOT_REMOVE, &rq, &bytes, NULL, e);
+	str_deinit(&bytes);
+	return r;
+}
+
+static int remove_set(struct cli *c, const char *name, struct err *e)
+{
+	struct str out = STR_INIT(1024);
+	int r = forget_set(c, name, e);
+
 	if (r == 0) {
 		if (c->json)
 			str_add(&out, "{}");
@@ -156,7 +165,6 @@ static int remove_set(struct cli *c, const char *name, struct err *e)
 		str_add(&out, "\n");
 		r = cli_put(&out, e);
 	}
-	str_deinit(&bytes);
 	str_deinit(&out);
 	return r;
 }
@@ -291,6 +299,25 @@ static int template_rm(struct cli *c, const struct args *a, struct err *e)
 		r = remove_set(c, id, e);
 	str_deinit(&l.ids);
 	return r;
+}
+
+int cli_forget_hot(struct cli *c, const char *name, struct err *e)
+{
+	struct sets l = {.kind = "template", .template = name, .each = keep_id,
+			 .ids = STR_INIT(FOUND_MAX * ID_TEXT)};
+	const struct conn_options quietly = {.no_start = true};
+	struct strv ids;
+	int r = 0;
+
+	if (strchr(name, '@') || conn_open(&quietly, &c->conn, NULL) < 0)
+		return 0; /* an older build is nobody's template; without a daemon nothing is hot */
+	r = read_sets(c, &l, e);
+	ids = strv_of(&l.ids);
+	for (const char *id = strv_first(ids); id && r == 0; id = strv_next(ids, id))
+		r = forget_set(c, id, e);
+	str_deinit(&l.ids);
+	return r < 0 ? err_wrap(e, "the image is removed, but what was hot of it is not; 'hotcell template rm %.64s' "
+				"removes that", name) : 0;
 }
 
 /* ---- the tables ---- */

@@ -106,7 +106,7 @@ static void t_mistakes_get_one_clear_sentence(void **state)
 		{"create", {"--memory", "99999999999T", NULL}, ERR_LIMIT, {"--memory"}},
 		{"create", {"--memory", "18446744073709551615", NULL}, ERR_LIMIT, {"--memory", "32M to 32G"}},
 		{"create", {"--memory", "0", NULL}, ERR_LIMIT, {"--memory", "32M to 32G"}},
-		{"create", {"--idle-timeout", "0", NULL}, ERR_LIMIT, {"--idle-timeout", "1ms to 30d"}},
+		{"create", {"--idle-timeout", "31d", NULL}, ERR_LIMIT, {"--idle-timeout", "to 30d"}},
 		{"code", {"--context", "99999999999999999999", NULL}, ERR_LIMIT, {"0 to 18446744073709551615"}},
 		{"create", {"--memory", NULL}, ERR_INVALID, {"--memory", "needs a value", "SIZE"}},
 		{"create", {"--cpus", "33", NULL}, ERR_LIMIT, {"--cpus", "33", "32"}},

@@ -89,6 +89,7 @@ const struct verb cli_verbs[] = {
 	{.name = "signal",
 	 .operands = "SANDBOX SESSION SIGNAL",
 	 .summary = "Send a signal (a name or a number) to a session.",
+	 .details = "KILL ends all that the session started, also what it left running when it ended.\n",
 	 .min = 3,
 	 .max = 3,
 	 .types = {&common_type},
@@ -226,7 +227,8 @@ const struct verb cli_verbs[] = {
 	{.name = "port",
 	 .operands = "SANDBOX [LOCAL:]GUEST",
 	 .summary = "Forward a TCP port of 127.0.0.1 to a port in a sandbox, until Ctrl-C.",
-	 .details = "Without LOCAL, or with 0, a free port is taken; the address is printed.\n",
+	 .details = "Without LOCAL, or with 0, a free port is taken; the address is printed. While it is open\n"
+		    "the sandbox counts as used; when the sandbox goes, it ends.\n",
 	 .min = 2,
 	 .max = 2,
 	 .types = {&common_type},

@@ -197,6 +197,7 @@ int hotcell_create(struct hotcell *h, const struct hotcell_config *config,
 		.snapshot = span_of(c.snapshot),
 		.disk_only = c.disk_only,
 		.cold = c.cold,
+		.idle_never = c.idle_never,
 	};
 	if (r == 0)
 		r = with_lists(&c, &rec, lists, api_err(e));

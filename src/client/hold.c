@@ -21,6 +21,8 @@ struct hold {
 	char sandbox[ID_TEXT]; /* "" until it was made */
 	struct str *bytes;     /* while creating: the reply */
 	bool lost;
+	void (*gone)(void *arg, const struct err *why); /* NULL: who uses the sandbox hears it */
+	void *arg;
 	struct err why;
 };
 
@@ -64,8 +66,9 @@ static void on_closed(struct stream *s, const struct err *why)
 		h->op.done = true;
 	} else if (h->lost && h->sandbox[0]) {
 		conn_revive(h->conn, &h->watch);
+	} else if (h->gone) {
+		h->gone(h->arg, why);
 	}
-	/* Else the sandbox is gone: who uses it will hear that. */
 }
 
 static const struct stream_ops hold_ops = {
@@ -131,6 +134,23 @@ int hold_create(struct conn *c, const struct rec_sandbox_create *rec, struct str
 		return r;
 	}
 	*ret_hold = h;
+	return 0;
+}
+
+int hold_open(struct conn *c, const struct id *sandbox, void (*gone)(void *arg, const struct err *why), void *arg,
+	      struct hold **ret, struct err *e)
+{
+	struct hold *h;
+	int r = conn_ready(c, e);
+
+	if (r < 0)
+		return r;
+	h = mem_new(sizeof(*h));
+	*h = (struct hold){.conn = c, .watch = {.up = on_up, .failed = on_failed}, .gone = gone, .arg = arg};
+	h->op.done = true; /* it is not being made */
+	id_format(sandbox, h->sandbox);
+	on_up(&h->watch);
+	*ret = h;
 	return 0;
 }
 

@@ -9,6 +9,7 @@
 struct conn;
 struct err;
 struct hold;
+struct id;
 struct rec_sandbox_create;
 struct rec_sandbox_info;
 struct str;
@@ -21,4 +22,10 @@ struct str;
  */
 int hold_create(struct conn *c, const struct rec_sandbox_create *rec, struct str *bytes,
 		struct rec_sandbox_info *ret, struct hold **ret_hold, struct err *e);
+/*
+ * hold_open() - hold a sandbox that exists: it counts as used
+ * @gone:	once, when it is no more; from the loop
+ */
+int hold_open(struct conn *c, const struct id *sandbox, void (*gone)(void *arg, const struct err *why), void *arg,
+	      struct hold **ret, struct err *e);
 struct hold *hold_stop(struct hold *h); /* the sandbox goes, if nobody else holds it; NULL is fine */

@@ -15,7 +15,8 @@
 #include "wire/gen/records.h"
 
 enum {
-	FREEZE_MS = 100,
+	FREEZE_MS = 100,   /* the first try; its programs stand still that long at most */
+	FREEZE_TRIES = 4,  /* each four times as long as the one before */
 	SYNC_MS = 10000,
 	ANSWER_MS = 15000, /* beyond that: a guest that doesn't answer keeps nobody waiting */
 	WATCH_MS = 1000,   /* looks whether it can answer at all */
@@ -51,6 +52,7 @@ struct capture {
 	int overlay_fd;
 	unsigned layer; /* its number */
 	struct stream *said;
+	unsigned freezes;	 /* tries so far */
 	struct loop_timer watch; /* the guest's answer */
 	uint64_t late_ns;	 /* it should be there by then */
 	struct driver_capture copy;
@@ -114,6 +116,7 @@ static void finish(struct capture *c, const struct err *why)
 	close_overlay(c);
 	loop_timer_cancel(c->engine->loop, &c->watch);
 	sb->capture = NULL;
+	health_release(sb);
 	if (sb->link && !(call->stay && !e.code && set))
 		link_release(sb->link);
 	if (e.code)
@@ -372,6 +375,8 @@ static void copy_files(struct capture *c)
 	thaw(c);
 }
 
+static void freeze(struct capture *c);
+
 static void frozen(struct stream *s, const struct err *why)
 {
 	struct capture *c = stream_arg(s);
@@ -379,7 +384,10 @@ static void frozen(struct stream *s, const struct err *why)
 	answered(c);
 	if (why) {
 		link_release(c->sb->link);
-		give_up(c, why);
+		if (why->code == ERR_BUSY && c->freezes < FREEZE_TRIES)
+			freeze(c);
+		else
+			give_up(c, why);
 		return;
 	}
 	enter(c, PHASE_COPY);
@@ -392,11 +400,12 @@ static void frozen(struct stream *s, const struct err *why)
 static void freeze(struct capture *c)
 {
 	static const struct stream_ops ops = {.closed = frozen};
-	const struct rec_guest_freeze rec = {.timeout_ms = FREEZE_MS};
+	const unsigned ms = FREEZE_MS << 2 * c->freezes++;
+	const struct rec_guest_freeze rec = {.timeout_ms = ms};
 	struct err e = ERR_INIT;
 
 	enter(c, PHASE_FREEZE);
-	if (ask(c, METHOD_GUEST_FREEZE, &rec_guest_freeze_type, &rec, FREEZE_MS, &ops, &e) < 0)
+	if (ask(c, METHOD_GUEST_FREEZE, &rec_guest_freeze_type, &rec, ms, &ops, &e) < 0)
 		give_up(c, &e);
 	else
 		link_hold(c->sb->link);
@@ -643,6 +652,7 @@ static struct capture *capture_new(struct sandbox *sb, struct capture_call *call
 				       .memory_fd = -1,
 				       .state_fd = -1}};
 	sb->capture = c;
+	health_hold(sb);
 	return c;
 }
 
@@ -660,6 +670,7 @@ int capture_start(struct sandbox *sb, struct capture_call *call, struct err *e)
 		begin(c);
 	else if ((r = flatten(c, e)) < 0) {
 		sb->capture = NULL;
+		health_release(sb);
 		free(c);
 	}
 	return r;

@@ -174,6 +174,7 @@ void create_resume_undo(struct sandbox *sb, const struct err *why)
 void create_drop(struct sandbox *sb)
 {
 	plan_drop(&sb->plan);
+	health_drop(sb);
 	sb->link = link_free(sb->link);
 	step_forget_machine(sb);
 	capture_drop(sb);

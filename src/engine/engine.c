@@ -23,19 +23,31 @@ enum { EMIT_TEXT = ERR_TEXT_MAX + 128 };
 
 /* ---- events and logs ---- */
 
-void engine_emit(struct engine *g, const char *level, const char *type, struct sandbox *sb,
-		 const char *step, const char *fmt, ...)
+void engine_emit_for(struct engine *g, const char *tenant, const char *level, const char *type, const char *fmt, ...)
 {
-	const char *id = sb ? sb->id_text : NULL;
 	char text[EMIT_TEXT];
 	va_list ap;
 
 	va_start(ap, fmt);
 	(void)vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
-	events_add(g->events, type, id, step, text);
+	events_add(g->events, tenant, type, NULL, NULL, text);
 	if (level)
-		log_line(g->host, g->loop, level, type, id, "name", sb && sb->name[0] ? sb->name : NULL,
+		log_line(g->host, g->loop, level, type, NULL, "text", text[0] ? text : NULL, NULL);
+}
+
+void engine_emit(struct engine *g, const char *level, const char *type, struct sandbox *sb,
+		 const char *step, const char *fmt, ...)
+{
+	char text[EMIT_TEXT];
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	events_add(g->events, sb->tenant, type, sb->id_text, step, text);
+	if (level)
+		log_line(g->host, g->loop, level, type, sb->id_text, "name", sb->name[0] ? sb->name : NULL,
 			 "step", step, "text", text[0] ? text : NULL, NULL);
 }
 

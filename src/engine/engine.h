@@ -26,6 +26,7 @@ struct id;
 struct image;
 struct layers;
 struct loop;
+struct policy_principal;
 struct snap_manifest;
 struct snap_set;
 struct store;
@@ -84,6 +85,9 @@ struct engine_config {
 	uint64_t hot_budget_mb;	     /* memory that hot sets nobody uses may keep; 0: an eighth of all */
 	bool heats;		     /* a template that had to be booted is made hot (engine/heat.h) */
 	unsigned boots_max;	     /* kernels that start at once, others wait their turn; 0: no bound */
+	uint64_t ping_ms;	     /* silence after which a guest is asked whether it lives; 0: ENGINE_PING_MS */
+	/* May @who call this method at all; NULL: policy_method(). */
+	int (*allows)(const struct policy_principal *who, unsigned method, struct err *e);
 	const unsigned *uids;	     /* who is served */
 	unsigned n_uids;
 };
@@ -99,6 +103,9 @@ enum {
 	ENGINE_STORE_RETRY_MS = 1000,	/* the store refused to forget (full disk) */
 	ENGINE_RESERVE_MB = 512,	/* left to the host by the derived budget */
 	ENGINE_PIDS_MAX = 1024,		/* processes when the request names none */
+	ENGINE_PING_MS = 10000,		/* a call is silent this long: ask whether the guest lives */
+	ENGINE_PING_MISSED = 3,		/* so often in a row without a word: unhealthy */
+	ENGINE_LATE_MS = 10000,		/* beyond a call's own time limit, which the guest keeps */
 	ENGINE_CLIENTS_MAX = 512,
 	ENGINE_CLIENTS_SPARE = 64,	/* connections beyond it that are told so; further ones are closed */
 	ENGINE_SILENT_MS = 10000,	/* for a connection to say its first words (loop/link.h, SYNC) */

@@ -83,10 +83,14 @@ struct engine {
 	struct list strays; /* machines without a record, being released */
 };
 
-/* Ring and, unless @level is NULL, log. @sb and @step may be NULL. */
+/* Ring and, unless @level is NULL, log. @step may be NULL. */
 [[gnu::format(printf, 6, 7)]] void engine_emit(struct engine *g, const char *level,
 					       const char *type, struct sandbox *sb,
 					       const char *step, const char *fmt, ...);
+
+/* The same of what is not a sandbox's but a tenant's. */
+[[gnu::format(printf, 5, 6)]] void engine_emit_for(struct engine *g, const char *tenant, const char *level,
+						   const char *type, const char *fmt, ...);
 
 const struct driver *engine_driver(const struct engine *g, const char *name); /* NULL: none */
 const struct policy_wall *engine_wall(const struct engine *g, const char *driver);

@@ -15,7 +15,7 @@
 struct event {
 	uint64_t seq, time_ms;
 	const char *type, *step;
-	char sandbox[ID_TEXT];
+	char sandbox[ID_TEXT], tenant[LIMIT_TEXT_SHORT + 1];
 	char *message; /* owned */
 };
 
@@ -31,6 +31,7 @@ struct watcher {
 	struct list link;
 	struct events *events;
 	struct stream *stream;
+	char tenant[LIMIT_TEXT_SHORT + 1];
 	char sandbox[ID_TEXT]; /* "": all */
 	uint64_t next;
 };
@@ -84,8 +85,11 @@ static bool send_event(struct watcher *w, const struct event *v)
 		.sandbox = span_of(v->sandbox),
 		.step = span_of(v->step),
 		.message = span_of(v->message),
+		.tenant = span_of(v->tenant),
 	};
 
+	if (strcmp(w->tenant, v->tenant) != 0)
+		return true;
 	if (w->sandbox[0] && strcmp(w->sandbox, v->sandbox) != 0)
 		return true;
 	return stream_send_item(w->stream, &rec_event_type, &rec);
@@ -112,7 +116,7 @@ static void on_closed(struct stream *s, const struct err *why)
 	drop_watcher(stream_arg(s));
 }
 
-void events_watch(struct events *ev, struct stream *s, const char *sandbox, uint64_t after)
+void events_watch(struct events *ev, struct stream *s, const char *tenant, const char *sandbox, uint64_t after)
 {
 	static const struct stream_ops ops = {.writable = on_writable, .closed = on_closed};
 	struct watcher *w = mem_new(sizeof(*w));
@@ -120,6 +124,7 @@ void events_watch(struct events *ev, struct stream *s, const char *sandbox, uint
 	w->events = ev;
 	w->stream = s;
 	w->next = after && after < ev->next ? after + 1 : ev->next;
+	span_copy(span_of(tenant), w->tenant, sizeof(w->tenant));
 	if (sandbox)
 		span_copy(span_of(sandbox), w->sandbox, sizeof(w->sandbox));
 	list_add_tail(&ev->watchers, &w->link);
@@ -130,8 +135,8 @@ void events_watch(struct events *ev, struct stream *s, const char *sandbox, uint
 
 /* ---- the ring ---- */
 
-void events_add(struct events *ev, const char *type, const char *sandbox, const char *step,
-		const char *message)
+void events_add(struct events *ev, const char *tenant, const char *type, const char *sandbox,
+		const char *step, const char *message)
 {
 	struct event *v = at(ev, ev->next);
 
@@ -146,6 +151,7 @@ void events_add(struct events *ev, const char *type, const char *sandbox, const 
 		.message = message ? mem_strndup(message, LIMIT_TEXT_MEDIUM) : NULL,
 	};
 	span_copy(span_of(sandbox), v->sandbox, sizeof(v->sandbox));
+	span_copy(span_of(tenant), v->tenant, sizeof(v->tenant));
 	/* LINK-5: sending calls nobody back, so the list stands still. */
 	LIST_FOR_EACH(pos, &ev->watchers)
 		catch_up(LIST_ENTRY(pos, struct watcher, link));

@@ -20,15 +20,19 @@ struct stream;
 struct events *events_new(struct loop *l, size_t keep, uint64_t epoch);
 struct events *events_free(struct events *ev); /* watchers' streams end */
 
-/* @type from wire/gen/events.h, @step: const or NULL; @sandbox: id text, copied; @message: copied. */
-void events_add(struct events *ev, const char *type, const char *sandbox, const char *step,
-		const char *message);
+/*
+ * @tenant: whose, copied. @type from wire/gen/events.h, @step: const or NULL;
+ * @sandbox: id text, copied; @message: copied.
+ */
+void events_add(struct events *ev, const char *tenant, const char *type, const char *sandbox,
+		const char *step, const char *message);
 
 /*
  * events_watch() - reply on @s and send what matches from now on
+ * @tenant:	copied; events of others are not sent
  * @sandbox:	id text, copied; NULL: all
  * @after:	start behind this number if it is still kept; 0: only new events
  */
-void events_watch(struct events *ev, struct stream *s, const char *sandbox, uint64_t after);
+void events_watch(struct events *ev, struct stream *s, const char *tenant, const char *sandbox, uint64_t after);
 
 uint64_t events_last(const struct events *ev); /* number of the newest; 0: none yet */

@@ -147,9 +147,14 @@ static void reply_set(struct task *t)
 	task_free(t);
 }
 
-static void tell_cold(struct engine *g, struct sandbox *sb, const struct err *why)
+static void tell_cold(struct engine *g, const char *tenant, struct sandbox *sb, const struct err *why)
 {
-	engine_emit(g, "warn", EVENT_TEMPLATE_NOT_HOT, sb, NULL, "it was to be made hot: %s", why->text);
+	static const char text[] = "it was to be made hot: ";
+
+	if (sb)
+		engine_emit(g, "warn", EVENT_TEMPLATE_NOT_HOT, sb, NULL, "%s%s", text, why->text);
+	else
+		engine_emit_for(g, tenant, "warn", EVENT_TEMPLATE_NOT_HOT, "%s%s", text, why->text);
 }
 
 void task_lost(struct sandbox *sb)
@@ -165,7 +170,7 @@ void task_lost(struct sandbox *sb)
 		return; /* a job, a copy or a follower ends it */
 	err_set(&e, ERR_GONE, "the sandbox ended meanwhile");
 	if (t->is_unasked)
-		tell_cold(t->engine, NULL, &e);
+		tell_cold(t->engine, t->tenant, NULL, &e);
 	task_fail(t, &e);
 }
 
@@ -303,8 +308,12 @@ static void child_done(struct sandbox_follow *f, struct sandbox *sb, const struc
 
 	(void)sb;
 	ch->runs = !why;
-	if (why && !ch->task->why.code)
+	if (why && !ch->task->why.code) {
 		err_copy(&ch->task->why, why);
+		if (ch->task->count > 1)
+			err_wrap(&ch->task->why, "copy %u of %u", (unsigned)(ch - ch->task->children) + 1,
+				 ch->task->count);
+	}
 	fork_settled(ch->task);
 }
 
@@ -879,7 +888,7 @@ static void template_fail(struct task *t, const struct err *why)
 	struct err e = *why;
 
 	if (t->is_unasked)
-		tell_cold(t->engine, t->sb, &e);
+		tell_cold(t->engine, t->tenant, t->sb, &e);
 	builder_away(t, "the template could not be built");
 	task_fail(t, &e);
 }
@@ -1003,7 +1012,7 @@ static void builder_ready(struct sandbox_follow *f, struct sandbox *sb, const st
 
 	if (why) {
 		if (t->is_unasked)
-			tell_cold(t->engine, sb, why);
+			tell_cold(t->engine, t->tenant, sb, why);
 		task_fail(t, why);
 		return;
 	}
@@ -1034,6 +1043,7 @@ static int build_template(struct engine *g, const struct policy_principal *who, 
 
 	if (r < 0)
 		return r;
+	sb->is_builder = true;
 	t = task_for(g, who, s, sb);
 	t->is_unasked = !s;
 	t->follow.done = builder_ready;
@@ -1045,10 +1055,10 @@ void template_heat(struct engine *g, const struct policy_principal *who, const s
 {
 	struct err e = ERR_INIT;
 
-	engine_emit(g, "info", EVENT_TEMPLATE_HEATING, NULL, NULL, "template %.*s is made hot", (int)rec->template.n,
-		    rec->template.p);
+	engine_emit_for(g, who->tenant, "info", EVENT_TEMPLATE_HEATING, "template %.*s is made hot",
+			(int)rec->template.n, rec->template.p);
 	if (build_template(g, who, NULL, rec, &e) < 0)
-		tell_cold(g, NULL, &e);
+		tell_cold(g, who->tenant, NULL, &e);
 }
 
 void run_template_build(struct client *c, struct stream *s, const void *rec)

@@ -161,7 +161,7 @@ static void failed(struct pool *p, const struct err *why)
 	p->failures++;
 	p->retry_at_ns = loop_now(l) + MIN(ms, (uint64_t)POOL_RETRY_MAX_MS) * NS_PER_MS;
 	p->reason = *why;
-	engine_emit(p->engine, "warn", EVENT_POOL_FAILED, NULL, NULL, "%s: %s", p->template, why->text);
+	engine_emit_for(p->engine, p->tenant, "warn", EVENT_POOL_FAILED, "%s: %s", p->template, why->text);
 	fill_in(p, 0);
 }
 
@@ -364,7 +364,7 @@ struct sandbox *pool_take(struct engine *g, const struct policy_principal *who,
 	if (!missed || (sb && take(sb->pool, sb, who, rec) == 0))
 		return sb;
 	missed->misses++;
-	engine_emit(g, NULL, EVENT_POOL_MISS, NULL, NULL, "%s", missed->template);
+	engine_emit_for(g, who->tenant, NULL, EVENT_POOL_MISS, "%s", missed->template);
 	fill_in(missed, POOL_REFILL_MS);
 	return NULL;
 }

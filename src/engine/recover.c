@@ -70,9 +70,11 @@ static void each_machine(struct keeper_list_call *c, const struct rec_machine_in
 		return;
 	}
 	sb->was_listed = true;
-	if (m->gone)
-		err_set(&sb->machine_ended, ERR_GONE, "its machine ended while no daemon ran: %.*s",
+	if (m->gone) {
+		err_set(&sb->machine_ended, ERR_GONE, "its machine ended: %.*s (while no daemon ran)",
 			(int)m->reason.n, m->reason.p ? m->reason.p : "");
+		sandbox_explain_end(sb, &sb->machine_ended);
+	}
 }
 
 static void resume_all(struct engine *g)

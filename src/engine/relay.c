@@ -5,6 +5,7 @@
 #include "base/macro.h"
 #include "base/mem.h"
 #include "loop/link.h"
+#include "loop/loop.h"
 #include "wire/gen/methods.h"
 
 enum { RECORD_STRUCT_MAX = 1024 }; /* bytes of the largest decoded record */
@@ -15,14 +16,23 @@ struct relay {
 	const struct method_info *method;
 	struct stream *down, *up; /* NULL: over */
 	bool up_started, down_started;
+	struct loop *loop;
+	struct loop_timer limit;
+	uint64_t until_ns, still_ns; /* when it is late; what had been stood still by its start */
 };
+
+static void relay_free(struct relay *r)
+{
+	loop_timer_cancel(r->loop, &r->limit);
+	list_del(&r->link);
+	free(r);
+}
 
 static void drop(struct relay *r)
 {
 	struct relay_events ev = r->events;
 
-	list_del(&r->link);
-	free(r);
+	relay_free(r);
 	if (ev.over)
 		ev.over(ev.arg);
 }
@@ -189,6 +199,32 @@ static void down_closed(struct stream *s, const struct err *why)
 	drop_if_over(r);
 }
 
+/* ---- RELAY-3 ---- */
+
+static void on_limit(struct loop_timer *t)
+{
+	struct relay *r = CONTAINER_OF(t, struct relay, limit);
+	uint64_t due = r->until_ns + r->events.still_ns(r->events.arg) - r->still_ns;
+	struct err e = ERR_INIT;
+
+	if (loop_now(r->loop) < due) {
+		loop_timer_set(r->loop, &r->limit, due, on_limit);
+		return;
+	}
+	r->events.late(r->events.arg, &e);
+	fail(r, &e);
+	relay_free(r);
+}
+
+static void set_limit(struct relay *r)
+{
+	if (!r->events.limit_ms)
+		return;
+	r->until_ns = loop_now(r->loop) + r->events.limit_ms * NS_PER_MS;
+	r->still_ns = r->events.still_ns(r->events.arg);
+	loop_timer_set(r->loop, &r->limit, r->until_ns, on_limit);
+}
+
 /* ---- public ---- */
 
 void relay_start(struct link *guest, const struct method_info *m, const void *rec,
@@ -210,7 +246,7 @@ void relay_start(struct link *guest, const struct method_info *m, const void *re
 	struct relay *r = mem_new(sizeof(*r));
 	struct err e = ERR_INIT;
 
-	*r = (struct relay){.events = *ev, .method = m, .down = down};
+	*r = (struct relay){.events = *ev, .method = m, .down = down, .loop = link_loop(guest)};
 	list_init(&r->link);
 	if (link_call(guest, m->number, m->request, rec, true, NULL, 0, &up_ops, r, &r->up, &e) < 0) {
 		free(r);
@@ -219,6 +255,7 @@ void relay_start(struct link *guest, const struct method_info *m, const void *re
 	}
 	stream_accept(down, &down_ops, r);
 	list_add_tail(owner, &r->link);
+	set_limit(r);
 }
 
 void relay_end_all(struct list *owner, const struct err *why)
@@ -230,7 +267,6 @@ void relay_end_all(struct list *owner, const struct err *why)
 		struct relay *r = LIST_ENTRY(all.next, struct relay, link);
 
 		fail(r, why);
-		list_del(&r->link);
-		free(r);
+		relay_free(r);
 	}
 }

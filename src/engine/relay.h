@@ -11,6 +11,8 @@
  * RELAY-2 What is relayed never exceeds what the far end has granted: a guest that
  *	   sends more breaks the protocol, not the daemon.
  *
+ * RELAY-3 A call with a limit ends by then, whatever the guest does or does not.
+ *
  * Thread: the loop's.
  */
 #pragma once
@@ -31,7 +33,12 @@ struct relay_events {
 	void (*broken)(void *arg, const struct err *why);
 	/* The relay is gone and no longer in its list. */
 	void (*over)(void *arg);
+	/* The guest was to end the call long ago: what the client is told. `over` does not follow. */
+	void (*late)(void *arg, struct err *ret);
+	/* How long we have kept the guest from running so far, in all. */
+	uint64_t (*still_ns)(void *arg);
 	void *arg;
+	uint64_t limit_ms; /* of the call, not counting that; 0: none */
 };
 
 /*

@@ -59,8 +59,25 @@ bool sandbox_is_live(const struct sandbox *sb)
 	       sb->state == SANDBOX_PAUSED;
 }
 
+void sandbox_explain_end(const struct sandbox *sb, struct err *e)
+{
+	static const char oom[] = "ended: oom";
+	const char *at = strstr(e->text, oom);
+	struct err told = *e;
+	const char *words;
+
+	if (!at || !sb->verdict.memory_mb)
+		return;
+	words = told.text + (at - e->text) + sizeof(oom) - 1;
+	words += strspn(words, ": .");
+	*e = (struct err)ERR_INIT;
+	err_set(e, told.code, "the machine used more than its memory (%llu MiB) and was killed; hotcell create "
+		"--memory makes one with more%s%s", (unsigned long long)sb->verdict.memory_mb,
+		*words ? ". Its last words: " : "", words);
+}
+
 /* As people know it. */
-static const char *shown_name(const struct sandbox *sb)
+const char *sandbox_called(const struct sandbox *sb)
 {
 	return sb->name[0] ? sb->name : sb->id_text;
 }
@@ -80,10 +97,10 @@ int sandbox_check_running(const struct sandbox *sb, struct err *e)
 	const char *out = way_out(sb);
 
 	if (sb->state == SANDBOX_RUNNING && sb->link && link_is_up(sb->link))
-		return 0;
+		return health_check(sb, e);
 	if (sb->state == SANDBOX_RUNNING)
-		return err_set(e, ERR_GONE, "sandbox %s has lost its agent and is ending", shown_name(sb));
-	return err_set(e, ERR_CONFLICT, "sandbox %s is %s%s%s%s%s", shown_name(sb), sandbox_state_name(sb->state),
+		return err_set(e, ERR_GONE, "sandbox %s has lost its agent and is ending", sandbox_called(sb));
+	return err_set(e, ERR_CONFLICT, "sandbox %s is %s%s%s%s%s", sandbox_called(sb), sandbox_state_name(sb->state),
 		       sb->reason.code ? ": " : "", sb->reason.code ? sb->reason.text : "", out[0] ? "; " : "", out);
 }
 
@@ -173,6 +190,17 @@ static bool is_past(const struct sandbox *sb, uint64_t at_ns)
 	return at_ns && loop_now(sb->engine->loop) >= at_ns;
 }
 
+/* A call or a copy that goes on is use, and so is a hold of what does not go with its holder. */
+static bool is_used(const struct sandbox *sb)
+{
+	return !list_empty(&sb->relays) || sb->task || (!sb->ephemeral && waiters_hold(sb));
+}
+
+void sandbox_expire_idle(struct sandbox *sb)
+{
+	expire(sb, "nobody used it for its idle timeout");
+}
+
 static void on_timer(struct loop_timer *t)
 {
 	struct sandbox *sb = CONTAINER_OF(t, struct sandbox, timer);
@@ -185,10 +213,10 @@ static void on_timer(struct loop_timer *t)
 		expire(sb, "its lifetime is over");
 	} else if (is_past(sb, sb->grace_at_ns)) {
 		expire(sb, "nobody holds it");
-	} else if (is_past(sb, sb->idle_at_ns) && list_empty(&sb->relays) && !sb->task) {
-		expire(sb, "nobody used it for its idle timeout");
+	} else if (is_past(sb, sb->idle_at_ns) && !is_used(sb)) {
+		health_ask_use(sb); /* for what nobody follows */
 	} else {
-		if (is_past(sb, sb->idle_at_ns)) /* a call or a copy that goes on is use */
+		if (is_past(sb, sb->idle_at_ns))
 			sandbox_touch(sb);
 		sandbox_arm_timer(sb);
 	}
@@ -209,6 +237,7 @@ void sandbox_touch(struct sandbox *sb)
 	if (!sb->verdict.idle_timeout_ms || sb->state != SANDBOX_RUNNING)
 		return;
 	sb->idle_at_ns = loop_now(sb->engine->loop) + sb->verdict.idle_timeout_ms * NS_PER_MS;
+	sb->health.decides = false;
 	if (!sb->task) /* what is done to it may have written down what it shall be */
 		save_idle(sb); /* the timer stays: when it fires it looks again */
 }
@@ -250,6 +279,7 @@ void sandbox_row(struct sandbox *sb, struct store_sandbox *ret)
 		.idle_timeout_ms = v->idle_timeout_ms,
 		.idle_deadline_ms = sandbox_deadline_ms(sb, sb->idle_at_ns),
 		.deadline_ms = sandbox_deadline_ms(sb, sb->end_at_ns),
+		.lifetime_ms = v->lifetime_ms,
 		.generation = sb->generation,
 		.layers = sb->layers,
 		.node = sb->node,
@@ -425,6 +455,9 @@ void sandbox_info(const struct sandbox *sb, struct rec_sandbox_info *ret)
 		.path = span_of(sb->path),
 		.parent = sb->parent,
 		.pid = sb->machine && d->pid ? (uint64_t)d->pid(sb->machine) : 0,
+		.purpose = span_of(sb->is_builder ? "template build" : ""),
+		.unhealthy_since_ms = sb->health.since_ms,
+		.unhealthy = span_of(sb->health.since_ms ? sb->health.why.text : ""),
 	};
 }
 
@@ -590,6 +623,7 @@ int sandbox_fork(struct engine *g, const struct policy_principal *who, const str
 		.disk_mb = set->m.disk_mb,
 		.pids_max = set->m.pids_max,
 		.idle_timeout_ms = source->verdict.idle_timeout_ms,
+		.idle_never = !source->verdict.idle_timeout_ms,
 		.lifetime_ms = source->verdict.lifetime_ms,
 		.ephemeral = ephemeral,
 		.metadata = source->metadata,
@@ -603,6 +637,7 @@ int sandbox_fork(struct engine *g, const struct policy_principal *who, const str
 	if (r < 0)
 		return r;
 	sb = give_birth(g, who, &rec, &v, source->driver, &id);
+	sb->is_child = true;
 	take_set(sb, set);
 	engine_emit(g, "info", EVENT_SANDBOX_CREATING, sb, NULL, "fork of sandbox %s", source->id_text);
 	*ret = sb;
@@ -756,6 +791,14 @@ static const char *path_of(const char *name)
 	return "boot";
 }
 
+/* A record of before has the end of its own life only, not what its forks get; the same span, then. */
+static uint64_t lifetime_of(const struct store_sandbox *row)
+{
+	if (row->lifetime_ms || !row->deadline_ms)
+		return row->lifetime_ms;
+	return row->deadline_ms > row->created_ms ? row->deadline_ms - row->created_ms : 1;
+}
+
 static void take_row(struct sandbox *sb, const struct store_sandbox *row)
 {
 	const struct {
@@ -777,6 +820,7 @@ static void take_row(struct sandbox *sb, const struct store_sandbox *row)
 		.disk_mb = row->disk_mb,
 		.pids_max = row->pids_max,
 		.idle_timeout_ms = row->idle_timeout_ms,
+		.lifetime_ms = lifetime_of(row),
 	};
 	sb->ephemeral = row->ephemeral;
 	sb->metadata = mem_dup_strv(row->metadata);
@@ -799,14 +843,21 @@ static void take_row(struct sandbox *sb, const struct store_sandbox *row)
 	sb->is_recorded = true;
 	if (row->reason[0])
 		err_set(&sb->reason, ERR_GONE, "%s", row->reason);
+	if (strncmp(row->reason, SANDBOX_DISK_LEFT, strlen(SANDBOX_DISK_LEFT)) == 0)
+		sb->disk_left = sb->reason;
 	index_names(sb);
+}
+
+static void keep_a_while(struct sandbox *sb)
+{
+	sb->forget_at_ns = loop_now(sb->engine->loop) + ENGINE_FAILED_MS * NS_PER_MS;
+	sandbox_arm_timer(sb);
 }
 
 static void keep_failure(struct sandbox *sb)
 {
 	sandbox_set_state(sb, SANDBOX_FAILED);
-	sb->forget_at_ns = loop_now(sb->engine->loop) + ENGINE_FAILED_MS * NS_PER_MS;
-	sandbox_arm_timer(sb);
+	keep_a_while(sb);
 }
 
 static enum sandbox_state state_of(const char *name)
@@ -901,7 +952,7 @@ static void become_gone(struct sandbox *sb, const struct err *why)
 }
 
 /* Only a record is left; a store that is full keeps it, and us, until it can write again. */
-static void forget_failed(struct sandbox *sb, const struct err *why)
+static void forget_row(struct sandbox *sb, const struct err *why)
 {
 	struct err e = ERR_INIT;
 
@@ -912,6 +963,55 @@ static void forget_failed(struct sandbox *sb, const struct err *why)
 	engine_emit(sb->engine, "error", EVENT_SANDBOX_FAILED, sb, NULL, "%s", e.text);
 	sb->forget_at_ns = loop_now(sb->engine->loop) + ENGINE_STORE_RETRY_MS * NS_PER_MS;
 	sandbox_arm_timer(sb);
+}
+
+static void remove_disk(struct work *w)
+{
+	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
+	const struct engine_host *host = sb->engine->host;
+
+	(void)host->disk_remove(host->arg, sb->id_text, &sb->job_error);
+}
+
+/* Who asked for its removal is told what is left. */
+static void tell_disk_left(struct sandbox *sb)
+{
+	struct err e = sb->disk_left;
+
+	err_wrap(&e, "sandbox %s", sandbox_called(sb));
+	waiters_fail(sb, &e);
+}
+
+static void disk_removed(struct work *w)
+{
+	struct sandbox *sb = CONTAINER_OF(w, struct sandbox, job);
+
+	sb->is_forgetting = false;
+	if (!sb->job_error.code) {
+		forget_row(sb, &sb->forget_why);
+		return;
+	}
+	sb->disk_left = sb->job_error;
+	err_wrap(&sb->disk_left, SANDBOX_DISK_LEFT);
+	sb->reason = sb->disk_left;
+	tell_disk_left(sb);
+	keep_a_while(sb);
+}
+
+static void forget_failed(struct sandbox *sb, const struct err *why)
+{
+	if (!sb->disk_left.code) {
+		forget_row(sb, why);
+		return;
+	}
+	if (sb->is_forgetting)
+		return;
+	sb->is_forgetting = true;
+	sb->forget_why = *why;
+	sb->job_error = (struct err)ERR_INIT;
+	sb->job.run = remove_disk;
+	sb->job.done = disk_removed;
+	work_submit(sb->engine->pool, &sb->job);
 }
 
 void sandbox_remove(struct sandbox *sb, const struct err *why)
@@ -966,6 +1066,7 @@ static void settle_ready(struct sandbox *sb)
 		engine_emit(g, "info", EVENT_SANDBOX_READY, sb, NULL, "%llu us",
 			    (unsigned long long)((loop_now(g->loop) - sb->plan_started_ns) / NS_PER_US));
 	}
+	sb->is_child = false;
 	heat_after(sb);
 	waiters_ready(sb);
 	followers_tell(sb, NULL);
@@ -983,7 +1084,9 @@ static void settle_over(struct sandbox *sb, const struct err *why)
 	}
 	keep_failure(sb);
 	followers_tell(sb, why);
-	if (failed)
+	if (failed && sb->disk_left.code)
+		tell_disk_left(sb);
+	else if (failed)
 		waiters_over(sb, why);
 	else /* removed after the failure had been written, before it was told */
 		forget_failed(sb, why);

@@ -16,6 +16,7 @@
 #include "base/list.h"
 #include "base/map.h"
 #include "driver/driver.h"
+#include "engine/health.h"
 #include "engine/plan.h"
 #include "image/store.h"
 #include "keeper/keeper.h"
@@ -132,8 +133,14 @@ struct sandbox {
 	unsigned clock_tries;	/* setups that were said again, for the clock's sake */
 	bool clock_is_off;
 	struct list relays;
+	struct health health;
 	struct work job; /* image, disk or store, one at a time */
 	struct err job_error;
+	struct err disk_left; /* why its disk is still there; code 0: it is not, or it is wanted */
+	struct err forget_why;
+	bool is_forgetting; /* that is tried again */
+	bool is_child;	    /* of a fork under way, which tells its failure: nothing of it is kept */
+	bool is_builder;    /* of a template: goes when that is built */
 	uint64_t guest_boot_us;
 	char stages[SANDBOX_STAGES];
 	size_t stages_n;
@@ -192,6 +199,9 @@ void sandbox_paused(struct sandbox *sb); /* its machine is gone, its set and its
 /* Go on from @set. -ERR_LIMIT without memory for it; otherwise followers are told. */
 int sandbox_resume_paused(struct sandbox *sb, struct set *set, struct err *e);
 
+/* Something is wrong with its disk, so it stays, failed, until a removal succeeds. */
+#define SANDBOX_DISK_LEFT "its disk could not be removed"
+
 /* From the store, at start; nothing happens before sandbox_resume(). @row lent. */
 void sandbox_load(struct engine *g, const struct store_sandbox *row);
 
@@ -211,6 +221,8 @@ void sandbox_lost(struct sandbox *sb, const struct err *why);
 
 /* Somebody used it. */
 void sandbox_touch(struct sandbox *sb);
+void sandbox_expire_idle(struct sandbox *sb); /* nobody does, and nothing runs in it */
+const char *sandbox_called(const struct sandbox *sb); /* its name, else its id */
 
 /* Fill @ret; texts point into @sb, the stages into it as well. Usage is left at 0. */
 void sandbox_info(const struct sandbox *sb, struct rec_sandbox_info *ret);
@@ -218,7 +230,10 @@ void sandbox_info(const struct sandbox *sb, struct rec_sandbox_info *ret);
 /* By id or name, of a tenant. NULL: none. */
 struct sandbox *sandbox_find(struct engine *g, const char *tenant, struct span ref);
 
-/* -ERR_CONFLICT, saying the state and why, unless the guest can be called. */
+/* Of a machine that was killed for memory: how much it had, and what can be done. Other ends stay as told. */
+void sandbox_explain_end(const struct sandbox *sb, struct err *e);
+
+/* Unless the guest can be called: -ERR_CONFLICT, saying the state and why; -ERR_UNAVAILABLE when it is silent. */
 int sandbox_check_running(const struct sandbox *sb, struct err *e);
 
 /*

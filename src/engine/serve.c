@@ -7,6 +7,7 @@
 #include "base/macro.h"
 #include "base/mem.h"
 #include "engine/engine_int.h"
+#include "engine/health.h"
 #include "engine/relay.h"
 #include "engine/sandbox.h"
 #include "loop/link.h"
@@ -64,11 +65,44 @@ static void guest_call_over(void *arg)
 	sandbox_touch(arg);
 }
 
+static void guest_late(void *arg, struct err *ret)
+{
+	struct sandbox *sb = arg;
+
+	err_set(ret, ERR_TIMEOUT, "sandbox %s did not end the program at its time limit, nor within %d s after it; "
+		"hotcell info %s says whether the sandbox still answers", sandbox_called(sb), ENGINE_LATE_MS / 1000,
+		sandbox_called(sb));
+	engine_emit(sb->engine, "warn", EVENT_EXEC_LATE, sb, NULL, "%s", ret->text);
+}
+
+static uint64_t guest_still_ns(void *arg)
+{
+	return health_still_ns(arg);
+}
+
+/* The guest keeps the time limit itself; this one is for a guest that does not. 0: none was asked for. */
+static uint64_t limit_ms(unsigned method, const void *rec)
+{
+	uint64_t ms = 0;
+
+	if (method == METHOD_EXEC_START)
+		ms = ((const struct rec_exec_start *)rec)->timeout_ms;
+	else if (method == METHOD_CODE_RUN)
+		ms = ((const struct rec_code_run *)rec)->timeout_ms;
+	return ms ? ms + ENGINE_LATE_MS : 0;
+}
+
 void serve_guest(struct client *c, struct stream *s, const struct method_info *m, void *rec)
 {
 	struct span *name = sandbox_field(m->request, rec);
 	struct sandbox *sb = name ? sandbox_find(c->engine, c->who.tenant, *name) : NULL;
-	struct relay_events ev = {guest_replied, guest_broke, guest_call_over, sb};
+	struct relay_events ev = {.replied = guest_replied,
+				  .broken = guest_broke,
+				  .over = guest_call_over,
+				  .late = guest_late,
+				  .still_ns = guest_still_ns,
+				  .arg = sb,
+				  .limit_ms = limit_ms(m->number, rec)};
 	struct err e = ERR_INIT;
 
 	if (!sb)
@@ -83,6 +117,7 @@ void serve_guest(struct client *c, struct stream *s, const struct method_info *m
 	*name = span_of(sb->id_text); /* whatever it was called, the guest knows its id */
 	sandbox_touch(sb);
 	relay_start(sb->link, m, rec, s, &ev, &sb->relays);
+	health_watch(sb);
 }
 
 /* ---- lists ---- */
@@ -134,6 +169,18 @@ static const struct verb *find_verb(unsigned method)
 		if (v->method == method)
 			return v;
 	return NULL;
+}
+
+/* Here, and nowhere else, every method passes, whoever answers it. */
+static int ask_policy(struct client *c, const struct method_info *m, struct err *e)
+{
+	const struct engine_config *config = c->engine->config;
+	int r = config->allows ? config->allows(&c->who, m->number, e) : policy_method(&c->who, m->number, e);
+
+	if (r < 0)
+		engine_emit_for(c->engine, c->who.tenant, "info", EVENT_CALL_DENIED, "%s, asked for by %s: %s", m->name,
+				c->who.owner, e->text);
+	return r;
 }
 
 static void answer(struct client *c, struct stream *s, const struct method_info *m,
@@ -188,7 +235,7 @@ static void on_request(struct link *k, struct stream *s, unsigned method, struct
 		err_set(&e, ERR_UNAVAILABLE, "the daemon is starting");
 	else if (!is_ours(m))
 		err_set(&e, ERR_UNSUPPORTED, "the daemon has no method %u", method);
-	else
+	else if (ask_policy(c, m, &e) == 0)
 		answer(c, s, m, payload, &e);
 	if (e.code)
 		stream_fail(s, &e);

@@ -435,8 +435,8 @@ static void save_done(struct work *w)
 		s->refs++; /* SETS-1 */
 		name_folder(s);
 		arm_expiry(s, 0);
-		engine_emit(s->engine, "info", EVENT_SNAPSHOT_CREATED, NULL, NULL, "%s %s, %llu MiB",
-			    s->m.kind, call_it(s, text), (unsigned long long)(s->m.memory_bytes / MIB));
+		engine_emit_for(s->engine, s->m.tenant, "info", EVENT_SNAPSHOT_CREATED, "%s %s, %llu MiB",
+				s->m.kind, call_it(s, text), (unsigned long long)(s->m.memory_bytes / MIB));
 	}
 	complete(take_ptr(&s->save), why.code ? &why : NULL);
 	job_over(s);
@@ -470,8 +470,8 @@ static void remove_done(struct work *w)
 		s->is_stored = false;
 		s->refs--; /* SETS-1; the job holds one */
 		if (strcmp(s->m.kind, "pause") != 0)
-			engine_emit(s->engine, "info", EVENT_SNAPSHOT_REMOVED, NULL, NULL, "%s %s",
-				    s->m.kind, call_it(s, text));
+			engine_emit_for(s->engine, s->m.tenant, "info", EVENT_SNAPSHOT_REMOVED, "%s %s",
+					s->m.kind, call_it(s, text));
 	}
 	complete(take_ptr(&s->remove), why.code ? &why : NULL);
 	job_over(s);

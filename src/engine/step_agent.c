@@ -94,6 +94,7 @@ void step_undo_link(struct plan *p)
 void step_unlink(struct sandbox *sb, const struct err *why)
 {
 	relay_end_all(&sb->relays, why);
+	health_drop(sb);
 	sb->setup = NULL;
 	sb->link = link_free(sb->link);
 	sb->link_was_up = false;

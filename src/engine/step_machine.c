@@ -359,6 +359,7 @@ void create_machine_gone(struct sandbox *sb, const struct err *why)
 	err_copy(&e, why);
 	if (!e.code)
 		err_set(&e, ERR_GONE, "its machine ended");
+	sandbox_explain_end(sb, &e);
 	loop_timer_cancel(sb->engine->loop, &sb->gone_timer);
 	sandbox_break(sb, &e);
 }

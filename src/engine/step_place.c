@@ -238,7 +238,7 @@ static void on_retry(struct loop_timer *t)
 
 static bool keeps_failure(const struct sandbox *sb)
 {
-	return sb->fate == SANDBOX_FAILED && !sb->ephemeral;
+	return sb->disk_left.code || (sb->fate == SANDBOX_FAILED && !sb->ephemeral && !sb->is_child);
 }
 
 static int write_end(struct sandbox *sb, struct err *e)
@@ -446,6 +446,12 @@ static void disk_removed(struct work *w)
 	if (sb->job_error.code)
 		engine_emit(sb->engine, "error", EVENT_SANDBOX_STEP, sb, "disk", "%s",
 			    sb->job_error.text);
+	if (sb->job_error.code && sb->is_recorded && !sb->is_spare) { /* else nobody would know of it */
+		sb->disk_left = sb->job_error;
+		err_wrap(&sb->disk_left, SANDBOX_DISK_LEFT);
+		sb->reason = sb->disk_left;
+		sb->fate = SANDBOX_FAILED;
+	}
 	plan_undone(&sb->plan);
 }
 

@@ -1,6 +1,7 @@
 /* engine/t_serve.c - the clients' side: names, requests, deadlines, holds, relays, events, adoption */
 #include <sys/resource.h>
 #include "engine/engine.h"
+#include "engine/engine_int.h"
 #include "engine/event.h"
 #include "engine/t_rig.h"
 #include "wire/gen/events.h"
@@ -319,6 +320,293 @@ static void failures_are_forgotten_after_a_while(void **state)
 	rig_up(r);
 	assert_int_equal(state_is(r, "x", "failed"), 1);
 	loop_advance(r->loop, (ENGINE_FAILED_MS + 1000) * NS_PER_MS);
+	assert_int_equal(state_is(r, "x", "failed"), -ERR_NOT_FOUND);
+	rig_is_clean(r);
+	free(a);
+	rig_free(r);
+}
+
+static void info_of(struct rig *r, const char *name, struct rec_sandbox_info *ret, struct ask *a)
+{
+	assert_int_equal(rig_ref(r, a, METHOD_SANDBOX_INFO, name), 0);
+	ask_decode(a, METHOD_SANDBOX_INFO, ret);
+}
+
+/* Half an interval more than @ms each time, so that what is due in between comes in its order. */
+static void pass_time(struct rig *r, uint64_t ms)
+{
+	for (uint64_t done = 0; done < ms; done += ENGINE_PING_MS / 2) {
+		loop_advance(r->loop, ENGINE_PING_MS / 2 * NS_PER_MS);
+		rig_turns(r, 10);
+	}
+}
+
+static void a_program_that_nobody_follows_is_use(void **state)
+{
+	struct rig *r = rig_new();
+
+	T_UNUSED(state);
+	make(r, &(struct rec_sandbox_create){.name = span_of("x"), .idle_timeout_ms = 60000});
+	r->programs_left = 1;
+	pass_time(r, 300000);
+	assert_int_equal(state_is(r, "x", "running"), 1);
+	assert_true(r->n_pings >= 4);
+	r->programs_left = 0;
+	pass_time(r, 61000);
+	for (int i = 0; i < 50; i++)
+		assert_int_equal(loop_turn(r->loop, 1), 0);
+	assert_int_equal(state_is(r, "x", "running"), -ERR_NOT_FOUND);
+	rig_is_clean(r);
+	rig_free(r);
+}
+
+static void an_idle_guest_is_not_woken(void **state)
+{
+	struct rig *r = rig_new();
+
+	T_UNUSED(state);
+	make_named(r, "x");
+	pass_time(r, 600000);
+	assert_int_equal(r->n_pings, 0); /* HEALTH-1 */
+	rig_free(r);
+}
+
+static void without_an_idle_timeout_it_stays(void **state)
+{
+	struct rec_sandbox_create rec = {.name = span_of("x"), .idle_never = true};
+	struct rec_sandbox_info info;
+	struct rig *r = rig_new();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	make(r, &rec);
+	info_of(r, "x", &info, a);
+	assert_int_equal(info.idle_deadline_ms, 0);
+	loop_advance(r->loop, 40 * (uint64_t)86400000 * NS_PER_MS);
+	rig_turns(r, 50);
+	assert_int_equal(state_is(r, "x", "running"), 1);
+	rig_crash(r); /* the next daemon knows, too */
+	rig_up(r);
+	loop_advance(r->loop, 40 * (uint64_t)86400000 * NS_PER_MS);
+	rig_turns(r, 50);
+	assert_int_equal(state_is(r, "x", "running"), 1);
+	free(a);
+	rig_free(r);
+}
+
+/* ---- guests that do not answer ---- */
+
+static struct agent_double *start_exec(struct rig *r, struct ask *x);
+static void settle(struct rig *r);
+
+static void start_timed(struct rig *r, struct ask *x, uint64_t timeout_ms)
+{
+	struct rec_exec_start rec = {.sandbox = span_of("x"), .command = span_of("cat"), .timeout_ms = timeout_ms};
+
+	ask_start(r, x, METHOD_EXEC_START, &rec, false);
+	rig_turns(r, 20);
+	assert_false(x->done);
+}
+
+static void a_silent_guest_loses_its_calls_and_is_unhealthy(void **state)
+{
+	struct rig *r = rig_new();
+	struct ask *x = ask_new(), *a = ask_new();
+	struct rec_sandbox_info info;
+
+	T_UNUSED(state);
+	make(r, &(struct rec_sandbox_create){.name = span_of("x"), .idle_timeout_ms = 300000});
+	r->pings = ANSWER_NEVER;
+	start_timed(r, x, 0);
+	pass_time(r, 2 * ENGINE_PING_MS);
+	info_of(r, "x", &info, a);
+	assert_false(x->done); /* not yet: it may be slow */
+	assert_int_equal(info.unhealthy_since_ms, 0);
+	pass_time(r, 3 * ENGINE_PING_MS);
+	assert_true(x->done);
+	assert_int_equal(x->why.code, ERR_UNAVAILABLE);
+	assert_non_null(strstr(x->why.text, "sandbox x is unhealthy"));
+	info_of(r, "x", &info, a);
+	assert_true(info.unhealthy_since_ms > 0 && info.unhealthy_since_ms < loop_unix_ms(r->loop));
+	assert_true(span_is(info.state, "running") && info.unhealthy.n);
+	/* New calls and copies are refused at once, and are not use. */
+	assert_int_equal(rig_ref(r, a, METHOD_GUEST_PROCESSES, "x"), -ERR_UNAVAILABLE);
+	assert_int_equal(rig_ref(r, a, METHOD_SANDBOX_PAUSE, "x"), -ERR_UNAVAILABLE);
+	pass_time(r, 310000);
+	settle(r);
+	assert_int_equal(state_is(r, "x", "running"), -ERR_NOT_FOUND); /* its idle timeout came */
+	rig_is_clean(r);
+	free(x);
+	free(a);
+	rig_free(r);
+}
+
+static void a_guest_that_answers_late_is_healthy_again(void **state)
+{
+	struct rig *r = rig_new();
+	struct ask *x = ask_new(), *a = ask_new();
+	struct rec_sandbox_info info;
+
+	T_UNUSED(state);
+	make_named(r, "x");
+	r->pings = ANSWER_NEVER;
+	start_timed(r, x, 0);
+	pass_time(r, 5 * ENGINE_PING_MS);
+	assert_true(x->done);
+	assert_non_null(r->agents[0].owed);
+	assert_int_equal(stream_reply(r->agents[0].owed, &rec_guest_health_type, &(struct rec_guest_health){0}, false,
+				      NULL, 0, NULL), 0);
+	rig_turns(r, 20);
+	info_of(r, "x", &info, a);
+	assert_int_equal(info.unhealthy_since_ms, 0);
+	r->pings = ANSWER_OK;
+	start_timed(r, x, 0);
+	pass_time(r, 100 * ENGINE_PING_MS);
+	assert_false(x->done); /* it says nothing but that it lives: its calls go on */
+	free(x);
+	free(a);
+	rig_free(r);
+}
+
+static void a_time_limit_holds_whatever_the_guest_does(void **state)
+{
+	struct rig *r = rig_new();
+	struct ask *x = ask_new();
+
+	T_UNUSED(state);
+	make_named(r, "x"); /* it answers pings, and lets the program run on */
+	start_timed(r, x, 3000);
+	loop_advance(r->loop, (3000 + ENGINE_LATE_MS - 1) * NS_PER_MS);
+	rig_turns(r, 20);
+	assert_false(x->done);
+	loop_advance(r->loop, NS_PER_MS);
+	rig_turns(r, 20);
+	assert_true(x->done);
+	assert_int_equal(x->why.code, ERR_TIMEOUT);
+	assert_non_null(strstr(x->why.text, "sandbox x did not end the program"));
+	free(x);
+	rig_free(r);
+}
+
+static void a_silent_guest_can_be_removed(void **state)
+{
+	struct rig *r = rig_new();
+	struct ask *x = ask_new(), *a = ask_new();
+
+	T_UNUSED(state);
+	make_named(r, "x");
+	r->pings = ANSWER_NEVER;
+	start_timed(r, x, 0);
+	pass_time(r, 5 * ENGINE_PING_MS);
+	assert_int_equal(rig_ref(r, a, METHOD_SANDBOX_REMOVE, "x"), 0);
+	rig_is_clean(r);
+	free(x);
+	free(a);
+	rig_free(r);
+}
+
+/* ---- what every method asks ---- */
+
+static unsigned asked[512];
+
+static int refuses(const struct policy_principal *who, unsigned method, struct err *e)
+{
+	asked[method]++;
+	return err_set(e, ERR_DENIED, "%s may not", who->owner);
+}
+
+static void every_method_asks_policy(void **state)
+{
+	_Alignas(16) char rec[1024];
+	struct rig *r = rig_new();
+	struct ask *a = ask_new();
+	unsigned n = 0;
+
+	T_UNUSED(state);
+	make_named(r, "x");
+	r->config.allows = refuses;
+	for (unsigned m = 1; m < ARRAY_LEN(asked); m++) {
+		const struct method_info *info = method_find(m);
+
+		if (!info || !(info->to & METHOD_TO_DAEMON))
+			continue;
+		memset(rec, 0, sizeof(rec));
+		for (size_t i = 0; i < info->request->n_fields; i++) { /* as little as passes the schema */
+			const struct rec_field *f = &info->request->fields[i];
+
+			if (f->type == REC_TEXT && f->required)
+				*(struct span *)(void *)(rec + f->offset) = span_of("x");
+			if (f->type == REC_U64 && (f->required || f->min))
+				*(uint64_t *)(void *)(rec + f->offset) = MAX(f->min, (uint64_t)1);
+		}
+		ask_start(r, a, m, rec, false);
+		assert_true(rig_until(r, &a->done));
+		if (asked[m] != 1 || a->why.code != ERR_DENIED)
+			fail_msg("%s: asked %u times, code %d, \"%s\"", info->name, asked[m], a->why.code, a->why.text);
+		n++;
+	}
+	assert_true(n > 40);
+	r->config.allows = NULL;
+	assert_int_equal(state_is(r, "x", "running"), 1);
+	free(a);
+	rig_free(r);
+}
+
+static void a_fork_ends_in_time_after_a_restart_too(void **state)
+{
+	struct rig *r = rig_new();
+	struct ask *a = ask_new();
+	struct rec_sandbox_info info;
+
+	T_UNUSED(state);
+	make(r, &(struct rec_sandbox_create){.name = span_of("x"), .lifetime_ms = 3600000});
+	rig_crash(r);
+	rig_up(r);
+	assert_int_equal(ask(r, a, METHOD_SANDBOX_FORK,
+			     &(struct rec_sandbox_fork){.sandbox = span_of("x"), .name = span_of("y")}), 0);
+	info_of(r, "y", &info, a);
+	assert_true(info.deadline_ms > loop_unix_ms(r->loop));
+	free(a);
+	rig_free(r);
+}
+
+/* ---- a workload that does not stand still at once ---- */
+
+static void a_freeze_is_tried_again_for_longer(void **state)
+{
+	struct rig *r = rig_new();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	make_named(r, "x");
+	r->freeze = ANSWER_FAIL;
+	assert_int_equal(rig_ref(r, a, METHOD_SANDBOX_PAUSE, "x"), -ERR_BUSY);
+	assert_int_equal(r->agents[0].freezes, 4);
+	assert_int_equal(state_is(r, "x", "running"), 1);
+	free(a);
+	rig_free(r);
+}
+
+/* ---- a disk that can't be removed ---- */
+
+static void a_disk_that_stays_is_told(void **state)
+{
+	struct rig *r = rig_new();
+	struct ask *a = ask_new();
+
+	T_UNUSED(state);
+	make_named(r, "x");
+	r->disks_stay = true;
+	assert_int_equal(rig_ref(r, a, METHOD_SANDBOX_REMOVE, "x"), -ERR_INTERNAL);
+	assert_non_null(strstr(a->why.text, "sandbox x"));
+	assert_non_null(strstr(a->why.text, "the disk is read-only"));
+	assert_int_equal(state_is(r, "x", "failed"), 1);
+	rig_crash(r); /* the next daemon knows, too */
+	rig_up(r);
+	assert_int_equal(rig_ref(r, a, METHOD_SANDBOX_REMOVE, "x"), -ERR_INTERNAL);
+	assert_int_equal(state_is(r, "x", "failed"), 1);
+	r->disks_stay = false;
+	assert_int_equal(rig_ref(r, a, METHOD_SANDBOX_REMOVE, "x"), 0);
 	assert_int_equal(state_is(r, "x", "failed"), -ERR_NOT_FOUND);
 	rig_is_clean(r);
 	free(a);
@@ -762,6 +1050,25 @@ static void events_tell_the_story(void **state)
 	rig_free(r);
 }
 
+static void events_are_told_to_their_tenant_only(void **state)
+{
+	struct rig *r = rig_new();
+	struct ask *w = ask_new();
+
+	T_UNUSED(state);
+	w->items = (struct str)STR_INIT(1 << 16);
+	make_named(r, "x");
+	events_add(r->engine->events, "other", EVENT_SANDBOX_READY, NULL, NULL, "not for you");
+	ask_start(r, w, METHOD_EVENT_WATCH, &(struct rec_event_watch){.after = 1}, false);
+	rig_turns(r, 20);
+	assert_non_null(memmem(w->items.p, w->items.len, "default", 7));
+	assert_non_null(memmem(w->items.p, w->items.len, EVENT_SANDBOX_READY, strlen(EVENT_SANDBOX_READY)));
+	assert_null(memmem(w->items.p, w->items.len, "not for you", 11));
+	str_deinit(&w->items);
+	free(w);
+	rig_free(r);
+}
+
 static void a_slow_watcher_sees_a_gap(void **state)
 {
 	struct rig *r = rig_new();
@@ -770,7 +1077,7 @@ static void a_slow_watcher_sees_a_gap(void **state)
 	T_UNUSED(state);
 	assert_int_equal(events_last(ev), 0);
 	for (int i = 0; i < 20; i++)
-		events_add(ev, EVENT_SANDBOX_READY, "id", NULL, "m");
+		events_add(ev, "default", EVENT_SANDBOX_READY, "id", NULL, "m");
 	assert_int_equal(events_last(ev), 3 * EVENTS_PER_EPOCH + 20);
 	events_free(ev);
 	rig_free(r);
@@ -896,6 +1203,12 @@ T_MAIN(T(names_are_unique), T(a_failed_name_is_free_again), T(a_repeated_request
        T(memory_beyond_the_budget_is_refused), T(bad_requests_name_field_and_limit),
        T(strangers_are_told_so), T(one_too_many_is_told_so), T(silent_ones_make_room),
        T(idle_ones_expire_and_used_ones_do_not),
+       T(a_program_that_nobody_follows_is_use), T(an_idle_guest_is_not_woken), T(without_an_idle_timeout_it_stays),
+       T(a_silent_guest_loses_its_calls_and_is_unhealthy), T(a_guest_that_answers_late_is_healthy_again),
+       T(a_time_limit_holds_whatever_the_guest_does), T(a_silent_guest_can_be_removed),
+       T(every_method_asks_policy), T(a_freeze_is_tried_again_for_longer),
+       T(a_fork_ends_in_time_after_a_restart_too),
+       T(a_disk_that_stays_is_told), T(events_are_told_to_their_tenant_only),
        T(lifetimes_end_whatever_goes_on), T(failures_are_forgotten_after_a_while),
        T(ephemeral_ones_go_with_their_holder), T(a_create_stream_left_open_holds),
        T(one_that_nobody_holds_goes_after_a_grace), T(a_dying_machine_tells_everybody_why),

@@ -51,7 +51,7 @@ static void run_create(struct client *c, struct stream *s, const void *rec)
 		sandbox_wait(sb, s, WAIT_READY);
 		return;
 	}
-	engine_emit(c->engine, "info", EVENT_CREATE_DENIED, NULL, NULL, "%s", e.text);
+	engine_emit_for(c->engine, c->who.tenant, "info", EVENT_CREATE_DENIED, "%s", e.text);
 	stream_fail(s, &e);
 }
 
@@ -295,7 +295,7 @@ static void run_event_watch(struct client *c, struct stream *s, const void *rec)
 	}
 	if (w->sandbox.n) /* one that is gone has left its events, under its id */
 		id_format(&id, text);
-	events_watch(c->engine->events, s, w->sandbox.n ? text : NULL, w->after);
+	events_watch(c->engine->events, s, c->who.tenant, w->sandbox.n ? text : NULL, w->after);
 }
 
 const struct verb serve_verbs[] = {

@@ -37,7 +37,7 @@ static void waiter_fail(struct waiter *w, const struct err *why)
 	waiter_drop(w);
 }
 
-static bool is_held(const struct sandbox *sb)
+bool waiters_hold(const struct sandbox *sb)
 {
 	LIST_FOR_EACH(pos, &sb->waiters) {
 		const struct waiter *w = LIST_ENTRY(pos, struct waiter, link);
@@ -51,7 +51,7 @@ static bool is_held(const struct sandbox *sb)
 /* An ephemeral sandbox that nobody holds lives on for a while: its client may be reconnecting. */
 static void watch_holders(struct sandbox *sb)
 {
-	bool is_alone = sb->ephemeral && !is_held(sb);
+	bool is_alone = sb->ephemeral && !waiters_hold(sb);
 
 	sb->grace_at_ns = is_alone
 				  ? loop_now(sb->engine->loop) + ENGINE_GRACE_MS * NS_PER_MS
@@ -76,7 +76,7 @@ static void waiter_closed(struct stream *s, const struct err *why)
 	struct err e = ERR_INIT;
 
 	waiter_drop(w);
-	if (was_gone || is_held(sb) || !sandbox_is_live(sb))
+	if (was_gone || waiters_hold(sb) || !sandbox_is_live(sb))
 		return;
 	if (!sb->ephemeral && !(was_withdrawn && sb->state == SANDBOX_CREATING))
 		return;

@@ -28,6 +28,7 @@ struct waiter {
 /* @s is accepted here and answered or failed when what it waits for happens. */
 void sandbox_wait(struct sandbox *sb, struct stream *s, enum waiter_kind kind);
 
+bool waiters_hold(const struct sandbox *sb); /* somebody waits for it to run, or holds it */
 void waiters_ready(struct sandbox *sb); /* it runs */
 void waiters_over(struct sandbox *sb, const struct err *why); /* it is gone or has failed */
 void waiters_move(struct sandbox *from, struct sandbox *to); /* @to is being made */

@@ -215,6 +215,7 @@ static void make_sessions(struct agent *a)
 	};
 	int r = cgroups_init(&a->cgroups, a->c.cgroup_fd);
 
+	a->cgroups.oom_fd = a->c.oom_fd;
 	if (r < 0)
 		log_line(&a->log, "cgroups can't be used (%d): trees are killed by their mark", r);
 	a->sessions = sessions_new(&c);

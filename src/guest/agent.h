@@ -32,6 +32,7 @@ struct agent_config {
 	bool is_machine;
 	int proc_fd;   /* /proc of the agent's own namespace; given */
 	int cgroup_fd; /* given; -1: none */
+	int oom_fd;    /* a file with a line "oom_kill N"; given; negative: none */
 	int log_fd;    /* given */
 	unsigned link_flags;
 	struct walls walls; /* filter: given (malloc) */

@@ -415,6 +415,7 @@ int boot_machine(struct guest_log *log, struct agent_config *ret, struct err *e)
 		.is_machine = true,
 		.proc_fd = sys_open("/proc", O_RDONLY | O_DIRECTORY),
 		.cgroup_fd = open_cgroup(log),
+		.oom_fd = sys_open("/proc/vmstat", O_RDONLY), /* all that this kernel kills is of the workload */
 		.log_fd = sys_dup(log->fd),
 		.open_link = open_port,
 	};

@@ -13,6 +13,7 @@
 
 enum {
 	FILE_MAX = 8192,
+	COUNTS_MAX = 16384, /* the longest, vmstat, has some 5 KB */
 	MOVE_ROUNDS = 8, /* a fork bomb outruns us; then it is killed instead */
 };
 
@@ -22,7 +23,7 @@ int cgroups_init(struct cgroups *all, int root_fd)
 {
 	int r;
 
-	*all = (struct cgroups){.root_fd = root_fd};
+	*all = (struct cgroups){.root_fd = root_fd, .oom_fd = -1};
 	if (root_fd < 0)
 		return 0;
 	/* There since Linux 5.14. The one of the root stays its maker's; those of our groups are ours. */
@@ -73,22 +74,28 @@ void cgroups_deinit(struct cgroups *all)
 	if (all->root_fd >= 0)
 		(void)unlinkat(all->root_fd, background, AT_REMOVEDIR);
 	all->root_fd = sys_close(all->root_fd);
+	if (all->oom_fd >= 0)
+		all->oom_fd = sys_close(all->oom_fd);
 }
 
-/* The number behind @key in a file of "key number" lines; 0 when it is not there. */
-static uint64_t number_in(int dirfd, const char *file, const char *key)
+/* The number behind @key in "key number" lines; 0 when it is not there. */
+static uint64_t number_of(const char *text, const char *key)
 {
-	char text[FILE_MAX];
 	size_t n = strlen(key);
 
-	if (sys_read_file(dirfd, file, text, sizeof(text)) < 0)
-		return 0;
 	for (const char *line = text; line; line = strchr(line, '\n')) {
 		line += *line == '\n';
 		if (strncmp(line, key, n) == 0 && line[n] == ' ')
 			return strtoull(line + n, NULL, 10);
 	}
 	return 0;
+}
+
+static uint64_t number_in(int dirfd, const char *file, const char *key)
+{
+	char text[FILE_MAX];
+
+	return sys_read_file(dirfd, file, text, sizeof(text)) < 0 ? 0 : number_of(text, key);
 }
 
 int cgroup_take(struct cgroups *all, struct cgroup **ret, struct err *e)
@@ -201,7 +208,13 @@ uint64_t cgroup_cpu_us(struct cgroup *cg)
 
 uint64_t cgroups_oom_kills(const struct cgroups *all)
 {
-	return all->root_fd < 0 ? 0 : number_in(all->root_fd, "memory.events", "oom_kill");
+	char text[COUNTS_MAX];
+	ssize_t n = all->oom_fd < 0 ? -1 : sys_pread(all->oom_fd, text, sizeof(text) - 1, 0);
+
+	if (n < 0)
+		return all->root_fd < 0 ? 0 : number_in(all->root_fd, "memory.events", "oom_kill");
+	text[n] = '\0';
+	return number_of(text, "oom_kill");
 }
 
 bool cgroups_background_empty(const struct cgroups *all)

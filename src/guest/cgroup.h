@@ -28,6 +28,7 @@ struct cgroup {
 
 struct cgroups {
 	int root_fd; /* owned; -1: this host gives us none */
+	int oom_fd;  /* owned; counts who was killed for memory; negative: nobody does */
 	uint64_t next;
 	struct cgroup *spare[CGROUP_SPARE_MAX]; /* making one costs more than the program it holds */
 	size_t n_spare;

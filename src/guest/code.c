@@ -466,3 +466,12 @@ void code_ready(struct code *c)
 	if (c->run)
 		code_run_begin(c);
 }
+
+unsigned codes_busy(const struct codes *all)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < LIMIT_CONTEXTS; i++)
+		n += all->table[i] && all->table[i]->state == CODE_BUSY;
+	return n;
+}

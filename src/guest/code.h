@@ -65,6 +65,7 @@ bool code_next(const struct codes *all, uint64_t after, struct rec_code_context 
  * Every context that is there now counts as warm from here on. One at a time.
  */
 void code_reseed(struct codes *all, void (*done)(void *arg, unsigned proofs), void *arg);
+unsigned codes_busy(const struct codes *all); /* contexts that run something */
 /* The kernel's pool is new: nothing runs on the randomness of before. */
 void codes_stale(struct codes *all);
 

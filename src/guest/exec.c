@@ -81,7 +81,7 @@ void exec_resize_call(struct agent *a, struct stream *s, const void *rec)
 /* ---- exec.list ---- */
 
 struct listing {
-	const struct sessions *sessions;
+	struct sessions *sessions;
 	uint64_t after, current;
 };
 

@@ -13,6 +13,7 @@
 #include "base/err.h"
 #include "base/mem.h"
 #include "guest/agent.h"
+#include "guest/code.h"
 #include "guest/file.h"
 #include "guest/items.h"
 #include "guest/session.h"
@@ -41,6 +42,7 @@ void guest_ping_call(struct agent *a, struct stream *s, const void *rec)
 		.sessions = sessions_running(a->sessions),
 		.generation = a->generation,
 		.features = FILE_KNOWS_HOLES,
+		.busy = sessions_left(a->sessions) + codes_busy(a->codes),
 	};
 
 	(void)rec;

@@ -18,6 +18,7 @@ enum {
 	LINK_FD = 3,
 	FILTER_FD = 4,
 	CGROUP_FD = 5,
+	OOM_FD = 6,
 	FILTER_MAX = 4096, /* instructions; the kernel's BPF_MAXINSNS */
 	LAST_CAPABILITY = 63,
 };
@@ -86,6 +87,7 @@ int process_start(struct agent_config *ret, struct err *e)
 {
 	*ret = (struct agent_config){
 		.cgroup_fd = -1,
+		.oom_fd = -1,
 		.proc_fd = -1,
 		.log_fd = -1,
 		.link_flags = LINK_SOCKET,
@@ -103,6 +105,8 @@ int process_start(struct agent_config *ret, struct err *e)
 	(void)close(FILTER_FD);
 	if (close_on_exec(CGROUP_FD) == 0)
 		ret->cgroup_fd = CGROUP_FD;
+	if (close_on_exec(OOM_FD) == 0)
+		ret->oom_fd = OOM_FD;
 	/* The newborn children share our memory for a moment: nobody may look into it. */
 	(void)prctl(PR_SET_DUMPABLE, 0);
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);

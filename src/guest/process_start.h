@@ -5,7 +5,8 @@
 struct err;
 
 /*
- * process_start() - take what the jail left: descriptors 3 (link), 4 (filter), 5 (cgroup, maybe)
+ * process_start() - take what the jail left: descriptors 3 (link), 4 (filter), 5 (cgroup, maybe),
+ * 6 (a count of those killed for memory, maybe)
  * @ret:	filled for agent_new(); its descriptors and the filter are given
  */
 int process_start(struct agent_config *ret, struct err *e);

@@ -52,10 +52,8 @@ static void cancel_timers(struct session *ss)
 	loop_timer_cancel(l, &ss->expiry);
 }
 
-void session_free(struct session *ss)
+static void drop_subscribers(struct session *ss)
 {
-	struct sessions *all = ss->all;
-
 	ss->kill_on_detach = false;
 	while (!list_empty(&ss->subscribers)) {
 		struct subscriber *u =
@@ -66,6 +64,13 @@ void session_free(struct session *ss)
 		if (s)
 			stream_reset(s);
 	}
+}
+
+void session_free(struct session *ss)
+{
+	struct sessions *all = ss->all;
+
+	drop_subscribers(ss);
 	cancel_timers(ss);
 	loop_call_cancel(all->c.loop, &ss->tidy);
 	loop_timer_cancel(all->c.loop, &ss->hunt);
@@ -91,7 +96,7 @@ struct sessions *sessions_free(struct sessions *all)
 }
 
 /* The ended session that can be missed most easily: without followers, then the oldest. */
-static struct session *oldest_ended(const struct sessions *all, bool followed_too)
+static struct session *oldest_ended(const struct sessions *all, bool followed_too, bool left_too)
 {
 	struct session *best = NULL;
 
@@ -99,6 +104,8 @@ static struct session *oldest_ended(const struct sessions *all, bool followed_to
 		struct session *ss = all->table[i];
 
 		if (!ss || ss->state != SESSION_ENDED || (ss->n_subscribers && !followed_too))
+			continue;
+		if (ss->timeout.place || (ss->cgroup && !left_too)) /* SESSION-5a */
 			continue;
 		if (!best || ss->number < best->number)
 			best = ss;
@@ -120,9 +127,15 @@ struct session **sessions_take_slot(struct sessions *all)
 
 	if (slot)
 		return slot;
-	victim = oldest_ended(all, false);
+	(void)sessions_left(all);
+	slot = free_slot(all);
+	if (slot)
+		return slot;
+	victim = oldest_ended(all, false, false);
 	if (!victim)
-		victim = oldest_ended(all, true);
+		victim = oldest_ended(all, true, false);
+	if (!victim) /* what it left lives on as nobody's */
+		victim = oldest_ended(all, true, true);
 	if (!victim)
 		return NULL;
 	session_free(victim);
@@ -133,7 +146,7 @@ struct session **sessions_take_slot(struct sessions *all)
 static void trim_ended(struct sessions *all)
 {
 	for (;;) {
-		struct session *oldest = oldest_ended(all, false);
+		struct session *oldest = oldest_ended(all, false, false);
 		size_t total = 0;
 
 		for (size_t i = 0; i < LIMIT_SESSIONS; i++)
@@ -158,7 +171,7 @@ static void on_hunt(struct loop_timer *t)
 
 void session_kill(struct session *ss, const char *reason)
 {
-	if (ss->state == SESSION_ENDED)
+	if (ss->state == SESSION_ENDED && !ss->cgroup && !ss->all->has_marks)
 		return;
 	if (!ss->reason)
 		ss->reason = reason;
@@ -192,6 +205,7 @@ static void write_exit(struct session *ss)
 		.cpu_ms = (ss->cgroup ? MAX(cgroup_cpu_us(ss->cgroup), ss->cpu_us) : ss->cpu_us) / 1000,
 		.peak_kib = ss->peak_kib,
 		.wall_ms = ss->wall_ms,
+		.oom_kills = cgroups_oom_kills(ss->all->c.cgroups) - ss->oom_before,
 	};
 
 	(void)rec_encode(&rec_exec_exit_type, &x, &text, NULL); /* our own words: they fit */
@@ -199,16 +213,50 @@ static void write_exit(struct session *ss)
 	str_deinit(&text);
 }
 
+/* Return: something that an ended session started lives. */
+static bool is_left(struct session *ss)
+{
+	if (ss->cgroup ? !cgroup_is_empty(ss->cgroup->fd) : ss->all->has_marks && ss->timeout.place)
+		return true; /* by their marks nobody knows, but the time may come to look for them */
+	cgroup_give(ss->all->c.cgroups, take_ptr(&ss->cgroup));
+	loop_timer_cancel(ss->all->c.loop, &ss->timeout);
+	return false;
+}
+
 static void on_expiry(struct loop_timer *t)
 {
-	session_free(CONTAINER_OF(t, struct session, expiry));
+	struct session *ss = CONTAINER_OF(t, struct session, expiry);
+
+	if (!is_left(ss)) {
+		session_free(ss);
+		return;
+	}
+	drop_subscribers(ss);
+	ss->is_mute = true;
+	output_deinit(&ss->output);
 }
 
 static void on_tidy(struct loop_call *c)
 {
-	struct session *ss = CONTAINER_OF(c, struct session, tidy);
+	(void)is_left(CONTAINER_OF(c, struct session, tidy));
+}
 
-	cgroup_give(ss->all->c.cgroups, take_ptr(&ss->cgroup));
+/* Looked at when somebody asks, so that nothing wakes us for it. */
+unsigned sessions_left(struct sessions *all)
+{
+	unsigned n = 0;
+
+	for (size_t i = 0; i < LIMIT_SESSIONS; i++) {
+		struct session *ss = all->table[i];
+
+		if (!ss || ss->state != SESSION_ENDED || (!ss->cgroup && !ss->is_mute))
+			continue;
+		if (is_left(ss))
+			n++;
+		else if (ss->is_mute)
+			session_free(ss);
+	}
+	return n;
 }
 
 static void end(struct session *ss)
@@ -217,7 +265,9 @@ static void end(struct session *ss)
 
 	write_exit(ss); /* SESSION-2 */
 	ss->state = SESSION_ENDED;
-	cancel_timers(ss);
+	loop_timer_cancel(l, &ss->held);
+	if (!ss->cgroup && !ss->all->has_marks) /* SESSION-5a */
+		loop_timer_cancel(l, &ss->timeout);
 	input_close(&ss->in);
 	source_close(&ss->out);
 	source_close(&ss->err);
@@ -322,6 +372,8 @@ void sessions_fork(struct sessions *all)
 			continue;
 		ss->is_forked = true;
 		ss->kill_on_detach = false;
+		if (ss->state == SESSION_ENDED && ss->cgroup && !ss->timeout.place && !ss->timeout_left_ns)
+			cgroup_give(all->c.cgroups, take_ptr(&ss->cgroup)); /* of the template's list, or as good */
 		LIST_FOR_EACH_SAFE(pos, &ss->subscribers) {
 			struct subscriber *u = LIST_ENTRY(pos, struct subscriber, link);
 
@@ -341,7 +393,7 @@ void sessions_pause(struct sessions *all)
 void sessions_go_on(struct sessions *all)
 {
 	for (size_t i = 0; i < LIMIT_SESSIONS; i++)
-		if (all->table[i] && all->table[i]->state != SESSION_ENDED)
+		if (all->table[i])
 			freeze_timer_go_on(all->c.loop, &all->table[i]->timeout, all->table[i]->timeout_left_ns);
 }
 
@@ -354,6 +406,9 @@ void session_attach(struct sessions *all, struct stream *s, const struct rec_exe
 	uint64_t offset;
 	int r = find_live(all, rq->session, &ss, &e);
 
+	if (r == 0 && ss->is_mute)
+		r = err_set(&e, ERR_NOT_FOUND, "session %" PRIu64 " has ended, and its output is not kept any more",
+			    ss->number);
 	if (r == 0 && ss->is_forked)
 		r = err_set(&e, ERR_FORKED,
 			    "session %" PRIu64 " belongs to the machine this one is a copy of; its program lives on "
@@ -389,12 +444,15 @@ int session_signal(struct sessions *all, uint64_t number, int sig, struct err *e
 
 	if (r < 0)
 		return r;
-	if (ss->state == SESSION_ENDED)
+	if (ss->state == SESSION_ENDED && !is_left(ss) && !(ss->all->has_marks && sig == SIGKILL))
 		return err_set(e, ERR_GONE, "session %" PRIu64 " has ended", number);
 	if (sig == SIGKILL) {
 		session_kill(ss, "killed");
 		return 0;
 	}
+	if (ss->state == SESSION_ENDED)
+		return err_set(e, ERR_GONE, "session %" PRIu64 " has ended; what it left running can only be killed "
+			       "(signal KILL)", number);
 	/* The group's number is only ours while its leader is not reaped. */
 	if (ss->reaped)
 		return err_set(e, ERR_GONE, "the main process of session %" PRIu64 " has ended", number);
@@ -430,12 +488,12 @@ unsigned sessions_running(const struct sessions *all)
 	return n;
 }
 
-static const struct session *first_after(const struct sessions *all, uint64_t after)
+static struct session *first_after(const struct sessions *all, uint64_t after)
 {
-	const struct session *best = NULL;
+	struct session *best = NULL;
 
 	for (size_t i = 0; i < LIMIT_SESSIONS; i++) {
-		const struct session *ss = all->table[i];
+		struct session *ss = all->table[i];
 
 		if (ss && ss->state != SESSION_STARTING && ss->number > after &&
 		    (!best || ss->number < best->number))
@@ -444,9 +502,13 @@ static const struct session *first_after(const struct sessions *all, uint64_t af
 	return best;
 }
 
-bool session_next(const struct sessions *all, uint64_t after, struct rec_exec_info *ret)
+bool session_next(struct sessions *all, uint64_t after, struct rec_exec_info *ret)
 {
-	const struct session *ss = first_after(all, after);
+	struct session *ss;
+
+	if (!after)
+		(void)sessions_left(all);
+	ss = first_after(all, after);
 
 	if (!ss)
 		return false;
@@ -464,7 +526,8 @@ bool session_next(const struct sessions *all, uint64_t after, struct rec_exec_in
 		.signal = ss->reaped && WIFSIGNALED(ss->status) ? (uint64_t)WTERMSIG(ss->status) : 0,
 		.subscribers = ss->n_subscribers,
 		.started_ms = ss->started_unix_ms,
-		.produced = output_tail(&ss->output),
+		.produced = ss->is_mute ? 0 : output_tail(&ss->output),
+		.left = ss->state == SESSION_ENDED && is_left(ss),
 	};
 	return true;
 }

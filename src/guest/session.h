@@ -10,6 +10,9 @@
  *	     SESSION_LOST_NS its bytes are kept, then it counts as gone.
  * SESSION-5 An ended session can be attached for SESSION_KEPT_NS, unless its
  *	     place or memory is needed.
+ * SESSION-5a What an ended session left running in its cgroup is still its own: its time limit
+ *	     ends it, SIGKILL to the session ends it, and as long as it lives the session is
+ *	     listed, without its output after SESSION_KEPT_NS.
  * SESSION-6 Killing means the tree: every process of the session's cgroup,
  *	     or, where the host gives no cgroup, all that carry its mark.
  *
@@ -81,5 +84,6 @@ void sessions_pause(struct sessions *all);
 void sessions_go_on(struct sessions *all);
 
 unsigned sessions_running(const struct sessions *all);
+unsigned sessions_left(struct sessions *all); /* ended ones of which something lives; those of which nothing does go */
 /* The first session after number @after; false: no more. @ret borrows from it. */
-bool session_next(const struct sessions *all, uint64_t after, struct rec_exec_info *ret);
+bool session_next(struct sessions *all, uint64_t after, struct rec_exec_info *ret);

@@ -48,6 +48,7 @@ struct session {
 	pid_t pid, inner_pid; /* the agent's view and the workload's */
 	bool is_forked; /* of the machine this one is a copy of */
 	bool reaped, pty, kill_on_detach, kill_pending, held_over;
+	bool is_mute; /* SESSION-5a: its output is gone, what it left lives */
 	struct spawn *spawn;
 	struct cgroup *cgroup;
 	struct source out, err;

@@ -142,7 +142,7 @@ _Noreturn static inline void agent_main(const struct box *b, const char *dir, in
 	must(dup2(link_fd, 3) == 3 && dup2(filter, 4) == 4, "descriptors");
 	(void)close(5);
 	must(cgroup_fd < 0 || dup2(cgroup_fd, 5) == 5, "descriptors");
-	(void)syscall(SYS_close_range, 6, ~0u, 0);
+	(void)syscall(SYS_close_range, 6, ~0u, 0); /* nobody counts those killed for memory */
 	if (process_start(&c, &e) == 0 && b->is_machine) {
 		c.is_machine = true;
 		c.walls.on = false;

@@ -26,7 +26,7 @@
 #include "wire/gen/limits.h"
 
 /* The agent's descriptors. */
-enum { FD_LINK = 3, FD_FILTER = 4, FD_CGROUP = 5 };
+enum { FD_LINK = 3, FD_FILTER = 4, FD_CGROUP = 5, FD_OOM = 6 };
 
 #define QUIET (MOUNT_ATTR_NOSUID | MOUNT_ATTR_NODEV)
 #define STAGE "/tmp" /* in the child's own mount namespace; any folder that exists everywhere */
@@ -341,7 +341,7 @@ static const struct jail_rlimit rlimits[] = {
 };
 
 struct ends {
-	int go, link, console, cgroup; /* the child's */
+	int go, link, console, cgroup, oom; /* the child's */
 };
 
 static void ends_close(struct ends *t)
@@ -350,6 +350,7 @@ static void ends_close(struct ends *t)
 	(void)sys_close(t->link);
 	(void)sys_close(t->console);
 	(void)sys_close(t->cgroup);
+	(void)sys_close(t->oom);
 }
 
 static int make_ends(struct process_shell *s, struct ends *t, struct err *e)
@@ -381,11 +382,11 @@ static int start_child(struct process_host *h, uid_t uid_base, struct cgroup *cg
 	static const char *const argv[] = {"hotcell-init", "--process", NULL};
 	static const char *const envp[] = {"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
 					   NULL};
-	const struct jail_fd fds[] = {
-		{t->console, 1},	{t->console, 2},	   {t->link, FD_LINK},
-		{h->filter_fd, FD_FILTER}, {t->cgroup, FD_CGROUP},
+	struct jail_fd fds[] = {
+		{t->console, 1}, {t->console, 2}, {t->link, FD_LINK}, {h->filter_fd, FD_FILTER}, {0}, {0},
 	};
-	const struct jail_spec spec = {
+	unsigned n_fds = ARRAY_LEN(fds) - 2; /* the others may be absent */
+	struct jail_spec spec = {
 		.name = "a process sandbox",
 		.namespaces = CLONE_NEWNS | CLONE_NEWPID | CLONE_NEWNET | CLONE_NEWIPC | CLONE_NEWUTS |
 			      CLONE_NEWCGROUP,
@@ -402,12 +403,16 @@ static int start_child(struct process_host *h, uid_t uid_base, struct cgroup *cg
 		.keep_caps = true, /* within its user namespace: it mounts, makes namespaces and users' processes */
 		.seccomp_fd = -1,
 		.fds = fds,
-		.n_fds = ARRAY_LEN(fds) - (t->cgroup < 0), /* absent: the last one is left out */
 		.exec_fd = h->init_fd,
 		.argv = argv,
 		.envp = envp,
 	};
 
+	if (t->cgroup >= 0)
+		fds[n_fds++] = (struct jail_fd){t->cgroup, FD_CGROUP};
+	if (t->oom >= 0)
+		fds[n_fds++] = (struct jail_fd){t->oom, FD_OOM};
+	spec.n_fds = n_fds;
 	return jail_start(&spec, &s->child, e);
 }
 
@@ -415,7 +420,7 @@ int process_shell_new(struct process_host *h, uid_t uid_base, struct cgroup *cg,
 		      struct process_shell **ret, struct err *e)
 {
 	struct process_shell *s = mem_new(sizeof(*s));
-	struct ends t = {-1, -1, -1, -1};
+	struct ends t = {-1, -1, -1, -1, -1};
 	int r;
 
 	*s = (struct process_shell){JAIL_CHILD_INIT, -1, -1, -1, h->by_user, uid_base};
@@ -424,6 +429,7 @@ int process_shell_new(struct process_host *h, uid_t uid_base, struct cgroup *cg,
 		t.cgroup = cgroup_delegate(cg, uid_base, uid_base);
 		if (t.cgroup < 0 && t.cgroup != -EOPNOTSUPP)
 			r = err_sys(e, t.cgroup, "delegate a cgroup");
+		t.oom = cgroup_oom_fd(cg); /* without it nobody is told why a program was killed */
 	}
 	if (r == 0)
 		r = start_child(h, uid_base, cg, &t, s, e);

@@ -392,6 +392,8 @@ static bool fill_once(struct link *k)
 	struct err e = ERR_INIT;
 	ssize_t r = read_some(k, buf, sizeof(buf));
 
+	if (r > 0)
+		k->heard_ns = loop_now(k->loop);
 	if (r == -EAGAIN)
 		return false;
 	if (r == 0)
@@ -464,7 +466,7 @@ int link_new(struct loop *l, int fd, unsigned flags, uint64_t generation,
 	struct link *k = mem_new(sizeof(*k));
 	int r;
 
-	*k = (struct link){.loop = l, .ops = ops, .arg = arg, .fd = fd, .flags = flags};
+	*k = (struct link){.loop = l, .ops = ops, .arg = arg, .fd = fd, .flags = flags, .heard_ns = loop_now(l)};
 	for (unsigned i = 0; i < BUCKETS; i++)
 		list_init(&k->streams[i]);
 	list_init(&k->blocked);
@@ -513,5 +515,10 @@ unsigned link_streams(const struct link *k)
 int link_fd(const struct link *k)
 {
 	return k->fd;
+}
+
+uint64_t link_heard_ns(const struct link *k)
+{
+	return k->heard_ns;
 }
 

@@ -74,6 +74,7 @@ struct loop *link_loop(const struct link *k);
 bool link_is_up(const struct link *k);
 unsigned link_streams(const struct link *k); /* open now */
 int link_fd(const struct link *k);	     /* borrowed */
+uint64_t link_heard_ns(const struct link *k); /* loop time at which the peer's last bytes came */
 
 /*
  * link_hold() - what is queued by now goes out; what comes later waits for link_release()

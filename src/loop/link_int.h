@@ -55,7 +55,7 @@ struct link {
 	bool up, is_down, freed;
 	bool is_mute; /* the peer reads no more: output is dropped */
 	unsigned busy; /* callbacks on the stack: LINK-3 */
-	uint64_t generation;
+	uint64_t generation, heard_ns;
 	struct loop_io io;
 	struct loop_call flush_call, reap_call;
 	struct list streams[BUCKETS], blocked, dead, marks;

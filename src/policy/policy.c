@@ -137,8 +137,9 @@ int policy_create(const struct policy_principal *who, const struct rec_sandbox_c
 		.memory_mb = rec->memory_mb,
 		.disk_mb = rec->disk_mb,
 		.pids_max = rec->pids_max ? rec->pids_max : limits->pids_max,
-		.idle_timeout_ms = rec->idle_timeout_ms ? rec->idle_timeout_ms
-							: limits->idle_timeout_ms,
+		.idle_timeout_ms = rec->idle_never	     ? 0
+				   : rec->idle_timeout_ms ? rec->idle_timeout_ms
+							  : limits->idle_timeout_ms,
 		.lifetime_ms = rec->lifetime_ms,
 	};
 	int r = check_names(rec, e);
@@ -218,6 +219,14 @@ int policy_size(const struct policy_principal *who, const struct policy_defaults
 	if (r == 0)
 		*v = sized;
 	return r;
+}
+
+int policy_method(const struct policy_principal *who, unsigned method, struct err *e)
+{
+	(void)who; /* all may call all, each in its own tenant: rules grow here */
+	(void)method;
+	(void)e;
+	return 0;
 }
 
 bool policy_may_use(const struct policy_principal *who, const char *tenant)

@@ -90,5 +90,8 @@ int policy_exec(const struct policy_principal *who, const char *tenant, const ch
 int policy_code(const struct policy_principal *who, const char *tenant, const char *owner,
 		struct err *e);
 
+/* May @who call this method at all. Every call of every method asks, before anything else. -ERR_DENIED. */
+int policy_method(const struct policy_principal *who, unsigned method, struct err *e);
+
 /* May @who see and use what belongs to @tenant. */
 bool policy_may_use(const struct policy_principal *who, const char *tenant);

@@ -37,6 +37,7 @@ static const char *const run_migrations[] = {
 	"ALTER TABLE sandbox ADD COLUMN closure TEXT NOT NULL DEFAULT '';"
 	"ALTER TABLE sandbox ADD COLUMN node INTEGER NOT NULL DEFAULT 0;"
 	"UPDATE sandbox SET node = layers - 1 WHERE layers > 0;",
+	"ALTER TABLE sandbox ADD COLUMN lifetime_ms INTEGER NOT NULL DEFAULT 0;",
 	NULL,
 };
 
@@ -58,15 +59,16 @@ static const char *const run_statements[] = {
 			" driver, vcpus, memory_mb, disk_mb, pids_max, ephemeral, metadata,"
 			" unenforced, stages, state, reason, created_ms, idle_timeout_ms,"
 			" idle_deadline_ms, deadline_ms, generation, layers, path, parent, closure,"
-			" node)"
-			" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
+			" node, lifetime_ms)"
+			" VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
 	[SANDBOX_REWRITE] = "UPDATE sandbox SET name = ?2, tenant = ?3, owner = ?4, request_id = ?5,"
 			    " template = ?6, image = ?7, driver = ?8, vcpus = ?9, memory_mb = ?10,"
 			    " disk_mb = ?11, pids_max = ?12, ephemeral = ?13, metadata = ?14,"
 			    " unenforced = ?15, stages = ?16, state = ?17, reason = ?18,"
 			    " created_ms = ?19, idle_timeout_ms = ?20, idle_deadline_ms = ?21,"
 			    " deadline_ms = ?22, generation = ?23, layers = ?24, path = ?25,"
-			    " parent = ?26, closure = ?27, node = ?28 WHERE id = ?1 RETURNING serial",
+			    " parent = ?26, closure = ?27, node = ?28, lifetime_ms = ?29 WHERE id = ?1"
+			    " RETURNING serial",
 	[SANDBOX_UPDATE] = "UPDATE sandbox SET state = ?2, reason = ?3, idle_deadline_ms = ?4,"
 			   " generation = ?5, stages = ?6, layers = ?7,"
 			   " closure = COALESCE(?8, closure), node = ?9 WHERE id = ?1",
@@ -74,7 +76,8 @@ static const char *const run_statements[] = {
 	[SANDBOX_EACH] = "SELECT id, name, tenant, owner, request_id, template, image, driver,"
 			 " vcpus, memory_mb, disk_mb, pids_max, ephemeral, metadata, unenforced,"
 			 " stages, state, reason, created_ms, idle_timeout_ms, idle_deadline_ms,"
-			 " deadline_ms, generation, layers, path, parent, closure, node FROM sandbox ORDER BY serial",
+			 " deadline_ms, generation, layers, path, parent, closure, node, lifetime_ms FROM sandbox"
+			 " ORDER BY serial",
 	[INTENT_OPEN] = "INSERT INTO intent (sandbox, step, open) VALUES (?1, ?2, 1)"
 			" ON CONFLICT DO UPDATE SET open = 1",
 	[INTENT_CLOSE] = "UPDATE intent SET open = 0 WHERE sandbox = ?1 AND step = ?2",
@@ -181,7 +184,8 @@ static void bind_row(struct sqlite3_stmt *st, const struct store_sandbox *b)
 	db_bind_text(st, at++, b->path);
 	db_bind_id(st, at++, &b->parent);
 	db_bind_text(st, at++, b->closure ? b->closure : "");
-	db_bind_u64(st, at, b->node);
+	db_bind_u64(st, at++, b->node);
+	db_bind_u64(st, at, b->lifetime_ms);
 }
 
 /* A list from disk is only a list if its last entry is closed. */
@@ -218,6 +222,7 @@ static int read_row(struct sqlite3_stmt *st, struct store_sandbox *b)
 	b->path = db_column_text(st, at++);
 	b->closure = db_column_text(st, at + 1);
 	b->node = db_column_u64(st, at + 2);
+	b->lifetime_ms = db_column_u64(st, at + 3);
 	return r < 0 ? r : db_column_id(st, at, &b->parent);
 }
 

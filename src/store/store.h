@@ -39,6 +39,7 @@ struct store_sandbox {
 	const char *path;    /* how it was made: boot, fork, prestarted, pool */
 	struct id parent;    /* the snapshot it was started from; zero: none */
 	const char *closure; /* of the monitor it runs in; NULL: none */
+	uint64_t lifetime_ms; /* as asked for; its forks get it, too. 0: none, or a record of before */
 };
 
 /* What changes in a sandbox's life. */

@@ -358,7 +358,7 @@ static void newer_and_foreign_databases_are_left_alone(void **state)
 	r.store = store_close(r.store);
 	sql(&r, "PRAGMA user_version = 99");
 	open_fails(&r, ERR_UNSUPPORTED, "newer hotcell");
-	sql(&r, "PRAGMA user_version = 3; PRAGMA application_id = 5");
+	sql(&r, "PRAGMA user_version = 4; PRAGMA application_id = 5");
 	open_fails(&r, ERR_INVALID, "not written by hotcell");
 	sql(&r, "PRAGMA application_id = 1752134755"); /* ours again */
 	assert_int_equal(store_open(r.dir, &r.store, NULL), 0);

@@ -698,6 +698,16 @@ static void use_memory(struct cgroup *c, struct cgroup_usage *ret)
 	ret->memory_max_bytes = no_limit_is_0(ret->memory_max_bytes);
 }
 
+int cgroup_oom_fd(struct cgroup *c)
+{
+	int dir = -1;
+	const struct tree *t = tree_of(c, CGROUP_MEMORY, &dir);
+
+	if (!t)
+		return -EOPNOTSUPP;
+	return sys_openat(dir, t->version == 1 ? "memory.oom_control" : "memory.events", O_RDONLY, 0);
+}
+
 static void use_cpu(struct cgroup *c, struct cgroup_usage *ret)
 {
 	uint64_t ns;

@@ -68,6 +68,8 @@ int cgroup_doors(struct cgroup *c, bool born, int ret[CGROUP_DOORS]);
 /* CGROUP-1; *ret_failed: CGROUP_* */
 int cgroup_set(struct cgroup *c, const struct cgroup_limits *l, unsigned *ret_failed);
 int cgroup_usage(struct cgroup *c, struct cgroup_usage *ret);
+/* A file with a line "oom_kill N", for who may not see the group itself. Given; -EOPNOTSUPP: nobody counts. */
+int cgroup_oom_fd(struct cgroup *c);
 
 int cgroup_kill(struct cgroup *c);	     /* SIGKILL to everybody in it, groups below included */
 int cgroup_is_populated(struct cgroup *c);   /* 1, 0 */
