@@ -11,7 +11,6 @@
 #include "cli/cli.h"
 #include "cli/signals.h"
 #include "client/conn.h"
-#include "sys/fd.h"
 
 enum { LINE_MAX_BYTES = 1048576, VERBS_MAX = 64 };
 
@@ -270,16 +269,14 @@ static int dispatch(struct cli *c, int argc, char **argv, int *ret_status, struc
 }
 
 /*
- * A program started without one of the first three descriptors would find our sockets there.
- * What stands in for standard output can't be written: output that gets lost is an error.
+ * A program started without one of the first three descriptors would find our sockets there. What
+ * takes its place can be used as little: to read or to write there fails, as it did for the caller.
  */
 static void open_missing_descriptors(void)
 {
-	static const int modes[] = {O_RDWR, O_RDONLY, O_RDWR};
-
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 		if (fcntl(fd, F_GETFD) < 0)
-			(void)open("/dev/null", modes[fd]); /* the lowest number that is free */
+			(void)open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
 }
 
 int cli_main(int argc, char **argv, const struct cli_hooks *hooks)
