@@ -387,7 +387,8 @@ static void on_started(struct stream *s, struct span payload, const int *fds, un
 		return;
 	}
 	if (x->state == EXEC_STARTING && x->merges && !rec.merged) {
-		fail(x, ERR_UNSUPPORTED, "merged output: the agent of this sandbox is too old for it; make a new sandbox");
+		fail(x, ERR_UNSUPPORTED,
+		     "merged output: the agent of this sandbox is too old for it; make a new sandbox");
 		return;
 	}
 	if (!place_input(x, rec.stdin_offset)) {
@@ -419,8 +420,8 @@ static void fail_old(struct exec *x)
 	struct err e = ERR_INIT;
 
 	err_set(&e, ERR_UNSUPPORTED,
-		"the agent of this sandbox is too old for arguments and environment of more than %d bytes; make a new "
-		"sandbox, or use a file or standard input", LIMIT_EXEC_INLINE);
+		"the agent of this sandbox is too old for arguments and environment of more than %d bytes; "
+		"make a new sandbox, or use a file or standard input", LIMIT_EXEC_INLINE);
 	end(x, &e);
 }
 

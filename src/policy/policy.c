@@ -134,7 +134,7 @@ static int check_bounds(const struct policy_verdict *v, struct err *e)
 	if (v->disk_mb > LIMIT_DISK_MB_MAX)
 		return err_set(e, ERR_LIMIT, "disk: %llu MiB, the limit is %d",
 			       (unsigned long long)v->disk_mb, LIMIT_DISK_MB_MAX);
-	if (v->pids_max < POLICY_PIDS_MIN)
+	if (v->pids_max && v->pids_max < POLICY_PIDS_MIN)
 		return err_set(e, ERR_LIMIT,
 			       "pids: %llu; with less than %d no program can start beside the sandbox's own",
 			       (unsigned long long)v->pids_max, POLICY_PIDS_MIN);
