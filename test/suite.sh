@@ -169,7 +169,6 @@ suite_broken_streams() {
 	says 1 '' -c 'test -e /tmp/directory || test -e /tmp/closed'
 	says 0 0 --no-stdin -- wc -c <&-
 	status 125 sh -c 'exec hotcell exec box -- echo lost >&-'
-	status 125 sh -c 'exec hotcell exec box -c "echo lost >&2" 2>&-'
 	status 125 sh -c 'exec hotcell exec box -- echo lost >/dev/full'
 	done_with
 }

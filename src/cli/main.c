@@ -270,13 +270,16 @@ static int dispatch(struct cli *c, int argc, char **argv, int *ret_status, struc
 
 /*
  * A program started without one of the first three descriptors would find our sockets there. What
- * takes its place can be used as little: to read or to write there fails, as it did for the caller.
+ * stands in for standard input can't be read, and for standard output not be written: it is an
+ * error to take nothing for an empty input, or to lose output. Standard error may be closed.
  */
 static void open_missing_descriptors(void)
 {
+	static const int modes[] = {O_WRONLY, O_RDONLY, O_RDWR};
+
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 		if (fcntl(fd, F_GETFD) < 0)
-			(void)open("/dev/null", fd == STDIN_FILENO ? O_WRONLY : O_RDONLY);
+			(void)open("/dev/null", modes[fd]); /* the lowest number that is free */
 }
 
 int cli_main(int argc, char **argv, const struct cli_hooks *hooks)
