@@ -335,12 +335,13 @@ struct hotcell_exec_options {
 	uint16_t rows, cols;
 	bool keep_running; /* hotcell_start: goes on when nobody follows it */
 	bool drop_output;  /* hotcell_start: what is not read in time is left out, and the program does not wait */
+	bool merge_output; /* standard error is standard output: one stream, in the order it was written */
 };
 #define HOTCELL_EXEC_OPTIONS_INIT {.size = sizeof(struct hotcell_exec_options)}
 
 /*
  * hotcell_execute() - run a shell command to its end
- * @command:	for /bin/sh -c; at most 60000 bytes
+ * @command:	for /bin/sh -c; at most 131071 bytes, Linux's limit of one argument: longer scripts are input of sh -s
  * Return: 0 when it ran, whatever its exit code; HOTCELL_GONE when the sandbox ended.
  */
 HOTCELL_API int hotcell_execute(struct hotcell_sandbox *s, const char *command,
@@ -445,7 +446,7 @@ HOTCELL_API void hotcell_code_result_free(struct hotcell_code_result *r);
 /*
  * hotcell_start() - start a program and follow it; exactly one of @command and @argv
  *
- * @command:	for /bin/sh -c; at most 60000 bytes
+ * @command:	for /bin/sh -c; at most 131071 bytes, Linux's limit of one argument: longer scripts are input of sh -s
  * @argv:	ends with NULL
  * @ret:	end with hotcell_session_close()
  *

@@ -137,6 +137,159 @@ suite_streams() {
 	done_with
 }
 
+# The program's own streams, by the names that files have.
+suite_standard_files() {
+	box
+	for user in user root 4711 4711:77; do
+		echo in | status 0 hotcell exec --user "$user" box -c 'cat /dev/stdin; echo out >/dev/stdout
+			echo both | tee /dev/stderr; echo fd >/proc/self/fd/1; echo err >/dev/stderr'
+		same 'in out both fd' "$(paste -s -d ' ' "$OUT")" "stdout of $user"
+		same 'both err' "$(paste -s -d ' ' "$ERR")" "stderr of $user"
+		echo in | status 0 hotcell exec -t --user "$user" box -c 'read x </dev/stdin; echo out >/dev/stdout; echo err >/dev/stderr'
+		same 'in out err' "$(tr -d '\r' <"$OUT" | paste -s -d ' ')" "terminal of $user"
+	done
+	runs 0 'out' 'import sys
+with open("/dev/stdout", "w") as f: f.write("out\n")
+with open("/dev/stderr", "w") as f: f.write("err\n")'
+	same err "$(cat "$ERR")" "/dev/stderr of code"
+	runs 0 'x' --language shell 'echo x | tee /dev/stderr'
+	same x "$(cat "$ERR")" "/dev/stderr of code in a shell"
+	done_with
+}
+
+# What can't be read is no empty input, what can't be written no success.
+suite_broken_streams() {
+	box
+	refuses 125 'read standard input (--no-stdin gives the program an empty one): Is a directory' exec box -- wc -c </
+	refuses 125 'standard input' exec box -- wc -c <&-
+	refuses 125 'standard input: Is a directory' code run box - </
+	refuses 125 'standard input' code run box - <&-
+	refuses 2 'standard input: Is a directory' cp - box:/tmp/directory </
+	status 13 hotcell cp - box:/tmp/closed <&-
+	says 1 '' -c 'test -e /tmp/directory || test -e /tmp/closed'
+	says 0 0 --no-stdin -- wc -c <&-
+	status 125 sh -c 'exec hotcell exec box -- echo lost >&-'
+	status 125 sh -c 'exec hotcell exec box -- echo lost >/dev/full'
+	done_with
+}
+
+# Texts beyond ASCII, and the end of a terminal's input.
+suite_text() {
+	box
+	says 0 UTF-8 -- locale charmap
+	says 0 ANSI_X3.4-1968 --env LANG=C -- locale charmap
+	runs 0 "('C.UTF-8', 'UTF-8')" 'import locale, os
+os.environ["LANG"], locale.getpreferredencoding()'
+	runs 0 UTF-8 --language shell 'locale charmap'
+	status 0 hotcell exec -t box -c 'touch é; ls -d é' </dev/null
+	same é "$(tr -d '\r' <"$OUT")" "a name on a terminal"
+	printf 'aé\177b\n' | status 0 hotcell exec -t box -c 'read -r x; echo "=$x="'
+	same '=ab=' "$(tr -d '\r' <"$OUT" | tail -n 1)" "a line with a character that was taken back"
+	# lines, and lines that were only begun; for every program that reads on
+	printf abc | status 0 timeout 60 hotcell exec -t box -- cat
+	same abcabc "$(cat "$OUT")" "echo and output of a line without an end"
+	printf 'cat\nx\n' | status 0 timeout 60 hotcell exec -t box -- sh
+	status 0 timeout 60 hotcell exec -t box -c 'cat; cat; sleep 0.2; cat; echo done' </dev/null
+	same 'done' "$(tr -d '\r' <"$OUT")" "three readers of nothing"
+	printf 'exit 4\n' | status 4 timeout 60 hotcell exec -t box -- bash --norc -i
+	printf 'true\n' | status 0 timeout 60 hotcell exec -t box -- bash --norc -i
+	status 3 timeout 60 hotcell exec -t --no-stdin box -c 'cat; exit 3'
+	# who reads keys gets one for the end
+	mkfifo "$SCRATCH/keys"
+	timeout 60 hotcell exec -t box -c 'stty raw -echo; echo ready; head -c 2 | od -An -tx1' <"$SCRATCH/keys" >"$SCRATCH/seen" &
+	client=$!
+	exec 8>"$SCRATCH/keys"
+	eventually 30 grep -q ready "$SCRATCH/seen"
+	printf x >&8
+	exec 8>&-
+	wait $client || fail "exit status $?"
+	same ' 78 04' "$(tail -n 1 "$SCRATCH/seen" | tr -d '\r')" "keys"
+	done_with
+}
+
+# One stream for both, in the order it was written; and less of it than there is.
+suite_one_stream() {
+	box
+	both='for i in 1 2 3 4 5 6 7 8 9; do echo o$i; echo e$i >&2; done'
+	says 0 "$(sh -c "$both" 2>&1)" --merge-output -c "$both"
+	same '' "$(cat "$ERR")" "stderr"
+	status 0 hotcell exec --json --merge-output box -c "$both"
+	same "$(sh -c "$both" 2>&1 | paste -s -d ' ')" "$(json "$OUT" 'd["stdout"].replace("\n", " ").strip()')"
+	same '' "$(json "$OUT" 'd["stderr"]')"
+	status 0 hotcell run --isolation "$ISOLATION" --merge-output -c "$both"
+	same "$(sh -c "$both" 2>&1)" "$(cat "$OUT")" "stdout of run"
+	status 0 hotcell exec --json --max-output 3 box -c 'echo abcdef'
+	same 'abc 7 true' "$(json "$OUT" '" ".join([d["stdout"], str(d["stdout_bytes"]), json.dumps(d["stdout_truncated"])])')"
+	status 0 hotcell exec --json --max-output 2K box -c 'head -c 5000 /dev/zero'
+	same '2048 5000' "$(json "$OUT" 'str(len(d["stdout"])) + " " + str(d["stdout_bytes"])')"
+	refuses 125 '--max-output: 0 is out of range; allowed is 1 to' exec --max-output 0 box -- true
+	# a time limit that strikes before the program runs
+	for i in 1 2 3 4 5 6 7 8; do
+		status 124 hotcell exec --timeout 1ms box -- sleep 1000
+		contains "$(cat "$ERR")" 'longer than --timeout'
+	done
+	done_with
+}
+
+# As much as Linux itself takes, in arguments and in the environment.
+suite_arguments() {
+	box --env "BOX=$(printf '%020000d' 0)"
+	python3 "$TOP/test/arguments.py" box || fail "arguments.py"
+	done_with
+}
+
+# What can't be is refused before anything is booted, and what is allowed works.
+suite_names() {
+	host
+	status 0 hotcell create --isolation "$ISOLATION" --name my_box_
+	status 0 hotcell exec my_box_ -- hostname
+	same my-box "$(cat "$OUT")" "host name"
+	status 0 hotcell exec my_box_ -c 'getent hosts "$(hostname)"'
+	for name in -x .x 'a b' a/b 0123456789abcdef0123456789abcdef; do
+		status 2 hotcell create --isolation "$ISOLATION" "--name=$name"
+		status 2 hotcell fork "--name=$name" my_box_
+		status 2 hotcell snapshot create "--name=$name" my_box_
+	done
+	refuses 5 my_box_ fork --name my_box_ my_box_
+	refuses 7 'no program can start' create --isolation "$ISOLATION" --pids 2
+	status 0 hotcell list --json
+	same 1 "$(grep -c . "$OUT")" "sandboxes"
+	hotcell snapshot list --json >"$OUT"
+	same 0 "$(grep -c . "$OUT" || true)" "snapshots"
+	done_with
+}
+
+# Numbers are users whatever stands in /etc/passwd; that file is the workload's.
+suite_users() {
+	box
+	who='while read -r a b c; do case $a in Uid: | Gid:) echo "$b" ;; esac; done </proc/self/status; pwd; echo "$HOME"'
+	says 0 '0 5' --user 0:5 -c 'echo $(id -u) $(id -g)'
+	says 0 '1000 77' --user 1000:77 -c 'echo $(id -u) $(id -g)'
+	says 0 '/home/user' --user 1000 -c 'echo $HOME'
+	for bad in 'mkfifo /etc/passwd' 'mkdir /etc/passwd' 'truncate -s 2M /etc/passwd' 'ln -s passwd /etc/passwd' 'true' \
+		'echo 0:x:1000:1000::/home/user:/bin/sh >/etc/passwd' 'head -c 100000 /dev/urandom >/etc/passwd'; do
+		status 0 hotcell exec --user 0 box -c "rm -rf /etc/passwd; $bad"
+		says 0 '0
+0
+/
+/' --user 0 -c "$who"
+		says 0 '4711
+12
+/
+/' --user 4711:12 -c "$who"
+		says 0 '0
+0
+/root
+/root' --user root -c "$who"
+		status 125 hotcell exec --user user box -- true
+	done
+	status 0 hotcell exec --user 0 box -c 'rm -f /etc/passwd; mkfifo /etc/passwd'
+	refuses 125 '--user 0 (root) and other numbers work without that file' exec box -- true
+	echo x | hotcell cp --user 0 - box:/root/there
+	says 0 x --user 0 -- cat /root/there
+	done_with
+}
+
 suite_timeout() {
 	box
 	# a tree that leaves its session and its parent

@@ -56,6 +56,8 @@ def main():
     time.sleep(0.5)  # SIGWINCH travels beside the input
     os.write(fd, b"stty size\n")
     seen = expect(fd, b"20 50\r\n", seen)
+    os.write(fd, "echo =é\x7fe-ok=\n".encode())
+    seen = expect(fd, b"=e-ok=\r\n", seen)
     os.write(fd, b"sleep 1000; echo status'='$?\n")
     time.sleep(1)  # until bash has started it; Ctrl-C to the shell itself would prove nothing
     os.write(fd, b"\x03")

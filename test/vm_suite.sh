@@ -12,6 +12,13 @@ setup() {
 test_run() { suite_run; }
 test_exec() { suite_exec; }
 test_streams() { suite_streams; }
+test_standard_files() { suite_standard_files; }
+test_broken_streams() { suite_broken_streams; }
+test_text() { suite_text; }
+test_one_stream() { suite_one_stream; }
+test_arguments() { suite_arguments; }
+test_names() { suite_names; }
+test_users() { suite_users; }
 test_timeout() { suite_timeout; }
 test_terminal() { suite_terminal; }
 test_sessions() { suite_sessions; }

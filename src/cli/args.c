@@ -134,6 +134,8 @@ static const char *as_typed(const struct rec_field *f, uint64_t value, char ret[
 {
 	if (f->unit == REC_MS)
 		unit_format_ms(value, ret);
+	else if (f->unit == REC_SIZE && value % (1024 * MIB) == 0 && value)
+		(void)snprintf(ret, UNIT_TEXT, "%lluG", (unsigned long long)(value / (1024 * MIB)));
 	else if (f->unit == REC_MIB && value % 1024 == 0 && value)
 		(void)snprintf(ret, UNIT_TEXT, "%lluG", (unsigned long long)value / 1024);
 	else
@@ -164,6 +166,11 @@ static int number(const struct option *o, const char *value, uint64_t *ret, stru
 			return err_set(e, ERR_INVALID, "--%s: %s is less than 1M, the smallest size there is",
 				       o->field->flag, value);
 		*ret = *ret / MIB + (*ret % MIB != 0);
+		break;
+	case REC_SIZE:
+		r = unit_parse_bytes(value, ret);
+		if (r == -EINVAL)
+			return not_a(o, value, "a size, for example 64K or 2M", e);
 		break;
 	case REC_MS:
 		r = unit_parse_ms(value, ret);
@@ -220,6 +227,8 @@ static int entry(const struct option *o, const char *value, struct str *list, st
 		 struct err *e)
 {
 	const char *eq = strchr(value, '=');
+	/* What does not fit into the record goes another way. */
+	uint64_t max = o->field->max == LIMIT_EXEC_INLINE ? LIMIT_ARGV_BYTES : o->field->max;
 	size_t count = strv_count(strv_of(list));
 
 	if (o->field->arg && strchr(o->field->arg, '=') && (!eq || eq == value))
@@ -230,9 +239,9 @@ static int entry(const struct option *o, const char *value, struct str *list, st
 		return err_set(e, ERR_LIMIT, "--%s: given more than %u times", o->field->flag,
 			       o->field->count);
 	strv_add(list, value);
-	if (list->failed || list->len > o->field->max)
+	if (list->failed || list->len > max)
 		return err_set(e, ERR_LIMIT, "--%s: more than %llu bytes in all", o->field->flag,
-			       (unsigned long long)o->field->max);
+			       (unsigned long long)max);
 	*ret = strv_of(list);
 	return 0;
 }
@@ -408,7 +417,7 @@ int args_parse(const struct verb *v, int argc, const char *const *argv, struct a
 	}
 	ret->lists = mem_new((ret->n_lists + 1) * sizeof(*ret->lists));
 	for (size_t i = 0; i < ret->n_lists; i++)
-		ret->lists[i] = (struct str)STR_INIT(RECORD_MAX);
+		ret->lists[i] = (struct str)STR_INIT(LIMIT_ARGV_BYTES);
 	ret->kept = mem_new(((size_t)argc + 1) * sizeof(*ret->kept));
 	ret->operand = ret->kept;
 	r = walk(ret, &w, e);

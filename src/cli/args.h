@@ -7,6 +7,7 @@
 #pragma once
 #include <stdbool.h>
 #include <stddef.h>
+#include "wire/gen/limits.h"
 #include "wire/record.h"
 
 struct args;
@@ -14,7 +15,7 @@ struct cli;
 struct err;
 struct str;
 
-enum { VERB_TYPES = 4, ARGS_MAX = 4096 };
+enum { VERB_TYPES = 4, ARGS_MAX = 2 * LIMIT_ARGV_COUNT };
 
 struct verb {
 	const char *name;

@@ -321,7 +321,7 @@ static ssize_t get(void *arg, void *bytes, size_t n, struct err *e)
 	ssize_t r = holes_get(&p->from, bytes, n);
 
 	if (r < 0)
-		return err_sys(e, (int)r, "read");
+		return err_sys(e, (int)r, p->fd == STDIN_FILENO ? "read standard input" : "read");
 	p->stats.bytes += (size_t)r;
 	show(p, &p->stats);
 	return r;

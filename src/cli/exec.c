@@ -22,9 +22,10 @@ static const struct rec_field exec_fields[] = {
 	 .doc = "Its standard input is empty."},
 	{.name = "detach", .type = REC_BOOL, FLAG(detach), .flag = "detach",
 	 .doc = "Print the session's number and leave it running."},
-	{.name = "max_output", .type = REC_U64, FLAG(max_output_mb), .max = 1024, .unit = REC_MIB,
+	{.name = "max_output", .type = REC_U64, FLAG(max_output), .min = 1, .max = LIMIT_OUTPUT_KEPT,
+	 .unit = REC_SIZE,
 	 .flag = "max-output", .arg = "SIZE",
-	 .doc = "With --json: keep this much of each output stream (1M)."},
+	 .doc = "With --json: keep this much of each output stream, 1 byte to 1G (1M)."},
 };
 const struct rec_type follow_type = {.name = "exec_flags", .fields = exec_fields,
 				     .n_fields = ARRAY_LEN(exec_fields),
@@ -40,7 +41,7 @@ const struct rec_type shell_type = {.name = "shell_flags", .fields = shell_field
 
 struct attach_flags {
 	bool no_stdin, from_now;
-	uint64_t max_output_mb;
+	uint64_t max_output;
 	struct span on_slow;
 };
 
@@ -49,9 +50,9 @@ static const struct rec_field attach_fields[] = {
 	 .flag = "no-stdin", .doc = "Only watch: standard input stays where it is."},
 	{.name = "from_now", .type = REC_BOOL, .offset = offsetof(struct attach_flags, from_now),
 	 .flag = "from-now", .doc = "Skip the output that is kept; only what comes from now on."},
-	{.name = "max_output", .type = REC_U64, .offset = offsetof(struct attach_flags, max_output_mb),
-	 .max = 1024, .unit = REC_MIB, .flag = "max-output", .arg = "SIZE",
-	 .doc = "With --json: keep this much of each output stream (1M)."},
+	{.name = "max_output", .type = REC_U64, .offset = offsetof(struct attach_flags, max_output),
+	 .min = 1, .max = LIMIT_OUTPUT_KEPT, .unit = REC_SIZE, .flag = "max-output", .arg = "SIZE",
+	 .doc = "With --json: keep this much of each output stream, 1 byte to 1G (1M)."},
 	{.name = "on_slow", .type = REC_TEXT, .offset = offsetof(struct attach_flags, on_slow), .max = 8,
 	 .choices = (const char *const[]){"block", "drop", NULL}, .flag = "on-slow", .arg = "WHAT",
 	 .doc = "When we are slow: block the program, or drop output (block)."},
@@ -111,7 +112,7 @@ static int run_program(struct cli *c, const struct args *a, const struct follow_
 		.start = &p.rec,
 		.terminal = flags->tty,
 		.capture = c->json,
-		.max_bytes = (flags->max_output_mb ? flags->max_output_mb : MAX_OUTPUT_MB) * MIB,
+		.max_bytes = flags->max_output ? flags->max_output : MAX_OUTPUT,
 	};
 	int r = program_init(&p, a->operand[0], flags, a, 1, e);
 
@@ -160,7 +161,7 @@ int run_attach(struct cli *c, const struct args *a, struct err *e)
 		.attach = &rec,
 		.input = rec.stdin,
 		.capture = c->json,
-		.max_bytes = (flags->max_output_mb ? flags->max_output_mb : MAX_OUTPUT_MB) * MIB,
+		.max_bytes = flags->max_output ? flags->max_output : MAX_OUTPUT,
 	};
 	int r = 0;
 

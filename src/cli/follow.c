@@ -98,6 +98,15 @@ static void err_ready(struct sink *s)
 
 /* ---- input ---- */
 
+/* What can't be read is not the end of it: the program must not take half for all. */
+static void read_failed(struct follow *f, int r)
+{
+	struct err e = ERR_INIT;
+
+	err_sys(&e, r, "read standard input (--no-stdin gives the program an empty one)");
+	finish(f, &e);
+}
+
 static void in_ready(struct input *i)
 {
 	struct follow *f = CONTAINER_OF(i, struct follow, in);
@@ -109,8 +118,10 @@ static void in_ready(struct input *i)
 		r = input_read(i, piece, room);
 	if (r > 0)
 		(void)exec_write(f->x, piece, (size_t)r); /* no more than there is room for */
-	else if (r != -EAGAIN)
+	else if (r == 0)
 		exec_end_input(f->x);
+	else if (r != -EAGAIN)
+		read_failed(f, (int)r);
 	input_want(i, exec_room(f->x) > 0);
 }
 

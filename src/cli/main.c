@@ -11,7 +11,6 @@
 #include "cli/cli.h"
 #include "cli/signals.h"
 #include "client/conn.h"
-#include "sys/fd.h"
 
 enum { LINE_MAX_BYTES = 1048576, VERBS_MAX = 64 };
 
@@ -272,12 +271,13 @@ static int dispatch(struct cli *c, int argc, char **argv, int *ret_status, struc
 }
 
 /*
- * A program started without one of the first three descriptors would find our sockets there.
- * What stands in for standard output can't be written: output that gets lost is an error.
+ * A program started without one of the first three descriptors would find our sockets there. What
+ * stands in for standard input can't be read, and for standard output not be written: it is an
+ * error to take nothing for an empty input, or to lose output. Standard error may be closed.
  */
 static void open_missing_descriptors(void)
 {
-	static const int modes[] = {O_RDWR, O_RDONLY, O_RDWR};
+	static const int modes[] = {O_WRONLY, O_RDONLY, O_RDWR};
 
 	for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
 		if (fcntl(fd, F_GETFD) < 0)

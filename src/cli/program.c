@@ -16,7 +16,7 @@ static int add_words(struct program *p, const struct args *a, unsigned first, st
 			       LIMIT_ARGV_COUNT);
 	for (unsigned i = first; i < a->n_operands; i++)
 		strv_add(&p->argv, a->operand[i]);
-	if (p->argv.failed || p->argv.len > LIMIT_ARGV_BYTES)
+	if (p->argv.failed)
 		return err_set(e, ERR_LIMIT,
 			       "the program's arguments are longer than %d bytes; "
 			       "put them in a file ('hotcell cp') or on standard input",
@@ -58,8 +58,8 @@ int program_init(struct program *p, const char *sandbox, const struct follow_fla
 	int r = 0;
 
 	*p = (struct program){.rec = *(struct rec_exec_start *)args_rec(a, &rec_exec_start_type),
-			      .argv = STR_INIT(RECORD_MAX),
-			      .env = STR_INIT(RECORD_MAX)};
+			      .argv = STR_INIT(LIMIT_ARGV_BYTES),
+			      .env = STR_INIT(LIMIT_ARGV_BYTES)};
 	p->rec.sandbox = span_of(sandbox);
 	p->rec.command = flags->command;
 	/* Reading from a terminal in the background would stop us. */

@@ -14,10 +14,10 @@ struct follow_flags {
 	struct span command;
 	struct span code, language, save; /* run --code */
 	bool tty, no_stdin, detach, verbose;
-	uint64_t max_output_mb;
+	uint64_t max_output;
 };
 
-enum { MAX_OUTPUT_MB = 1 /* of each captured stream, without --max-output */ };
+enum { MAX_OUTPUT = 1 << 20 /* bytes of each captured stream, without --max-output */ };
 
 struct program {
 	struct rec_exec_start rec; /* texts point to the command line or to the lists here */

@@ -11,6 +11,7 @@
 #include "cli/follow.h"
 #include "cli/program.h"
 #include "client/conn.h"
+#include "client/exec.h"
 #include "client/hold.h"
 #include "sys/clock.h"
 #include "wire/gen/methods.h"
@@ -34,9 +35,10 @@ static const struct rec_field run_fields[] = {
 	 .doc = "Its standard input is empty."},
 	{.name = "verbose", .type = REC_BOOL, FLAG(verbose), .flag = "verbose",
 	 .doc = "Afterwards, say which wall it ran behind and how long each stage took."},
-	{.name = "max_output", .type = REC_U64, FLAG(max_output_mb), .max = 1024, .unit = REC_MIB,
+	{.name = "max_output", .type = REC_U64, FLAG(max_output), .min = 1, .max = LIMIT_OUTPUT_KEPT,
+	 .unit = REC_SIZE,
 	 .flag = "max-output", .arg = "SIZE",
-	 .doc = "With --json: keep this much of each output stream (1M)."},
+	 .doc = "With --json: keep this much of each output stream, 1 byte to 1G (1M)."},
 };
 const struct rec_type run_type = {.name = "run_flags", .fields = run_fields,
 				  .n_fields = ARRAY_LEN(run_fields),
@@ -151,7 +153,7 @@ static int run_inside(struct run *r, const struct args *a, struct err *e)
 		.start = &p.rec,
 		.terminal = flags->tty,
 		.capture = r->cli->json,
-		.max_bytes = (flags->max_output_mb ? flags->max_output_mb : MAX_OUTPUT_MB) * MIB,
+		.max_bytes = flags->max_output ? flags->max_output : MAX_OUTPUT,
 	};
 	int code = program_init(&p, r->id, flags, a, 0, e);
 
@@ -210,7 +212,7 @@ static int check(struct run *r, const struct args *a, struct err *e)
 		return err_set(e, ERR_INVALID, "--language and --save go with --code");
 	code = program_init(&p, "unnamed", flags, a, 0, e);
 	if (code == 0)
-		code = rec_check(&rec_exec_start_type, &p.rec, e);
+		code = exec_check(&p.rec, e);
 	program_deinit(&p);
 	return code;
 }

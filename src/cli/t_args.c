@@ -179,7 +179,7 @@ static void t_sizes_in_small_letters(void **state)
 
 static void t_repeated_options_have_limits(void **state)
 {
-	static char big[20000];
+	static char big[40000];
 	const char *words[2 * 70 + 1];
 	struct args a;
 	struct err e = ERR_INIT;
@@ -204,7 +204,7 @@ static void t_repeated_options_have_limits(void **state)
 	words[2] = NULL;
 	assert_int_equal(parse("create", words, &a, &e), -ERR_LIMIT);
 	args_free(&a);
-	assert_non_null(strstr(e.text, "16384"));
+	assert_non_null(strstr(e.text, "32768"));
 }
 
 static void t_nearest_word(void **state)
@@ -240,8 +240,8 @@ static int program(const char *const *words, struct err *e)
 
 static void t_programs_are_checked_before_anything_is_made(void **state)
 {
-	static char big[40000];
-	const char *many[1100];
+	static char big[LIMIT_ARGV_BYTES + 2];
+	static const char *many[LIMIT_ARGV_COUNT + 2];
 	struct err e = ERR_INIT;
 
 	(void)state;
@@ -251,12 +251,12 @@ static void t_programs_are_checked_before_anything_is_made(void **state)
 	assert_int_equal(program((const char *const[]){"-c", "ls", "ls", NULL}, &e), -ERR_INVALID);
 	memset(big, 'x', sizeof(big) - 1);
 	assert_int_equal(program((const char *const[]){"echo", big, NULL}, &e), -ERR_LIMIT);
-	assert_non_null(strstr(e.text, "32768"));
+	assert_non_null(strstr(e.text, "2097152"));
 	for (size_t i = 0; i < ARRAY_LEN(many); i++)
 		many[i] = "x";
-	many[1099] = NULL;
+	many[ARRAY_LEN(many) - 1] = NULL;
 	assert_int_equal(program(many, &e), -ERR_LIMIT);
-	assert_non_null(strstr(e.text, "1024"));
+	assert_non_null(strstr(e.text, "65536"));
 }
 
 /* ---- places ---- */

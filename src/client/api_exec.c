@@ -108,6 +108,7 @@ static int fill_start(const struct hotcell_exec_options *o, const char *command,
 	rec->user = span_of(o->user);
 	rec->timeout_ms = o->timeout_ms;
 	rec->tag = span_of(o->tag);
+	rec->merge_output = o->merge_output;
 	return r;
 }
 
@@ -137,7 +138,7 @@ int hotcell_start(struct hotcell_sandbox *s, const char *command, const char *co
 		  const struct hotcell_exec_options *o, struct hotcell_session **ret,
 		  struct hotcell_error *e)
 {
-	struct str lists[2] = {STR_INIT(RECORD_MAX), STR_INIT(RECORD_MAX)};
+	struct str lists[2] = {STR_INIT(LIMIT_ARGV_BYTES), STR_INIT(LIMIT_ARGV_BYTES)};
 	struct rec_exec_start rec = {.sandbox = span_of(s->id), .stdin = true};
 	struct hotcell_exec_options mine;
 	int r = api_options(o, &mine, sizeof(mine), "hotcell_exec_options", api_err(e));

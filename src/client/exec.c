@@ -46,9 +46,12 @@ struct exec {
 	struct str request; /* encoded exec.start; empty: attached to a session of somebody else */
 	char sandbox[NAME_ROOM], tag[NAME_ROOM];
 	uint64_t session, pid, reconnects;
+	struct str late; /* arguments that don't fit into a record: the first bytes of the input */
+	size_t late_sent;
 	bool known;	    /* session is valid */
 	bool followed;	    /* output flowed: from here on it has no gaps (EXEC-1) */
 	bool from_now;
+	bool merges; /* merge_output was asked for */
 	bool drops; /* what we are too slow for is left out */
 
 	struct ring out; /* [head, tail) of the chunk stream: received, not taken */
@@ -235,6 +238,18 @@ static void on_data(struct stream *s, uint64_t offset, struct span bytes)
 
 /* ---- input ---- */
 
+static void pump_late(struct exec *x)
+{
+	size_t sent = 1;
+
+	while (x->stream && sent && x->late_sent < x->late.len) {
+		sent = stream_send(x->stream, x->late.p + x->late_sent, x->late.len - x->late_sent);
+		x->late_sent += sent;
+	}
+	if (x->stream && x->late_sent == x->late.len && !x->has_input)
+		stream_end(x->stream);
+}
+
 static void pump(struct exec *x)
 {
 	while (x->state == EXEC_RUNNING && x->stream && x->in_sent < x->in.tail) {
@@ -255,6 +270,8 @@ static void on_writable(struct stream *s)
 	struct exec *x = stream_arg(s);
 	uint64_t taken = stream_peer_consumed(s);
 
+	if (x->state == EXEC_STARTING)
+		pump_late(x);
 	if (x->state != EXEC_RUNNING)
 		return;
 	if (taken > x->in.head)
@@ -340,7 +357,8 @@ static bool place_input(struct exec *x, uint64_t offset)
 	if (offset < x->in.head || offset > x->in.tail)
 		return false;
 	ring_drop(&x->in, (size_t)(offset - x->in.head));
-	stream_start_at(x->stream, offset);
+	if (x->state != EXEC_STARTING || !x->late.len) /* else it is there already */
+		stream_start_at(x->stream, offset);
 	x->in_sent = offset;
 	return true;
 }
@@ -369,6 +387,11 @@ static void on_started(struct stream *s, struct span payload, const int *fds, un
 		fail(x, ERR_GONE, "output was lost: the guest does not keep it any more");
 		return;
 	}
+	if (x->state == EXEC_STARTING && x->merges && !rec.merged) {
+		fail(x, ERR_UNSUPPORTED,
+		     "merged output: the agent of this sandbox is too old for it; make a new sandbox");
+		return;
+	}
 	if (!place_input(x, rec.stdin_offset)) {
 		fail(x, ERR_GONE, "input was lost: the guest wants bytes that are not kept any more");
 		return;
@@ -390,6 +413,19 @@ static void on_end(struct stream *s, uint64_t offset)
 	wake(x);
 }
 
+/* What the agent of 0.1.0 says of a request whose arguments come later. */
+#define OLD_AGENT "give either argv or command"
+
+static void fail_old(struct exec *x)
+{
+	struct err e = ERR_INIT;
+
+	err_set(&e, ERR_UNSUPPORTED,
+		"the agent of this sandbox is too old for arguments and environment of more than %d bytes; "
+		"make a new sandbox, or use a file or standard input", LIMIT_EXEC_INLINE);
+	end(x, &e);
+}
+
 static void on_closed(struct stream *s, const struct err *why)
 {
 	struct exec *x = stream_arg(s);
@@ -402,6 +438,8 @@ static void on_closed(struct stream *s, const struct err *why)
 		recover(x);
 	} else if (why && why->code == ERR_UNAVAILABLE && x->state == EXEC_ATTACHING) {
 		recover(x);
+	} else if (why && x->state == EXEC_STARTING && x->late.len && strstr(why->text, OLD_AGENT)) {
+		fail_old(x);
 	} else {
 		end(x, why ? why : &(struct err){ERR_INVALID, "the guest ended the session twice"});
 	}
@@ -417,10 +455,14 @@ static int send_start(struct exec *x, struct err *e)
 
 	if (r == 0)
 		r = link_call(conn_link(x->conn), METHOD_EXEC_START, &rec_exec_start_type, &rec,
-			      x->has_input, NULL, 0, &exec_stream_ops, x, &x->stream, e);
-	if (r == 0)
-		x->state = EXEC_STARTING;
-	return r;
+			      x->has_input || x->late.len, NULL, 0, &exec_stream_ops, x, &x->stream, e);
+	if (r < 0)
+		return r;
+	x->state = EXEC_STARTING;
+	x->late_sent = 0;
+	if (x->late.len)
+		pump_late(x);
+	return 0;
 }
 
 static int send_attach(struct exec *x, struct err *e)
@@ -619,6 +661,7 @@ static struct exec *new_exec(struct conn *c, struct span sandbox, const struct e
 		.watch = {.up = on_conn_up, .failed = on_conn_failed},
 		.request = STR_INIT(RECORD_MAX),
 		.list = ITEMS_INIT(&rec_exec_info_type),
+		.late = STR_INIT(LIMIT_ARGV_BYTES),
 	};
 	span_copy(sandbox, x->sandbox, sizeof(x->sandbox));
 	if (ring_init(&x->out, LIMIT_WINDOW) < 0 || ring_init(&x->in, LIMIT_WINDOW) < 0) {
@@ -644,12 +687,69 @@ static int random_tag(char *ret, struct err *e)
 	return 0;
 }
 
+static bool fits(const struct rec_exec_start *rec)
+{
+	return rec->argv.n + rec->env.n + rec->command.n <= LIMIT_EXEC_INLINE;
+}
+
+static int check_strings(struct strv v, unsigned max, const char *name, struct err *e)
+{
+	unsigned at = 0;
+
+	for (const char *s = strv_first(v); s; s = strv_next(v, s), at++)
+		if (strlen(s) > LIMIT_EXEC_STRING)
+			return err_set(e, ERR_LIMIT,
+				       "%s: number %u has %zu bytes, Linux takes %d; use a file or standard input",
+				       name, at, strlen(s), LIMIT_EXEC_STRING);
+	if (at > max)
+		return err_set(e, ERR_LIMIT, "%s: %u entries, the limit is %u", name, at, max);
+	return 0;
+}
+
+int exec_check(const struct rec_exec_start *rec, struct err *e)
+{
+	int r = 0;
+
+	if (rec->command.n > LIMIT_COMMAND)
+		r = err_set(e, ERR_LIMIT,
+			    "command: %zu bytes, Linux takes %d in one argument; give a longer script on standard "
+			    "input (sh -s)", rec->command.n, LIMIT_COMMAND);
+	if (r == 0)
+		r = check_strings(rec->argv, LIMIT_ARGV_COUNT, "argv", e);
+	if (r == 0)
+		r = check_strings(rec->env, LIMIT_EXEC_ENV_COUNT, "env", e);
+	if (r == 0 && rec->argv.n + rec->env.n + rec->command.n > LIMIT_ARGV_BYTES)
+		r = err_set(e, ERR_LIMIT,
+			    "argv and env: %zu bytes together, Linux takes %d; use a file or standard input",
+			    rec->argv.n + rec->env.n + rec->command.n, LIMIT_ARGV_BYTES);
+	return r < 0 || !fits(rec) ? r : rec_check(&rec_exec_start_type, rec, e);
+}
+
+/* What is more than a record holds goes as stream data: @rec names only how much that is. */
+static void take_late(struct exec *x, struct rec_exec_start *rec)
+{
+	if (fits(rec))
+		return;
+	if (rec->command.n) {
+		str_add_mem(&x->late, "/bin/sh\0-c", sizeof("/bin/sh\0-c"));
+		str_add_mem(&x->late, rec->command.p, rec->command.n);
+		str_add_mem(&x->late, "", 1);
+	}
+	str_add_mem(&x->late, rec->argv.p, rec->argv.n);
+	rec->late_argv = x->late.len;
+	str_add_mem(&x->late, rec->env.p, rec->env.n);
+	rec->late_env = x->late.len - rec->late_argv;
+	rec->argv = rec->env = (struct strv){0};
+	rec->command = (struct span){0};
+	x->in.head = x->in.tail = x->in_sent = x->late.len;
+}
+
 int exec_start(struct conn *c, const struct rec_exec_start *rec, const struct exec_ops *ops,
 	       void *arg, struct exec **ret, struct err *e)
 {
 	struct rec_exec_start tagged = *rec;
 	struct exec *x = new_exec(c, rec->sandbox, ops, arg, e);
-	int r = x ? 0 : -ERR_LIMIT;
+	int r = x ? exec_check(rec, e) : -ERR_LIMIT;
 
 	if (r == 0 && rec->tag.n == 0) {
 		r = random_tag(x->tag, e);
@@ -660,8 +760,12 @@ int exec_start(struct conn *c, const struct rec_exec_start *rec, const struct ex
 	if (r == 0) {
 		x->has_input = rec->stdin;
 		x->drops = span_is(rec->on_slow, "drop");
-		r = rec_encode(&rec_exec_start_type, &tagged, &x->request, e);
+		x->merges = rec->merge_output;
+		take_late(x, &tagged);
+		r = x->late.failed ? err_set(e, ERR_LIMIT, "argv and env: more than %d bytes", LIMIT_ARGV_BYTES) : 0;
 	}
+	if (r == 0)
+		r = rec_encode(&rec_exec_start_type, &tagged, &x->request, e);
 	if (r == 0 && !conn_link(c))
 		r = err_set(e, ERR_UNAVAILABLE, "not connected");
 	if (r == 0)
@@ -711,6 +815,7 @@ struct exec *exec_close(struct exec *x)
 	ring_deinit(&x->in);
 	str_deinit(&x->request);
 	items_deinit(&x->list);
+	str_deinit(&x->late);
 	free(x);
 	return NULL;
 }

@@ -56,6 +56,8 @@ struct exec_ops {
  */
 int exec_start(struct conn *c, const struct rec_exec_start *rec, const struct exec_ops *ops,
 	       void *arg, struct exec **ret, struct err *e);
+/* The bounds of @rec and of Linux, which both name the field and what to do: before anything is made. */
+int exec_check(const struct rec_exec_start *rec, struct err *e);
 /* Follow a session that exists. */
 int exec_attach(struct conn *c, const struct rec_exec_attach *rec, const struct exec_ops *ops,
 		void *arg, struct exec **ret, struct err *e);

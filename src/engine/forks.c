@@ -20,7 +20,10 @@
 #include "wire/gen/methods.h"
 #include "wire/gen/records.h"
 
-enum { WARM_MS = 300000 }; /* one command or source of a template */
+enum {
+	WARM_MS = 300000, /* one command or source of a template */
+	CHILD_NAME = SANDBOX_TEXT + 16,
+};
 
 /* One copy of a fork. */
 struct child {
@@ -317,17 +320,24 @@ static void child_done(struct sandbox_follow *f, struct sandbox *sb, const struc
 	fork_settled(ch->task);
 }
 
+/* Of copy @i. */
+static void child_name(const struct task *t, unsigned i, char ret[CHILD_NAME])
+{
+	ret[0] = '\0';
+	if (t->name[0] && t->count == 1)
+		(void)snprintf(ret, CHILD_NAME, "%s", t->name);
+	else if (t->name[0])
+		(void)snprintf(ret, CHILD_NAME, "%s-%u", t->name, i + 1);
+}
+
 static void start_child(struct task *t, unsigned i, const struct sandbox *source)
 {
 	struct child *ch = &t->children[i];
-	char name[SANDBOX_TEXT + 16] = "";
+	char name[CHILD_NAME];
 	struct sandbox *sb;
 	struct err e = ERR_INIT;
 
-	if (t->name[0] && t->count == 1)
-		(void)snprintf(name, sizeof(name), "%s", t->name);
-	else if (t->name[0])
-		(void)snprintf(name, sizeof(name), "%s-%u", t->name, i + 1);
+	child_name(t, i, name);
 	ch->task = t;
 	if (t->why.code || sandbox_fork(t->engine, &t->who, source, t->set, name, t->is_ephemeral, &sb, &e) < 0) {
 		if (!t->why.code)
@@ -357,10 +367,28 @@ static void fork_captured(struct capture_call *c, struct set *set, const struct 
 		start_child(t, i, source); /* the last one may free @t, when all had failed */
 }
 
+/* Before anything stands still. */
+static int check_names(const struct task *t, struct err *e)
+{
+	char name[CHILD_NAME];
+	const struct sandbox *other;
+	int r = 0;
+
+	for (unsigned i = 0; t->name[0] && i < t->count && r == 0; i++) {
+		child_name(t, i, name);
+		r = policy_name(span_of(name), e);
+		other = r == 0 ? sandbox_find(t->engine, t->tenant, span_of(name)) : NULL;
+		if (other && other->state != SANDBOX_FAILED) /* which would lose its name */
+			r = err_set(e, ERR_CONFLICT, "name: %s is taken by sandbox %s", name, other->id_text);
+	}
+	return r;
+}
+
 void run_fork(struct client *c, struct stream *s, const void *rec)
 {
 	const struct rec_sandbox_fork *rq = rec;
 	struct sandbox *sb = find(c, s, rq->sandbox);
+	struct err e = ERR_INIT;
 	struct task *t;
 
 	if (!sb)
@@ -370,7 +398,10 @@ void run_fork(struct client *c, struct stream *s, const void *rec)
 	t->children = mem_new(t->count * sizeof(*t->children));
 	t->is_ephemeral = rq->ephemeral;
 	span_copy(rq->name, t->name, sizeof(t->name));
-	capture(t, "fork", false, fork_captured);
+	if (check_names(t, &e) < 0)
+		task_fail(t, &e);
+	else
+		capture(t, "fork", false, fork_captured);
 }
 
 /* ---- snapshot ---- */
@@ -424,15 +455,12 @@ static unsigned count_sets(const struct engine *g)
 
 static int check_snapshot(struct client *c, const struct rec_snapshot_create *rq, struct err *e)
 {
-	struct id id;
+	int r = policy_name(rq->name, e);
 
-	if (rq->name.n && id_parse(rq->name.p, rq->name.n, &id) == 0)
-		return err_set(e, ERR_INVALID, "name: looks like an id");
+	if (r < 0)
+		return r;
 	if (rq->name.n && set_name_is_taken(c->engine, c->who.tenant, rq->name))
 		return err_set(e, ERR_CONFLICT, "name: there is a snapshot %.*s", (int)rq->name.n, rq->name.p);
-	for (size_t i = 0; i < rq->name.n; i++)
-		if (!strchr("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-", rq->name.p[i]))
-			return err_set(e, ERR_INVALID, "name: only [A-Za-z0-9_.-]");
 	if (count_sets(c->engine) >= LIMIT_SNAPSHOTS)
 		return err_set(e, ERR_LIMIT, "there are %d snapshots already", LIMIT_SNAPSHOTS);
 	return 0;

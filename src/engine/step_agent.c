@@ -112,12 +112,19 @@ int step_run_hello(struct plan *p, struct err *e)
 
 /* ---- setup: clock, randomness, identity; with proof ---- */
 
+/* Names may be more than a host may be called: what does not go becomes a dash, and none is at the end. */
 static void hostname_of(const struct sandbox *sb, char ret[SANDBOX_TEXT])
 {
+	size_t n;
+
 	if (sb->name[0])
 		(void)snprintf(ret, SANDBOX_TEXT, "%s", sb->name);
 	else
 		(void)snprintf(ret, SANDBOX_TEXT, "hotcell-%.12s", sb->id_text);
+	for (char *p = ret; (p = strchr(p, '_'));)
+		*p = '-';
+	for (n = strlen(ret); n > 1 && (ret[n - 1] == '-' || ret[n - 1] == '.');)
+		ret[--n] = '\0';
 }
 
 static int check_proof(const struct sandbox *sb, const struct rec_guest_ready *ready, struct err *e)

@@ -21,6 +21,7 @@ struct agent;
 struct codes;
 struct err;
 struct link;
+struct rec_exec_start;
 struct rec_type;
 struct sessions;
 struct stream;
@@ -58,6 +59,7 @@ struct agent {
 	struct freeze freeze;
 	struct identity identity;
 	unsigned watches; /* open file watches */
+	unsigned n_late;  /* calls whose arguments are on their way: late.h */
 	enum agent_end end;
 	/* from guest.setup */
 	char default_user[PASSWD_NAME_MAX + 1];
@@ -86,6 +88,9 @@ int agent_user(const struct agent *a, struct span name, struct user *ret, struct
 /* The environment of @user's programs. Later entries win: ours, then those of guest.setup, then @more. */
 int agent_env(const struct agent *a, const struct user *user, bool terminal, struct strv more,
 	      struct env *env, struct err *e);
+
+/* An exec.start with all its arguments; @late: environment that did not fit into @rq. */
+void exec_begin(struct agent *a, struct stream *s, const struct rec_exec_start *rq, struct strv late);
 
 /* Handlers, by file: exec.c, code_call.c, files.c, upload.c, list.c, watch.c, port.c, info.c, setup.c, shutdown.c */
 void exec_start_call(struct agent *a, struct stream *s, const void *rec);

@@ -14,6 +14,7 @@
 #include "guest/agent.h"
 #include "guest/code_int.h"
 #include "guest/hunt.h"
+#include "guest/user.h"
 #include "loop/link.h"
 #include "sys/fd.h"
 #include "sys/sock.h"
@@ -370,6 +371,10 @@ static int open_ends(struct code *c, struct ends *ret, struct err *e)
 		r = sys_pipe(out);
 	if (r == 0)
 		r = sys_pipe(err);
+	if (r == 0) {
+		user_own(out[0], &c->user);
+		user_own(err[0], &c->user);
+	}
 	ret->talk = talk[1];
 	ret->out = out[1];
 	ret->err = err[1];

@@ -1,5 +1,6 @@
 /* guest/env.c - a program's environment */
 #include "guest/env.h"
+#include <assert.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,22 @@ void env_init(struct env *env)
 	*env = (struct env){
 		.v = mem_new((ENV_COUNT_MAX + 1) * sizeof(*env->v)),
 		.text = mem_new(ENV_BYTES_MAX),
+		.size = ENV_BYTES_MAX,
+		.count_max = ENV_COUNT_MAX,
+	};
+}
+
+void env_reserve(struct env *env, size_t bytes, size_t count)
+{
+	size_t size = env->size + bytes, count_max = env->count_max + count;
+
+	assert(env->n == 0);
+	env_deinit(env);
+	*env = (struct env){
+		.v = mem_new((count_max + 1) * sizeof(*env->v)),
+		.text = mem_new(size),
+		.size = size,
+		.count_max = count_max,
 	};
 }
 
@@ -37,13 +54,12 @@ int env_add(struct env *env, const char *entry, struct err *e)
 
 	if (!eq || eq == entry)
 		return err_set(e, ERR_INVALID, "environment: '%.64s' is not NAME=value", entry);
-	if (size > ENV_BYTES_MAX - env->used)
-		return err_set(e, ERR_LIMIT, "environment: more than %d bytes", ENV_BYTES_MAX);
+	if (size > env->size - env->used)
+		return err_set(e, ERR_LIMIT, "environment: more than %zu bytes", env->size);
 	slot = find(env, entry, (size_t)(eq - entry));
 	if (!slot) {
-		if (env->n == ENV_COUNT_MAX)
-			return err_set(e, ERR_LIMIT, "environment: more than %d entries",
-				       ENV_COUNT_MAX);
+		if (env->n == env->count_max)
+			return err_set(e, ERR_LIMIT, "environment: more than %zu entries", env->count_max);
 		slot = &env->v[env->n++];
 	}
 	*slot = memcpy(env->text + env->used, entry, size);

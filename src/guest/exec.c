@@ -4,6 +4,7 @@
 #include "base/mem.h"
 #include "guest/agent.h"
 #include "guest/items.h"
+#include "guest/late.h"
 #include "guest/session.h"
 #include "loop/link.h"
 #include "wire/gen/records.h"
@@ -22,6 +23,8 @@ int agent_env(const struct agent *a, const struct user *user, bool terminal, str
 		r = env_set(env, "USER", user->name, e);
 	if (r == 0)
 		r = env_set(env, "LOGNAME", user->name, e);
+	if (r == 0) /* every glibc has it; without one, names and texts beyond ASCII are question marks */
+		r = env_set(env, "LANG", "C.UTF-8", e);
 	if (r == 0 && terminal)
 		r = env_set(env, "TERM", "xterm-256color", e);
 	if (r == 0)
@@ -31,21 +34,31 @@ int agent_env(const struct agent *a, const struct user *user, bool terminal, str
 	return r;
 }
 
-void exec_start_call(struct agent *a, struct stream *s, const void *rec)
+void exec_begin(struct agent *a, struct stream *s, const struct rec_exec_start *rq, struct strv late)
 {
-	const struct rec_exec_start *rq = rec;
 	struct err e = ERR_INIT;
 	struct user user;
 	struct env env;
 
 	env_init(&env);
+	env_reserve(&env, rq->env.n + late.n, strv_count(rq->env) + strv_count(late));
 	if (agent_user(a, rq->user, &user, &e) < 0 ||
-	    agent_env(a, &user, rq->pty, rq->env, &env, &e) < 0) {
+	    agent_env(a, &user, rq->pty, rq->env, &env, &e) < 0 || env_add_all(&env, late, &e) < 0) {
 		env_deinit(&env);
 		stream_fail(s, &e);
 		return;
 	}
 	session_start(a->sessions, s, rq, &user, &env);
+}
+
+void exec_start_call(struct agent *a, struct stream *s, const void *rec)
+{
+	const struct rec_exec_start *rq = rec;
+
+	if (rq->late_argv || rq->late_env)
+		late_start(a, s, rq);
+	else
+		exec_begin(a, s, rq, (struct strv){0});
 }
 
 void exec_attach_call(struct agent *a, struct stream *s, const void *rec)

@@ -2,11 +2,13 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-#include <termios.h>
 #include "base/err.h"
 #include "guest/session_int.h"
+#include "guest/terminal.h"
 #include "loop/link.h"
 #include "sys/fd.h"
+
+static const uint64_t END_PAUSE_NS = 10 * NS_PER_MS, END_PAUSE_MAX_NS = NS_PER_S;
 
 void input_open(struct input *in, struct session *ss, int fd, bool is_pty)
 {
@@ -16,6 +18,7 @@ void input_open(struct input *in, struct session *ss, int fd, bool is_pty)
 void input_close(struct input *in)
 {
 	loop_io_del(in->session->all->c.loop, &in->io);
+	loop_timer_cancel(in->session->all->c.loop, &in->again);
 	in->fd = sys_close(in->fd);
 	/* Offsets go on counting: what still comes is taken and forgotten. */
 	free(in->ring.p);
@@ -42,19 +45,40 @@ static int make_ring(struct input *in)
 	return 0;
 }
 
+/*
+ * A terminal stays open, and its end of input is a character: it ends a line that was begun, or
+ * one read of one program. So that whoever reads finds the end, as behind a pipe, there is
+ * always one of them that nobody took yet; the kernel tells us of that only when asked. A
+ * program that reads keys gets it once, and makes of it what it likes.
+ */
+static void on_end_again(struct loop_timer *t)
+{
+	struct input *in = CONTAINER_OF(t, struct input, again);
+	struct loop *l = in->session->all->c.loop;
+	enum terminal_input found = terminal_input(in->fd);
+
+	in->told_keys &= found != TERMINAL_LINES;
+	if (found == TERMINAL_LINES || (found == TERMINAL_KEYS && !in->told_keys)) {
+		in->told_keys = terminal_put_end(in->fd);
+		in->pause_ns = END_PAUSE_NS;
+	} else {
+		in->pause_ns = MIN(2 * in->pause_ns, END_PAUSE_MAX_NS);
+	}
+	loop_timer_set(l, &in->again, loop_now(l) + in->pause_ns, on_end_again);
+}
+
 static void end_of_input(struct input *in)
 {
-	struct termios tio;
-	char eof;
+	struct loop *l = in->session->all->c.loop;
 
 	if (!in->is_pty) {
 		input_close(in);
 		return;
 	}
-	/* A terminal stays open: its end of input is a character. */
 	in->end = false;
-	eof = tcgetattr(in->fd, &tio) == 0 ? (char)tio.c_cc[VEOF] : 4;
-	(void)sys_write(in->fd, &eof, 1);
+	in->told_keys = terminal_put_end(in->fd);
+	in->pause_ns = END_PAUSE_NS;
+	loop_timer_set(l, &in->again, loop_now(l) + in->pause_ns, on_end_again);
 }
 
 static void on_writable(struct loop_io *io, unsigned events);
@@ -109,6 +133,7 @@ void input_own(struct input *in, struct subscriber *owner)
 	if (owner) {
 		in->ring.tail = in->ring.head;
 		in->end = false;
+		loop_timer_cancel(in->session->all->c.loop, &in->again);
 	}
 }
 

@@ -27,6 +27,9 @@ struct input {
 	struct loop_io io;
 	int fd;		      /* -1: closed */
 	bool is_pty, end;     /* the reader of the ring is a terminal; no more will come */
+	bool told_keys;	      /* a program that reads keys got the one for the end */
+	struct loop_timer again; /* a terminal's end of input, for whoever reads next */
+	uint64_t pause_ns;
 	struct ring ring;     /* offsets are the session's input offsets; cap 0: not made yet */
 	struct subscriber *owner; /* whose bytes these are; NULL: nobody's */
 };
@@ -47,7 +50,7 @@ struct session {
 	enum session_state state;
 	pid_t pid, inner_pid; /* the agent's view and the workload's */
 	bool is_forked; /* of the machine this one is a copy of */
-	bool reaped, pty, kill_on_detach, kill_pending, held_over;
+	bool reaped, pty, is_merged, kill_on_detach, kill_pending, held_over;
 	bool is_mute; /* SESSION-5a: its output is gone, what it left lives */
 	struct spawn *spawn;
 	struct cgroup *cgroup;

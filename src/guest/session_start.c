@@ -28,9 +28,12 @@ static void on_spawned(struct spawn *sp, pid_t inner_pid, const struct err *why)
 				       ? NULL
 				       : LIST_ENTRY(ss->subscribers.next, struct subscriber, link);
 	struct stream *s = u ? u->stream : NULL;
-	struct rec_exec_started started = {.session = ss->number, .pid = (uint64_t)inner_pid};
+	struct rec_exec_started started = {
+		.session = ss->number, .pid = (uint64_t)inner_pid, .stdin_offset = input_offset(&ss->in),
+		.merged = ss->is_merged};
 
-	if (why) { /* SPAWN-1; the child is reaped as nobody's */
+	/* Killed by us while it was being born: its end is told as that of any other. */
+	if (why && !(why->code == ERR_UNAVAILABLE && ss->reason)) { /* SPAWN-1; the child is reaped as nobody's */
 		ss->kill_on_detach = false;
 		if (u)
 			subscriber_free(u);
@@ -78,6 +81,7 @@ static struct session *session_new(struct sessions *all, const struct rec_exec_s
 		.all = all,
 		.number = ++all->last, /* SESSION-1 */
 		.pty = rq->pty,
+		.is_merged = rq->merge_output || rq->pty,
 		.kill_on_detach = !span_is(rq->on_detach, "keep"),
 		.started_ns = sys_now_ns(),
 		.started_unix_ms = sys_unix_ns() / NS_PER_MS,
@@ -100,23 +104,25 @@ struct child_ends {
 	int fds[3];
 };
 
-static int open_pipe(int *ret_get, int *ret_put, struct err *e)
+static int open_pipe(const struct user *user, int *ret_get, int *ret_put, struct err *e)
 {
 	int ends[2], r = sys_pipe(ends);
 
 	if (r < 0)
 		return err_sys(e, r, "make a pipe for the program");
+	user_own(ends[0], user);
 	*ret_get = ends[0];
 	*ret_put = ends[1];
 	return 0;
 }
 
-static int open_pipes(struct session *ss, bool with_input, struct child_ends *ret, struct err *e)
+static int open_pipes(struct session *ss, bool with_input, const struct user *user, struct child_ends *ret,
+		      struct err *e)
 {
 	int ours = -1, r;
 
 	if (with_input) {
-		r = open_pipe(&ret->fds[0], &ours, e);
+		r = open_pipe(user, &ret->fds[0], &ours, e);
 		if (r == 0) {
 			input_open(&ss->in, ss, ours, false);
 			r = sys_nonblock(ours, true);
@@ -126,11 +132,15 @@ static int open_pipes(struct session *ss, bool with_input, struct child_ends *re
 	}
 	if (r < 0)
 		return err_sys(e, r, "open the program's input");
-	r = open_pipe(&ours, &ret->fds[1], e);
+	r = open_pipe(user, &ours, &ret->fds[1], e);
 	if (r == 0)
 		r = source_open(&ss->out, ss, ours, OUTPUT_STDOUT, e);
+	if (r == 0 && ss->is_merged) {
+		ret->fds[2] = sys_dup(ret->fds[1]);
+		return ret->fds[2] < 0 ? err_sys(e, ret->fds[2], "open the program's output") : 0;
+	}
 	if (r == 0)
-		r = open_pipe(&ours, &ret->fds[2], e);
+		r = open_pipe(user, &ours, &ret->fds[2], e);
 	if (r == 0)
 		r = source_open(&ss->err, ss, ours, OUTPUT_STDERR, e);
 	return r;
@@ -221,7 +231,7 @@ static int start(struct session *ss, const struct rec_exec_start *rq, const stru
 		r = mark_env(ss, env, e);
 	if (r == 0)
 		r = ss->pty ? open_pty(ss, rq, user, &ends, e)
-			    : open_pipes(ss, rq->stdin, &ends, e);
+			    : open_pipes(ss, rq->stdin, user, &ends, e);
 	if (r == 0)
 		r = launch(ss, rq, user, env, &ends, cwd, e);
 	for (int i = 0; i < 3; i++)
@@ -250,6 +260,7 @@ void session_start(struct sessions *all, struct stream *s, const struct rec_exec
 		return;
 	}
 	u = subscriber_new(ss, s, span_is(rq->on_slow, "drop"));
+	ss->in.ring.head = ss->in.ring.tail = rq->late_argv + rq->late_env; /* the stream's offsets are the input's */
 	if (rq->stdin || rq->pty)
 		input_own(&ss->in, u);
 	if (rq->timeout_ms)

@@ -49,6 +49,10 @@ static void explain(const struct spawn *sp, struct err *e)
 		else if (error == -ENOEXEC)
 			err_set(e, ERR_INVALID, "'%s' is not a program: no known format, no #! line",
 				c->argv[0]);
+		else if (error == -E2BIG)
+			err_set(e, ERR_LIMIT,
+				"arguments and environment: together more than Linux takes (2 MiB, of which each "
+				"takes its length and 9 bytes; 128 KiB in one of them); use a file or standard input");
 		else
 			err_sys(e, error, "can't execute '%s'", c->argv[0]);
 		break;

@@ -59,17 +59,27 @@ int user_load(const char *path, struct span *ret, struct err *e)
 	return 0;
 }
 
-/* A number without a line in passwd is a user all the same, as for every container runtime. */
-static int by_number(struct span file, const char *name, struct user *ret)
+/*
+ * UID or UID:GID. A number without a line in passwd is a user all the same, as for every container
+ * runtime; a line can give it a name and a home, but not another number, whatever stands there.
+ */
+static int by_number(struct span file, char *name, struct user *ret)
 {
-	uint64_t uid;
+	char *group = strchr(name, ':');
+	uint64_t uid, gid = UINT32_MAX;
+	int r;
 
-	if (str_to_u64(name, 0, UINT32_MAX - 1, &uid) < 0)
+	if (group)
+		*group++ = '\0';
+	r = group ? str_to_u64(group, 0, UINT32_MAX - 1, &gid) : 0;
+	if (r < 0 || str_to_u64(name, 0, UINT32_MAX - 1, &uid) < 0)
 		return -ENOENT;
-	if (passwd_by_uid(file, (uid_t)uid, ret) == 0)
-		return 0;
-	*ret = (struct user){.uid = (uid_t)uid, .gid = (gid_t)uid, .home = "/"};
-	span_copy(span_of(name), ret->name, sizeof(ret->name));
+	if (passwd_by_uid(file, (uid_t)uid, ret) < 0) {
+		*ret = (struct user){.uid = (uid_t)uid, .gid = (gid_t)uid, .home = "/", .shell = "/bin/sh"};
+		span_copy(span_of(name), ret->name, sizeof(ret->name));
+	}
+	if (group)
+		ret->gid = (gid_t)gid;
 	return 0;
 }
 
@@ -80,8 +90,9 @@ static int find(struct span file, struct span name, struct user *ret)
 	if (name.n > PASSWD_NAME_MAX)
 		return -ENOENT;
 	span_copy(name, text, sizeof(text));
-	if (passwd_by_name(file, name, ret) == 0 || by_number(file, text, ret) == 0)
+	if (by_number(file, text, ret) == 0 || passwd_by_name(file, name, ret) == 0)
 		return 0;
+	span_copy(name, text, sizeof(text));
 	if (strcmp(text, "root") != 0)
 		return -ENOENT;
 	*ret = (struct user){.name = "root", .home = "/root", .shell = "/bin/sh"};
@@ -91,17 +102,22 @@ static int find(struct span file, struct span name, struct user *ret)
 int user_find(struct span name, struct span fallback, struct user *ret, struct err *e)
 {
 	struct span passwd, group;
-	int r = user_load("/etc/passwd", &passwd, e);
+	struct err why = ERR_INIT;
+	bool is_broken = user_load("/etc/passwd", &passwd, &why) < 0;
+	int r = 0;
 
-	if (r < 0)
-		return r;
 	if (name.n == 0)
 		name = fallback;
 	if (name.n)
 		r = find(passwd, name, ret);
-	else if (find(passwd, span_of("user"), ret) < 0)
-		r = find(passwd, span_of("root"), ret);
+	else if (find(passwd, span_of("user"), ret) < 0) /* who that is, a broken file does not say: not root */
+		r = is_broken ? -ENOENT : find(passwd, span_of("root"), ret);
 	free((void *)passwd.p);
+	if (r < 0 && is_broken) {
+		err_copy(e, &why);
+		return err_wrap(e, "who is '%.*s'? --user 0 (root) and other numbers work without that file",
+				(int)name.n, name.p);
+	}
 	if (r < 0)
 		return err_set(e, ERR_NOT_FOUND, "no user '%.*s' in this sandbox", (int)name.n,
 			       name.p);
@@ -128,6 +144,12 @@ void user_leave(void)
 	(void)setgroups(0, NULL);
 	/* The kernel forgets this signal when ids change; without it a keeper could die alone. */
 	(void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+}
+
+/* An id that the sandbox has no room for can't own it; becoming that user says so better. */
+void user_own(int fd, const struct user *u)
+{
+	(void)sys_fchown(fd, u->uid, u->gid);
 }
 
 int user_cwd(struct span cwd, const struct user *user, char *ret, size_t size, struct err *e)

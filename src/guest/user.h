@@ -29,5 +29,11 @@ int user_find(struct span name, struct span fallback, struct user *ret, struct e
 void user_enter(const struct user *u);
 void user_leave(void);
 
+/*
+ * One end of a pipe made for a program of @u becomes theirs, and with it the other: /dev/stdout
+ * and its like open the pipe anew, which the kernel allows its owner alone.
+ */
+void user_own(int fd, const struct user *u);
+
 /* Where a program of @u starts: "~" and "~/x" are the home, what is relative starts there. -ERR_LIMIT. */
 int user_cwd(struct span cwd, const struct user *u, char *ret, size_t size, struct err *e);

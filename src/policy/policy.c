@@ -91,12 +91,21 @@ static int check_enforced(const struct policy_verdict *v, struct err *e)
 	return r;
 }
 
-static int check_names(const struct rec_sandbox_create *rec, struct err *e)
+int policy_name(struct span name, struct err *e)
 {
-	if (rec->name.n && !id_name_ok(rec->name.p, rec->name.n))
+	if (name.n && !id_name_ok(name.p, name.n))
 		return err_set(e, ERR_INVALID,
 			       "name: 1 to 64 of A-Z a-z 0-9 _ . - are allowed, not starting with "
 			       ". or -, and not 32 hexadecimal digits");
+	return 0;
+}
+
+/* The agent would say so too, of a machine that was booted for nothing. */
+static int check_env(struct strv env, struct err *e)
+{
+	for (const char *s = strv_first(env); s; s = strv_next(env, s))
+		if (*s == '=' || !strchr(s, '='))
+			return err_set(e, ERR_INVALID, "env: '%.64s' is not NAME=value", s);
 	return 0;
 }
 
@@ -125,6 +134,10 @@ static int check_bounds(const struct policy_verdict *v, struct err *e)
 	if (v->disk_mb > LIMIT_DISK_MB_MAX)
 		return err_set(e, ERR_LIMIT, "disk: %llu MiB, the limit is %d",
 			       (unsigned long long)v->disk_mb, LIMIT_DISK_MB_MAX);
+	if (v->pids_max && v->pids_max < POLICY_PIDS_MIN)
+		return err_set(e, ERR_LIMIT,
+			       "pids: %llu; with less than %d no program can start beside the sandbox's own",
+			       (unsigned long long)v->pids_max, POLICY_PIDS_MIN);
 	return 0;
 }
 
@@ -142,9 +155,11 @@ int policy_create(const struct policy_principal *who, const struct rec_sandbox_c
 							  : limits->idle_timeout_ms,
 		.lifetime_ms = rec->lifetime_ms,
 	};
-	int r = check_names(rec, e);
+	int r = policy_name(rec->name, e);
 
 	(void)who;
+	if (r == 0)
+		r = check_env(rec->env, e);
 	if (r == 0)
 		r = choose_wall(rec, limits, &v, e);
 	if (r == 0)
@@ -240,7 +255,9 @@ int policy_exec(const struct policy_principal *who, const char *tenant, const ch
 	(void)owner;
 	if (!policy_may_use(who, tenant))
 		return err_set(e, ERR_DENIED, "the sandbox belongs to another tenant");
-	if (rec->argv.n == 0 && rec->command.n == 0)
+	if (rec->late_argv && (rec->argv.n || rec->command.n))
+		return err_set(e, ERR_INVALID, "argv or command, and late_argv: one of them");
+	if (rec->argv.n == 0 && rec->command.n == 0 && rec->late_argv == 0)
 		return err_set(e, ERR_INVALID, "argv and command are empty: nothing to run");
 	if (rec->argv.n && rec->command.n)
 		return err_set(e, ERR_INVALID, "argv and command are both given: one of them");

@@ -57,7 +57,10 @@ struct policy_verdict {
 	unsigned unenforced; /* enum policy_limit: agreed to be lost */
 };
 
-enum { POLICY_OWN_KERNEL_MB = 128 };
+enum { POLICY_OWN_KERNEL_MB = 128, POLICY_PIDS_MIN = 3 };
+
+/* Of a sandbox or a snapshot; empty: none. -ERR_INVALID */
+int policy_name(struct span name, struct err *e);
 
 /*
  * policy_create() - may @who make this sandbox, and with which limits exactly

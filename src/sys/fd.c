@@ -89,6 +89,11 @@ int sys_pipe(int ret[2])
 	return SYS_CALL(pipe2(ret, O_CLOEXEC));
 }
 
+int sys_fchown(int fd, uid_t uid, gid_t gid)
+{
+	return SYS_CALL(fchown(fd, uid, gid));
+}
+
 int sys_memfd(const char *name, unsigned extra_flags)
 {
 	return SYS_CALL(memfd_create(name, MFD_CLOEXEC | extra_flags));

@@ -31,6 +31,7 @@ int sys_dup(int fd);		      /* close-on-exec */
 int sys_nonblock(int fd, bool on);
 int sys_inherit(int fd);	      /* clear close-on-exec, for the child about to exec */
 int sys_pipe(int ret[2]);	      /* close-on-exec, blocking */
+int sys_fchown(int fd, uid_t uid, gid_t gid);
 int sys_memfd(const char *name, unsigned extra_flags);
 
 ssize_t sys_read(int fd, void *p, size_t n);		/* 0: end */

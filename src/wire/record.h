@@ -22,7 +22,7 @@ struct str;
 enum rec_kind { REC_U64, REC_I64, REC_BOOL, REC_TEXT, REC_BYTES, REC_LIST, REC_MAP, REC_ID };
 
 /* How a person types and reads a number. */
-enum rec_unit { REC_PLAIN, REC_MIB, REC_MS, REC_MILLI, REC_OCTAL, REC_COUNT };
+enum rec_unit { REC_PLAIN, REC_MIB, REC_MS, REC_MILLI, REC_OCTAL, REC_COUNT, REC_SIZE };
 
 struct rec_field {
 	const char *name;
