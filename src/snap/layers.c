@@ -219,6 +219,24 @@ int layers_link_all(int from_fd, int to_fd, unsigned n, struct err *e)
 	return 0;
 }
 
+int layers_link_base(int from_fd, const char *name, int to_fd)
+{
+	int r = sys_link(from_fd, name, to_fd, LAYERS_BASE);
+
+	return r == -EMLINK ? -ENOENT : r;
+}
+
+/* What else a sandbox has from where its disk is from. A set without a base is one itself. */
+static int link_memory(int from_fd, int to_fd, struct err *e)
+{
+	static const char *const names[] = {LAYERS_BASE, SNAP_MEMORY};
+	int r = -ENOENT;
+
+	for (size_t i = 0; i < ARRAY_LEN(names) && r == -ENOENT; i++)
+		r = layers_link_base(from_fd, names[i], to_fd);
+	return r < 0 && r != -ENOENT ? err_disk(e, r, "share the memory that a machine begins with") : 0;
+}
+
 int layers_sync(int folder_fd, unsigned n, struct err *e)
 {
 	for (unsigned i = 0; i < n; i++) {
@@ -237,6 +255,8 @@ static int fill(int from_fd, int to_fd, unsigned n, uint64_t virtual_bytes, stru
 {
 	int r = layers_link_all(from_fd, to_fd, n, e);
 
+	if (r == 0)
+		r = link_memory(from_fd, to_fd, e);
 	if (r == 0)
 		r = make_overlay(to_fd, n, virtual_bytes, &l->fds[n], e);
 	for (; r == 0 && l->n < n; l->n++) {

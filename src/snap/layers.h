@@ -3,6 +3,7 @@
  *
  *	{state}/sandboxes/<id>/layer-0		raw ext4, sparse; made by image/disk.h
  *	{state}/sandboxes/<id>/layer-1 ...	qcow2 overlays, at most LIMIT_DISK_LAYERS layers in all
+ *	{state}/sandboxes/<id>/base		what its memory began as, a hard link; see snap/set.h
  *	{state}/snapshots/<id>/layer-0 ...	hard links: the layers a snapshot consists of
  *
  * LAYERS-1 Only the last layer of a sandbox is ever written. A layer below it, or in a

@@ -365,6 +365,11 @@ int sys_truncate(int fd, uint64_t bytes)
 	return SYS_CALL(ftruncate(fd, (off_t)bytes));
 }
 
+int sys_punch(int fd, uint64_t off, uint64_t n)
+{
+	return SYS_CALL(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)n));
+}
+
 int64_t sys_seek(int fd, uint64_t off, int whence)
 {
 	return SYS_CALL(lseek(fd, (off_t)off, whence));
