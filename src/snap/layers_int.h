@@ -2,8 +2,8 @@
 #pragma once
 struct err;
 
-/* Layers 0 to @n - 1 of @from_fd, under the same names in @to_fd. */
-int layers_link_all(int from_fd, int to_fd, unsigned n, struct err *e);
+/* Layers 0 to @n - 1 of @from_fd, under the same names in @to_fd, sealed: links or copies (LAYERS-3). */
+int layers_share(int from_fd, int to_fd, unsigned n, struct err *e);
 
 /* The memory a machine began with, for the sets that are made of it: snap/set.h. */
 #define LAYERS_BASE "base"

@@ -268,12 +268,12 @@ static int check_layers(const struct snap_manifest *m, int folder, struct err *e
 	return 0;
 }
 
-/* The disk of a pause stays where it is; that of a snapshot is linked in. Both are synced. */
+/* The disk of a pause stays where it is; that of a snapshot is shared. Both are synced. */
 static int save_layers(struct save *s, const char *layers_from, struct err *e)
 {
 	AUTO_CLOSE int from = -1;
 	char path[DIR_PATH], name[DIR_NAME];
-	int r = 0;
+	int r = 0, disk;
 
 	if (!s->m.layers)
 		return 0;
@@ -284,11 +284,13 @@ static int save_layers(struct save *s, const char *layers_from, struct err *e)
 	if (r == 0)
 		r = dir_open(s->state_fd, layers_from ? layers_from : path, "", &from, e);
 	if (r == 0 && layers_from)
-		r = layers_link_all(from, s->folder, (unsigned)s->m.layers, e);
+		r = layers_share(from, s->folder, (unsigned)s->m.layers, e);
+	if (r < 0)
+		return r;
+	disk = layers_from ? s->folder : from;
+	r = layers_sync(disk, (unsigned)s->m.layers, e);
 	if (r == 0)
-		r = layers_sync(from, (unsigned)s->m.layers, e);
-	if (r == 0)
-		r = sum_layers(&s->m, from, e);
+		r = sum_layers(&s->m, disk, e); /* of the copies, if they are any: nobody else writes to them */
 	return r == 0 && !layers_from ? sync_file(from, "folder of the disk", e) : r;
 }
 

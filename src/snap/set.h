@@ -6,7 +6,7 @@
  *	{state}/snapshots/<id>/base		memory of the set it descends from, a hard link: snap/layers.h
  *	{state}/snapshots/<id>/state		what the monitor says of its devices
  *	{state}/snapshots/<id>/files		instead of both, of a process sandbox: a stream of its files
- *	{state}/snapshots/<id>/layer-N		the disk: hard links, see snap/layers.h
+ *	{state}/snapshots/<id>/layer-N		the disk: hard links and copies, see snap/layers.h
  *	{state}/snapshots/<id>/manifest		what it is, sums of the above, and a MAC over all that
  *	{state}/db/node.key			32 random bytes, made at first use; keys the MAC
  *
@@ -92,8 +92,8 @@ static inline uint64_t snap_own_bytes(const struct snap_manifest *m)
  * @m:			what it is; sizes and sums are set on success
  * @memory_fd:		memory file of the machine, sealed or at rest; -1: no memory (and no state): a disk alone
  * @device_state_fd:	device state, from its start to its end; -1 with files
- * @layers_from:	"sandboxes/<id>" or "snapshots/<id>": its layers 0 to m->layers - 1 are linked
- *			in; NULL: none, those of the sandbox m->id are synced where they are (a pause)
+ * @layers_from:	"sandboxes/<id>" or "snapshots/<id>": its layers 0 to m->layers - 1 are shared
+ *			or copied; NULL: none, those of the sandbox m->id are synced where they are (a pause)
  *
  * Return: 0; -ERR_CONFLICT when there is a set of this id; -ERR_INVALID for a manifest
  * that can't be written; -ERR_LIMIT when the host's disk is full: then nothing is left.

@@ -181,6 +181,32 @@ static void a_disk_comes_out_of_a_set(void **state)
 	state_free(s);
 }
 
+/* LAYERS-3: whoever wrote to a layer may go on; the set has a copy, and it is that which was summed. */
+static void a_set_has_its_own_layers(void **state)
+{
+	struct layers l = LAYERS_INIT;
+	struct err e = ERR_INIT;
+	char text[8] = "";
+	int s = state_with_a(), machine;
+
+	T_UNUSED(state);
+	machine = openat(s, SANDBOXES_FOLDER "/" B_TEXT "/" LAYER_0, O_RDWR | O_CLOEXEC);
+	assert_int_equal(sys_pwrite_full(machine, "evil", 4, 0), 0);
+	loads(s, &A);
+	/* nor has who is made of a set that was made before there were copies */
+	assert_int_equal(unlinkat(s, SET_A "/" LAYER_0, 0), 0);
+	assert_int_equal(sys_pwrite_full(machine, "disk", 4, 0), 0);
+	assert_int_equal(sys_link(s, SANDBOXES_FOLDER "/" B_TEXT "/" LAYER_0, s, SET_A "/" LAYER_0), 0);
+	loads(s, &A);
+	assert_int_equal(layers_link(s, SET_A, 1, &C, 64 << 20, &l, &e), 0);
+	assert_int_equal(sys_pwrite_full(machine, "evil", 4, 0), 0);
+	assert_int_equal(sys_pread(l.fds[0], text, 4, 0), 4);
+	assert_string_equal(text, "disk");
+	layers_close(&l);
+	(void)sys_close(machine);
+	state_free(s);
+}
+
 static void a_pause_leaves_the_disk_where_it_is(void **state)
 {
 	AUTO_CLOSE int memory = memory_new(), device_state = device_state_new();
@@ -258,9 +284,11 @@ static void odd_values_are_refused(void **state)
 
 static void flip(int s, const char *path, uint64_t at, unsigned char bits)
 {
-	AUTO_CLOSE int fd = openat(s, path, O_RDWR | O_CLOEXEC);
+	AUTO_CLOSE int fd = -1;
 	unsigned char b;
 
+	assert_int_equal(fchmodat(s, path, 0600, 0), 0); /* a layer's is 0400 */
+	fd = openat(s, path, O_RDWR | O_CLOEXEC);
 	assert_true(fd >= 0);
 	assert_int_equal(sys_pread(fd, &b, 1, at), 1);
 	b ^= bits;
@@ -384,9 +412,11 @@ static void a_damaged_manifest_is_refused(void **state)
 
 static void cut(int s, const char *path, off_t by)
 {
-	AUTO_CLOSE int fd = openat(s, path, O_RDWR | O_CLOEXEC);
+	AUTO_CLOSE int fd = -1;
 	struct stat st;
 
+	assert_int_equal(fchmodat(s, path, 0600, 0), 0);
+	fd = openat(s, path, O_RDWR | O_CLOEXEC);
 	assert_int_equal(fstat(fd, &st), 0);
 	assert_int_equal(ftruncate(fd, st.st_size - by), 0);
 }
@@ -921,7 +951,8 @@ static void a_full_disk_leaves_nothing(void **state)
 	assert_true(full > 5 && saved > 5);
 }
 
-T_MAIN(T(comes_back), T(a_disk_comes_out_of_a_set), T(a_pause_leaves_the_disk_where_it_is),
+T_MAIN(T(comes_back), T(a_disk_comes_out_of_a_set), T(a_set_has_its_own_layers),
+       T(a_pause_leaves_the_disk_where_it_is),
        T(a_disk_alone_is_a_set_too), T(files_are_a_set_too), T(odd_values_are_refused),
        T(damaged_memory_is_refused), T(moved_memory_is_refused), T(damaged_state_is_refused),
        T(a_damaged_manifest_is_refused), T(cut_and_missing_parts_are_refused), T(a_foreign_set_is_refused),
