@@ -541,8 +541,7 @@ static int load_part(int folder, const struct part *p, const struct key *k, int 
 
 static int load_parts(int folder, const struct key *k, const struct snap_manifest *m, int to, struct err *e)
 {
-	const struct part base = {LAYERS_BASE, LAYERS_BASE " (the memory that it goes with)", m->base_size,
-				  m->base_tag};
+	const struct part base = {LAYERS_BASE, LAYERS_BASE, m->base_size, m->base_tag};
 	const struct part own = {memory_name(m), is_files(m) ? "archive of files" : SNAP_MEMORY,
 				 m->base_size ? memory_delta_size(m->memory_size) : m->memory_size, m->memory_tag};
 	struct key mine, base_k;

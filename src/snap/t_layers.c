@@ -658,6 +658,7 @@ static void a_full_disk_leaves_nothing(void **state)
 T_MAIN(T(grows_and_opens), T(layers_between_go), T(modes_are_private), T(shares_what_lies_below),
        T(what_was_open_for_writing_is_never_shared), T(copies_are_sparse),
        T(a_failed_seal_goes_on), T(a_shared_last_layer_is_not_opened_for_writing),
-       T(the_longest_chain_is_refused_in_words), T(odd_names_and_numbers_are_refused), T(links_are_not_followed), T(rolls_back),
+       T(the_longest_chain_is_refused_in_words),
+       T(odd_names_and_numbers_are_refused), T(links_are_not_followed), T(rolls_back),
        T(a_failed_call_leaves_nothing), T(a_failed_rollback_keeps_the_old_disk),
        T(a_death_at_any_call_leaves_old_or_new), T(a_full_disk_leaves_nothing))

@@ -673,7 +673,7 @@ static void a_damaged_base_is_refused(void **state)
 	T_UNUSED(state);
 	for (size_t i = 0; i < ARRAY_LEN(at); i++) {
 		flip(s, SET_A "/base", at[i], 0x40);
-		refused(s, ERR_INVALID, "its base (the memory that it goes with) is damaged");
+		refused(s, ERR_INVALID, "its base is damaged");
 		refused(s, ERR_INVALID, "hotcell create --snapshot " A_TEXT " --disk-only");
 		flip(s, SET_A "/base", at[i], 0x40);
 		loads(s, &A);
@@ -689,7 +689,7 @@ static void a_damaged_base_is_refused(void **state)
 	assert_int_equal(sys_link(s, SANDBOXES_FOLDER "/" B_TEXT "/base", s, SET_A "/base"), 0);
 	loads(s, &A);
 	flip(s, SET_A "/base", 5 * MEMORY_CHUNK, 1);
-	refused(s, ERR_INVALID, "its base (the memory that it goes with) is damaged");
+	refused(s, ERR_INVALID, "its base is damaged");
 	state_free(s);
 }
 
