@@ -43,6 +43,7 @@ size = os.path.getsize(path)
     "empty": lambda: os.truncate(path, 0),
     "missing": lambda: os.unlink(path),
     "other": lambda: shutil.copyfile(os.path.join(other, name), path),
+    "foreign": lambda: (shutil.copyfile(os.path.join(other, "memory"), path), os.truncate(path, size)),
     "closure": lambda: edit("^closure .*", "closure " + "5" * 64),
     "format": lambda: edit("^hotcell-snapshot .*", "hotcell-snapshot 99"),
     "id": lambda: edit("^id .*", "id " + "5" * 32),

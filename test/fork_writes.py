@@ -1,7 +1,8 @@
-"""fork_writes.py PID - what a QEMU that was taken over could do with its own descriptors, done by its uid
+"""fork_writes.py PID [old] - what a QEMU that was taken over could do with its own descriptors, done by its uid
 
 PID: a fork's QEMU. Each of its files but the top layer of its disk and its console is shared, and
 must stay as it is whatever is tried.
+old: of a QEMU that was copied since it began, write to the layers it wrote to before, which nobody can forbid.
 """
 import ctypes
 import errno
@@ -78,8 +79,40 @@ def shared(pid):
     assert "/sandboxes/" in top and os.stat(top).st_nlink == 1, top
 
 
+def layers_before(pid):
+    """Descriptors it may write with of layers below its top one, taken from it."""
+    pidfd = os.pidfd_open(pid)
+    found = {}
+    for n in map(int, os.listdir(f"/proc/{pid}/fd")):
+        name = re.search(r"/sandboxes/.*/layer-(\d+)(?: \(deleted\))?$", os.readlink(f"/proc/{pid}/fd/{n}"))
+        if name:
+            fd = check(libc.syscall(438, pidfd, n, 0))  # pidfd_getfd
+            if fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDWR:
+                found.setdefault(int(name[1]), []).append(fd)
+    del found[max(found)]
+    return [fd for fds in found.values() for fd in fds]
+
+
+def spoil(fd):
+    """Its header, its tables, what is in it, its length."""
+    size = os.fstat(fd).st_size
+    for at in 0, 65536, 131072, size // 2, size - 4096:
+        os.pwrite(fd, b"\xee" * 4096, max(at, 0))
+    os.ftruncate(fd, size + 4096)
+
+
 def main():
     pid = int(sys.argv[1])
+    if sys.argv[2:] == ["old"]:
+        fds = layers_before(pid)
+        gid, uid = owner(pid)
+        os.setgroups([])
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+        for fd in fds:
+            spoil(fd)
+        print(len({os.fstat(fd).st_ino for fd in fds}), "spoiled")
+        return
     files = list(shared(pid))
     kinds = {re.sub(r"-\d+|/memfd:|/.*/(?=layer|images)", "", name.split(" ")[0]) for _, name in files}
     assert len(files) >= 3, files  # memory, a layer, the root image; the state was closed when it was loaded

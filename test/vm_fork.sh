@@ -142,6 +142,58 @@ test_sessions_end_with_forked() {
 	done_with
 }
 
+# own_kib - disk that snapshots and the disks of sandboxes take; what several have is counted once
+own_kib() {
+	du -skc "$HOTCELL_STATE/snapshots" "$HOTCELL_STATE/sandboxes" | tail -n 1 | cut -f 1
+}
+
+# snapshot_takes SANDBOX NAME LEAST MOST - MiB of disk, found and told
+snapshot_takes() {
+	took=$(own_kib)
+	status 0 hotcell snapshot create "$1" --name "$2"
+	took=$(($(own_kib) - took))
+	[ $took -le $(($4 * 1024)) ] || fail "snapshot $2 takes $took KiB of disk"
+	told=$(hotcell snapshot info "$2" --json | python3 -c 'import json, sys; print(json.load(sys.stdin)["bytes"] // 1024)')
+	[ "$told" -ge $(($3 * 1024)) ] && [ "$told" -le $(($4 * 1024)) ] || fail "snapshot $2 is said to take $told KiB"
+}
+
+# base_of NAME - which file a snapshot's memory is compared with
+base_of() {
+	stat -c %i "$HOTCELL_STATE/snapshots/$(hotcell snapshot info "$1" --json | python3 -c 'import json, sys
+print(json.load(sys.stdin)["id"])')/base"
+}
+
+# What a snapshot shares with its template is not stored again, and is there as long as the snapshot is.
+test_snapshots_store_what_differs() {
+	hot
+	status 0 hotcell create --name a
+	snapshot_takes a idle 1 12
+	status 0 hotcell exec a -- sh -c 'head -c 1000000 /dev/urandom >bit; for i in $(seq 64); do cat bit; done >/dev/shm/data; md5sum /dev/shm/data'
+	data=$(cat "$OUT")
+	snapshot_takes a busy 61 80
+	status 0 hotcell pause a
+	status 0 hotcell resume a
+	same "$data" "$(hotcell exec a -- md5sum /dev/shm/data)" "data after a pause"
+	status 0 hotcell template rm base
+	status 0 hotcell rm a
+	kill -KILL "$(pid_of hotcelld)" # nothing is hot
+	status 0 hotcell restore busy --name b
+	same "$data" "$(hotcell exec b -- md5sum /dev/shm/data)" "data of a snapshot without its template"
+	# what is zero again takes nothing
+	status 0 hotcell exec b -- sh -c 'head -c 64000000 /dev/zero >/dev/shm/data; mv /dev/shm/data /dev/shm/zero'
+	snapshot_takes b zero 1 40
+	status 0 hotcell fork b --name c
+	snapshot_takes c of-a-fork 1 40
+	same "$(base_of busy)" "$(base_of zero)" "base of a snapshot of a snapshot"
+	same "$(base_of busy)" "$(base_of of-a-fork)" "base of a snapshot of a fork of it"
+	status 0 hotcell snapshot rm busy
+	status 0 hotcell snapshot rm zero
+	kill -KILL "$(pid_of hotcelld)"
+	status 0 hotcell restore of-a-fork --name d
+	status 0 hotcell exec d -- cmp -n 64000000 /dev/zero /dev/shm/zero
+	done_with
+}
+
 test_snapshot_restore_rollback() {
 	hot
 	status 0 hotcell create --name a

@@ -63,6 +63,78 @@ test_hostile_child() {
 	done_with
 }
 
+# of_others SANDBOX... - sums of all snapshots, and of what these have but the layers that they write themselves
+of_others() {
+	python3 - "$HOTCELL_STATE" "$@" <<'END_OF_PROGRAM'
+import hashlib, json, os, subprocess, sys
+state, names = sys.argv[1], sys.argv[2:]
+
+
+def digest(path):
+    """Of its length and its data; its holes take too long."""
+    sum_ = hashlib.sha256(b"%d" % os.path.getsize(path))
+    with open(path, "rb", buffering=0) as f:
+        at = 0
+        while True:
+            try:
+                at = os.lseek(f.fileno(), at, os.SEEK_DATA)
+            except OSError:
+                return sum_.hexdigest()
+            end = os.lseek(f.fileno(), at, os.SEEK_HOLE)
+            while at < end:
+                piece = os.pread(f.fileno(), min(end - at, 1 << 20), at)
+                sum_.update(b"%d" % at + piece)
+                at += len(piece)
+
+
+paths = []
+for name in names:
+    folder = f"{state}/sandboxes/" + json.loads(subprocess.check_output(["hotcell", "info", "--json", name]))["id"]
+    layers = sorted(n for n in os.listdir(folder) if n.startswith("layer-"))
+    paths += [f"{folder}/{n}" for n in layers[:-1]]
+for folder, _, files in sorted(os.walk(f"{state}/snapshots")):
+    paths += [f"{folder}/{n}" for n in sorted(files)]
+for path in paths:
+    print(digest(path), path[len(state):])
+END_OF_PROGRAM
+}
+
+# A QEMU that is taken over after it was copied has the old layers of its disk open for writing, and nobody else has them.
+test_old_descriptors() {
+	hot
+	status 0 hotcell create --name wild
+	status 0 hotcell exec wild -- sh -c 'head -c 3000000 /dev/urandom >data; sha256sum data; sync'
+	data=$(cat "$OUT")
+	status 0 hotcell fork wild --count 2 --name kid
+	status 0 hotcell exec wild -- sh -c 'echo more >more; sync'
+	status 0 hotcell snapshot create wild --name s
+	of_others kid-1 kid-2 >"$SCRATCH/before"
+	contains "$(cat "$SCRATCH/before")" layer-2
+	pid=$(hotcell info --json wild | python3 -c 'import json, sys; print(json.load(sys.stdin)["pid"])')
+	status 0 python3 "$TOP/test/fork_writes.py" "$pid" old
+	same '2 spoiled' "$(cat "$OUT")" "layers it wrote to before"
+	of_others kid-1 kid-2 >"$SCRATCH/after"
+	same "$(cat "$SCRATCH/before")" "$(cat "$SCRATCH/after")" "what others have of it"
+	for kid in kid-1 kid-2; do
+		status 0 hotcell exec $kid -- sh -c 'echo 3 | sudo tee /proc/sys/vm/drop_caches >/dev/null; sha256sum data'
+		same "$data" "$(cat "$OUT")" "file of $kid"
+	done
+	status 0 hotcell rm wild
+	status 0 hotcell restore s --name again
+	status 0 hotcell exec again -- sh -c 'echo 3 | sudo tee /proc/sys/vm/drop_caches >/dev/null; sha256sum data; cat more'
+	same "$data
+more" "$(cat "$OUT")" "files of the snapshot"
+	# one that was copied goes on by itself
+	status 0 hotcell fork kid-1 --name grandkid
+	status 0 hotcell pause kid-1
+	status 0 hotcell resume kid-1
+	for kid in kid-1 grandkid; do
+		status 0 hotcell exec $kid -- sh -c 'echo 3 | sudo tee /proc/sys/vm/drop_caches >/dev/null; sha256sum data'
+		same "$data" "$(cat "$OUT")" "file of $kid"
+	done
+	done_with
+}
+
 # ---- a full disk ----
 
 # small_host MIB - a host whose state directory has so much room
@@ -113,7 +185,7 @@ test_full_disk() {
 	status 0 hotcell create --name src
 	status 0 hotcell exec --detach src -c 'n=0; while :; do n=$((n + 1)); echo $n >/dev/shm/new; mv /dev/shm/new /dev/shm/count; sleep 0.02; done'
 	patient 0 hotcell snapshot create src --name first
-	for kib in $(size 20000 "5000 20000 50000 90000"); do
+	for kib in $(size 1000 "500 1000 1500"); do
 		room "$kib"
 		for verb in "snapshot create src --name s" "pause src" "template build base"; do
 			# shellcheck disable=SC2086 # words
@@ -153,6 +225,8 @@ daemon_dies() {
 damaged() {
 	folder=$HOTCELL_STATE/snapshots/$id
 	cp -a "$folder" "$SCRATCH/whole"
+	rm -r "$folder" # what it shares with others is not to be damaged
+	cp -a "$SCRATCH/whole" "$folder"
 	cp -p "$HOTCELL_STATE/db/node.key" "$SCRATCH/key"
 	case $1 in
 	node.key) printf '%32s' 'another host' >"$HOTCELL_STATE/db/node.key" ;;
@@ -215,8 +289,11 @@ test_damage() {
 		damaged state $how 2 "state is $is" disk
 		damaged layer-1 $how 2 "layer-1 is $is"
 		[ $how = other ] || damaged layer-0 $how 2 "layer-0 is $is" # the template's, in both
+		[ $how = other ] || damaged base $how 2 "base is $is" disk  # so is this one
 	done
-	# and whole again
+	damaged base foreign 2 'base is damaged' disk
+	# and whole again, whatever becomes of the template
+	status 0 hotcell template rm base
 	status 0 hotcell restore "$id" --name again
 	same mine "$(hotcell exec again -- cat mark)" "file on the disk"
 	status 0 hotcell exec again -- test -e data-s

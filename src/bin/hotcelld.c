@@ -139,6 +139,13 @@ static int host_layers_flatten(void *arg, const struct id *id, unsigned n, struc
 	return layers_flatten(d->state_fd, id, n, e);
 }
 
+static int host_layers_seal(void *arg, const struct id *id, unsigned n, struct err *e)
+{
+	const struct daemon *d = arg;
+
+	return layers_seal(d->state_fd, id, n, e);
+}
+
 static int host_layers_drop(void *arg, const struct id *id, unsigned n, struct err *e)
 {
 	const struct daemon *d = arg;
@@ -804,6 +811,7 @@ static int serve(struct daemon *d, struct err *e)
 		.layers_open = host_layers_open,
 		.layers_add = host_layers_add,
 		.layers_flatten = host_layers_flatten,
+		.layers_seal = host_layers_seal,
 		.layers_drop = host_layers_drop,
 		.layers_link = host_layers_link,
 		.layers_rollback = host_layers_rollback,

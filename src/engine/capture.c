@@ -1,4 +1,4 @@
-/* engine/capture.c - layer, prepare, freeze, copy, thaw */
+/* engine/capture.c - layer, prepare, freeze, copy, thaw, seal */
 #include "engine/capture.h"
 #include <stdlib.h>
 #include <string.h>
@@ -32,6 +32,7 @@ enum phase {
 	PHASE_COPY,
 	PHASE_GO,
 	PHASE_THAW,
+	PHASE_SEAL,
 	PHASE_UNDO,
 	PHASES,
 };
@@ -40,6 +41,7 @@ enum phase {
 static const char *const names[PHASES] = {
 	[PHASE_FLATTEN] = "flatten", [PHASE_MERGE] = "merge",	[PHASE_SYNC] = "sync", [PHASE_LAYER] = "layer",
 	[PHASE_PREPARE] = "prepare", [PHASE_FREEZE] = "freeze", [PHASE_COPY] = "copy", [PHASE_THAW] = "thaw",
+	[PHASE_SEAL] = "seal",
 };
 
 struct capture {
@@ -198,6 +200,35 @@ static void answered(struct capture *c)
 	loop_timer_cancel(c->engine->loop, &c->watch);
 }
 
+/* ---- seal: what its machine may go on writing to, if it was taken over, nobody else gets ---- */
+
+static void run_seal(struct work *w)
+{
+	struct capture *c = CONTAINER_OF(w, struct capture, job);
+
+	(void)host_of(c)->layers_seal(host_of(c)->arg, &c->sb->id, c->layer, &c->job_error);
+}
+
+static void sealed(struct work *w)
+{
+	struct capture *c = CONTAINER_OF(w, struct capture, job);
+
+	if (c->undo_waits)
+		walk_on(c);
+	else if (c->job_error.code)
+		fail(c, &c->job_error);
+	else
+		finish(c, NULL);
+}
+
+static void seal(struct capture *c)
+{
+	enter(c, PHASE_SEAL);
+	c->job.run = run_seal;
+	c->job.done = sealed;
+	work_submit(c->sb->engine->pool, &c->job);
+}
+
 /* ---- thaw ---- */
 
 /* A machine that stays stopped, or a workload that stays frozen, is no running sandbox. */
@@ -220,6 +251,8 @@ static void thawed(struct stream *s, const struct err *why)
 		stuck(c, why);
 	} else if (c->why.code) {
 		fail(c, &c->why);
+	} else if (c->copy.is_layered) {
+		seal(c);
 	} else {
 		finish(c, NULL);
 	}
@@ -690,7 +723,7 @@ bool capture_holds(struct sandbox *sb)
 
 	if (!c)
 		return false;
-	if (c->phase == PHASE_MERGE || c->phase == PHASE_LAYER || c->phase == PHASE_UNDO) {
+	if (c->phase == PHASE_MERGE || c->phase == PHASE_LAYER || c->phase == PHASE_SEAL || c->phase == PHASE_UNDO) {
 		c->undo_waits = true;
 		return true;
 	}

@@ -45,6 +45,7 @@ struct engine_host {
 	int (*layers_add)(void *arg, const struct id *id, unsigned n, uint64_t bytes, int *ret_fd,
 			  struct err *e);
 	int (*layers_flatten)(void *arg, const struct id *id, unsigned n, struct err *e);
+	int (*layers_seal)(void *arg, const struct id *id, unsigned n, struct err *e);
 	int (*layers_drop)(void *arg, const struct id *id, unsigned n, struct err *e);
 	int (*layers_link)(void *arg, const char *from, unsigned n, const struct id *to, uint64_t bytes,
 			   struct layers *ret, struct err *e);

@@ -436,7 +436,7 @@ static void save_done(struct work *w)
 		name_folder(s);
 		arm_expiry(s, 0);
 		engine_emit_for(s->engine, s->m.tenant, "info", EVENT_SNAPSHOT_CREATED, "%s %s, %llu MiB",
-				s->m.kind, call_it(s, text), (unsigned long long)(s->m.memory_bytes / MIB));
+				s->m.kind, call_it(s, text), (unsigned long long)(snap_own_bytes(&s->m) / MIB));
 	}
 	complete(take_ptr(&s->save), why.code ? &why : NULL);
 	job_over(s);
@@ -600,7 +600,7 @@ void set_info(const struct set *s, struct rec_snapshot_info *ret)
 		.layers = m->layers,
 		.created_ms = m->created_ms,
 		.delete_ms = m->delete_ms,
-		.bytes = m->memory_bytes + m->state_bytes,
+		.bytes = snap_own_bytes(m),
 		.hot = set_is_hot(s),
 		.pause_us = s->pause_us,
 		.stages = {s->stages, s->stages_n},

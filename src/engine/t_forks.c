@@ -1284,6 +1284,7 @@ static const struct fault faults[] = {
 	{"the disk can't be opened", OF_HOST, HOST_OPEN, 0, 0, false, false},
 	{"a layer can't be added", OF_HOST, HOST_ADD, 0, 0, false, false},
 	{"layers can't be merged", OF_HOST, HOST_FLATTEN, 0, 0, false, false},
+	{"layers can't be sealed", OF_HOST, HOST_SEAL, 0, 0, false, false},
 	{"layers can't be linked", OF_HOST, HOST_LINK, 0, 0, false, false},
 	{"the disk can't be put back", OF_HOST, HOST_ROLLBACK, 0, 0, false, false},
 	{"a set can't be saved", OF_HOST, HOST_SAVE, 0, 0, false, false},

@@ -18,8 +18,8 @@
 enum { HOST_DISKS = 128, HOST_SETS = 64, HOST_MEMORIES = 512, HOST_MACHINES = RIG_AGENTS };
 
 enum host_op {
-	HOST_IMAGE, HOST_DISK_MAKE, HOST_DISK_REMOVE, HOST_OPEN, HOST_ADD, HOST_FLATTEN, HOST_DROP, HOST_LINK,
-	HOST_ROLLBACK, HOST_SAVE, HOST_LOAD, HOST_REMOVE, HOST_OPS,
+	HOST_IMAGE, HOST_DISK_MAKE, HOST_DISK_REMOVE, HOST_OPEN, HOST_ADD, HOST_FLATTEN, HOST_SEAL, HOST_DROP,
+	HOST_LINK, HOST_ROLLBACK, HOST_SAVE, HOST_LOAD, HOST_REMOVE, HOST_OPS,
 };
 
 /* A disk: files, oldest first. */
@@ -32,6 +32,7 @@ struct host_disk {
 	bool is_used;
 	struct id id;
 	struct host_chain chain;
+	unsigned sealed; /* of its layers, those that may be shared: LAYERS-3 */
 };
 
 /* A memory, and the disk it goes with. */
@@ -241,6 +242,14 @@ static inline struct host_machine *host_machine(struct host *h, const struct id 
 	return NULL;
 }
 
+static inline struct host_disk *host_folder_disk(struct host *h, const char *from)
+{
+	struct id id;
+
+	return strncmp(from, "sandboxes/", 10) == 0 && id_parse(from + 10, strlen(from + 10), &id) == 0
+		       ? host_disk(h, &id) : NULL;
+}
+
 static inline struct host_chain *host_folder(struct host *h, const char *from)
 {
 	const char *slash = strchr(from, '/');
@@ -391,6 +400,21 @@ static inline int host_layers_flatten(void *arg, const struct id *id, unsigned n
 		d->chain.fds[d->chain.n - 2] = d->chain.fds[d->chain.n - 1];
 		d->chain.n--;
 	}
+	d->sealed = d->sealed ? 1 : 0;
+	return host_leave(h, 0);
+}
+
+static inline int host_layers_seal(void *arg, const struct id *id, unsigned n, struct err *e)
+{
+	struct host *h = arg;
+	struct host_disk *d;
+
+	if (host_enter(h, HOST_SEAL, e) < 0)
+		return -e->code;
+	d = host_disk(h, id);
+	if (!d || n >= d->chain.n)
+		return host_leave(h, err_set(e, ERR_NOT_FOUND, "there is no layer %u above those to be sealed", n));
+	d->sealed = n;
 	return host_leave(h, 0);
 }
 
@@ -439,7 +463,11 @@ static inline int host_layers_link(void *arg, const char *from, unsigned n, cons
 	for (unsigned i = 0; i < n; i++)
 		if (host_is_written(h, host_ino(c->fds[i])))
 			host_is_wrong(h, "layer %u of %s is shared and written to", i, from);
+	d = host_folder_disk(h, from);
+	if (d && d->sealed < n)
+		host_is_wrong(h, "of %s, %u layers are shared and %u sealed", from, n, d->sealed);
 	d = host_disk_new(h, to);
+	d->sealed = n;
 	host_stack(c, n, &d->chain);
 	host_chain_open(&d->chain, ret);
 	return host_leave(h, 0);
@@ -465,6 +493,7 @@ static inline int host_layers_rollback(void *arg, const struct id *id, const str
 	host_stack(&s->chain, n, &new);
 	host_chain_close(&d->chain);
 	d->chain = new;
+	d->sealed = n;
 	host_chain_open(&d->chain, ret);
 	return host_leave(h, 0);
 }
@@ -751,6 +780,7 @@ static inline struct host *host_new(void)
 	h->rig.host.layers_open = host_layers_open;
 	h->rig.host.layers_add = host_layers_add;
 	h->rig.host.layers_flatten = host_layers_flatten;
+	h->rig.host.layers_seal = host_layers_seal;
 	h->rig.host.layers_drop = host_layers_drop;
 	h->rig.host.layers_link = host_layers_link;
 	h->rig.host.layers_rollback = host_layers_rollback;

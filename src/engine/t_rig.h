@@ -174,6 +174,15 @@ static inline int rig_layers_add(void *arg, const struct id *id, unsigned n, uin
 	return 0;
 }
 
+static inline int rig_layers_seal(void *arg, const struct id *id, unsigned n, struct err *e)
+{
+	T_UNUSED(arg);
+	T_UNUSED(id);
+	T_UNUSED(n);
+	T_UNUSED(e);
+	return 0;
+}
+
 static inline int rig_layers_drop(void *arg, const struct id *id, unsigned n, struct err *e)
 {
 	struct rig *r = arg;
@@ -597,6 +606,7 @@ static inline void rig_begin(struct rig *r)
 		.disk_remove = rig_disk_remove,
 		.layers_open = rig_layers_open,
 		.layers_add = rig_layers_add,
+		.layers_seal = rig_layers_seal,
 		.layers_drop = rig_layers_drop,
 		.layers_link = rig_layers_link,
 		.layers_rollback = rig_layers_rollback,

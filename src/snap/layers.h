@@ -3,12 +3,22 @@
  *
  *	{state}/sandboxes/<id>/layer-0		raw ext4, sparse; made by image/disk.h
  *	{state}/sandboxes/<id>/layer-1 ...	qcow2 overlays, at most LIMIT_DISK_LAYERS layers in all
- *	{state}/snapshots/<id>/layer-0 ...	hard links: the layers a snapshot consists of
+ *	{state}/sandboxes/<id>/base		what its memory began as, a hard link; see snap/set.h
+ *	{state}/snapshots/<id>/layer-0 ...	the layers a snapshot consists of, shared by hard links
  *
- * LAYERS-1 Only the last layer of a sandbox is ever written. A layer below it, or in a
- *	    snapshot, never changes again, so everybody shares the file.
+ * LAYERS-1 Only the last layer of a sandbox is ever written by a machine that does what it should.
+ *	    A layer below it, or in a snapshot, never changes again.
  * LAYERS-2 A folder or file appears under its name whole or not at all. What a death
  *	    leaves has a name ending in ".new" and goes with layers_sweep().
+ * LAYERS-3 A monitor that was taken over writes to whatever file it was ever given for writing, for as
+ *	    long as it lives. So a file has its place below several machines or snapshots only if no
+ *	    machine ever had it open for writing; it is *sealed*, which its mode says: 0400. Only
+ *	    copies that we made are, and they are never opened for writing again. What is not sealed
+ *	    (0600: a layer that a machine writes or has written, and all that older versions made) is
+ *	    copied, never linked, into whatever else needs it: layers_link(), layers_rollback() and
+ *	    snap_save() see to that. layers_seal() replaces such layers by sealed copies, so that one is
+ *	    copied once; the machine that wrote it keeps its own file, which then has no name. What
+ *	    is summed in a manifest, and what other machines open, is the copy.
  *
  * No file's content is parsed here: machines wrote it. Folders are 0700, files 0600.
  * Nothing is synced: a running machine does not outlive the host; snap_save() syncs
@@ -40,7 +50,7 @@ void layers_close(struct layers *l); /* all of them; l is then LAYERS_INIT. None
  * @ret:	given: layers_close()
  *
  * Return: 0; -ERR_NOT_FOUND when it has no disk; -ERR_CONFLICT when the last layer is in
- * a snapshot as well (LAYERS-1): layers_add() one first.
+ * a snapshot as well or sealed (LAYERS-3): layers_add() one first.
  */
 int layers_open(int state_fd, const struct id *id, struct layers *ret, struct err *e);
 
@@ -63,13 +73,22 @@ int layers_add(int state_fd, const struct id *id, unsigned n, uint64_t virtual_b
  */
 int layers_flatten(int state_fd, const struct id *id, unsigned n, struct err *e);
 
+/*
+ * layers_seal() - layers 0 to @n - 1 of @id are sealed from now on (LAYERS-3), those that are not by copying
+ *
+ * Its machine may run, and writes to none of them if it does what it should. What a failure
+ * leaves is as good as before, and goes on with the next call.
+ * Return: 0; -ERR_NOT_FOUND when one is missing.
+ */
+int layers_seal(int state_fd, const struct id *id, unsigned n, struct err *e);
+
 /* Undo layers_add() before anything went on in it. Missing: 0. Layer 0 is refused. */
 int layers_drop(int state_fd, const struct id *id, unsigned n, struct err *e);
 
 /*
  * layers_link() - make the disk of the new sandbox @to out of layers that stay as they are
  * @from_dir:		"sandboxes/<id>" or "snapshots/<id>", id as 32 lower-case hex digits
- * @n:			its layers 0 to n-1 are shared; layer n is a new empty overlay
+ * @n:			its layers 0 to n-1 are shared, or copied (LAYERS-3); layer n is a new empty overlay
  * @virtual_bytes:	of the disk
  * @ret:		given: n + 1 layers
  *

@@ -124,8 +124,8 @@ static const struct kind hex_kind = {hex_is_empty, hex_is_good, hex_write, hex_r
 
 static bool number_is_empty(const struct field *f, const void *v)
 {
-	(void)f, (void)v;
-	return false; /* 0 says something */
+	(void)f;
+	return !*(const uint64_t *)v; /* of one that is required, 0 says something */
 }
 
 static bool number_is_good(const struct field *f, const void *v)
@@ -154,6 +154,7 @@ static const struct kind number_kind = {number_is_empty, number_is_good, number_
 #define TEXT(name, needed)    {#name, &text_kind, MEMBER(name), needed, 0, 0}
 #define HEX(name, needed)     {#name, &hex_kind, MEMBER(name), needed, 0, 0}
 #define NUMBER(name, min, max) {#name, &number_kind, MEMBER(name), true, min, max}
+#define OPTION(name, min, max) {#name, &number_kind, MEMBER(name), false, min, max}
 
 static const struct field fields[] = {
 	HEX(id, true),
@@ -185,7 +186,17 @@ static const struct field fields[] = {
 	HEX(memory_tag, true),
 	HEX(state_sum, true),
 	HEX(layer_sums, false),
+	/* Of a set with a base, which is what format 3 adds: */
+	OPTION(own_bytes, 0, UINT64_MAX),
+	OPTION(base_size, 0, (uint64_t)LIMIT_MEMORY_MB_MAX * MIB),
+	HEX(base_tag, false),
 };
+
+/* What can do without a base can be read by a program that knows none. */
+static int format_of(const struct snap_manifest *m)
+{
+	return m->base_size ? SNAP_FORMAT : SNAP_FORMAT_BEFORE;
+}
 
 static void *value_of(const struct field *f, struct snap_manifest *m)
 {
@@ -214,7 +225,7 @@ int manifest_check(const struct snap_manifest *m, struct err *e)
 
 void manifest_write_body(const struct snap_manifest *m, struct str *out)
 {
-	str_addf(out, FIRST "%d\n", SNAP_FORMAT);
+	str_addf(out, FIRST "%d\n", format_of(m));
 	for (size_t i = 0; i < ARRAY_LEN(fields); i++) {
 		const struct field *f = &fields[i];
 
@@ -262,9 +273,9 @@ static int read_format(struct reader *r, struct err *e)
 
 	if (!take_line(r, "hotcell-snapshot", value) || str_to_u64(value, 1, UINT32_MAX, &format) < 0)
 		return damaged(e, "hotcell-snapshot");
-	if (format != SNAP_FORMAT)
-		return err_set(e, ERR_UNSUPPORTED, "it has format %" PRIu64 "; this program reads format %d",
-			       format, SNAP_FORMAT);
+	if (format != SNAP_FORMAT && format != SNAP_FORMAT_BEFORE)
+		return err_set(e, ERR_UNSUPPORTED, "it has format %" PRIu64 "; this program reads %d and %d",
+			       format, SNAP_FORMAT_BEFORE, SNAP_FORMAT);
 	return 0;
 }
 

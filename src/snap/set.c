@@ -29,11 +29,11 @@
 #include "sys/clock.h"
 #include "sys/fd.h"
 
-#define MEMORY	 "memory"
 #define FILES	 "files"
 #define STATE	 "state"
 #define MANIFEST "manifest"
 #define PURPOSE	 "hotcell memory 1"
+#define OF_BASE	 "hotcell base 1"
 
 /* A process sandbox has no memory of its own; what its set has is the files. */
 static bool is_files(const struct snap_manifest *m)
@@ -43,7 +43,7 @@ static bool is_files(const struct snap_manifest *m)
 
 static const char *memory_name(const struct snap_manifest *m)
 {
-	return is_files(m) ? FILES : MEMORY;
+	return is_files(m) ? FILES : SNAP_MEMORY;
 }
 
 static int sum_of(const void *p, size_t n, unsigned char ret[SNAP_SUM], struct err *e)
@@ -87,11 +87,72 @@ static int new_file(const struct save *s, const char *name, struct err *e)
 	return fd < 0 ? err_disk(e, fd, "make the file of the %s", name) : fd;
 }
 
+/* Keys of two tags: their nonces are constant. */
+static int derive(const struct key *k, const struct snap_manifest *m, struct key *ret, struct key *ret_base,
+		  struct err *e)
+{
+	int r = key_derive(k, PURPOSE, m->memory_salt, SNAP_SALT, ret, e);
+
+	return r == 0 ? key_derive(k, OF_BASE, m->memory_salt, SNAP_SALT, ret_base, e) : r;
+}
+
+/* The memory its machine began with becomes a part of the set; -1: it has none that is of use. */
+static int link_base(const struct save *s, int *ret, struct err *e)
+{
+	AUTO_CLOSE int from = -1, fd = -1;
+	char name[DIR_NAME], path[DIR_PATH];
+	uint64_t size = 0;
+	int r;
+
+	*ret = -1;
+	if (is_files(&s->m) || strcmp(s->m.kind, "template") == 0)
+		return 0;
+	dir_name(&s->m.sandbox, "", name);
+	(void)snprintf(path, sizeof(path), SANDBOXES_FOLDER "/%s", name);
+	from = sys_open_beneath(s->state_fd, path, O_RDONLY | O_DIRECTORY, 0);
+	r = from < 0 ? from : layers_link_base(from, LAYERS_BASE, s->folder);
+	if (r == 0)
+		r = fd = sys_open_beneath(s->folder, LAYERS_BASE, O_RDONLY, 0);
+	if (r < 0)
+		return r == -ENOENT ? 0 : err_disk(e, r, "keep what the memory began with");
+	r = file_size(fd, &size, e);
+	if (r == 0 && size == s->m.memory_size) {
+		*ret = take_fd(&fd);
+	} else if (r == 0) {
+		r = sys_unlink(s->folder, LAYERS_BASE);
+		r = r < 0 ? err_sys(e, r, "let go of another machine's memory") : 0;
+	}
+	return r;
+}
+
+static int write_memory(struct save *s, int memory_fd, int base, int fd, struct err *e)
+{
+	struct snap_manifest *m = &s->m;
+	struct memory_delta d = {0};
+	struct key k, base_k;
+	int r = derive(&s->key, m, &k, &base_k, e);
+
+	if (r == 0 && base >= 0)
+		r = memory_compare(memory_fd, base, fd, m->memory_size, &k, &base_k, &d, e);
+	else if (r == 0)
+		r = memory_copy(memory_fd, fd, m->memory_size, &k, &d.own, e);
+	key_wipe(&k);
+	key_wipe(&base_k);
+	if (r < 0)
+		return r;
+	memcpy(m->memory_tag, d.own.tag, SNAP_TAG);
+	m->memory_bytes = base >= 0 ? d.bytes : d.own.bytes;
+	if (base >= 0) {
+		m->own_bytes = d.own.bytes;
+		m->base_size = m->memory_size;
+		memcpy(m->base_tag, d.base.tag, SNAP_TAG);
+	}
+	return 0;
+}
+
 static int save_memory(struct save *s, int memory_fd, struct err *e)
 {
-	AUTO_CLOSE int fd = -1;
-	struct memory_sum sum;
-	struct key k;
+	AUTO_CLOSE int fd = -1, base = -1;
 	int r = file_size(memory_fd, &s->m.memory_size, e);
 
 	if (r < 0)
@@ -103,16 +164,10 @@ static int save_memory(struct save *s, int memory_fd, struct err *e)
 		return err_sys(e, r, "get random bytes");
 	r = fd = new_file(s, memory_name(&s->m), e);
 	if (r >= 0)
-		r = key_derive(&s->key, PURPOSE, s->m.memory_salt, SNAP_SALT, &k, e);
-	if (r < 0)
-		return r;
-	r = memory_copy(memory_fd, fd, s->m.memory_size, &k, &sum, e);
-	key_wipe(&k);
-	if (r < 0)
-		return r;
-	s->m.memory_bytes = sum.bytes;
-	memcpy(s->m.memory_tag, sum.tag, SNAP_TAG);
-	return sync_file(fd, memory_name(&s->m), e);
+		r = link_base(s, &base, e);
+	if (r >= 0)
+		r = write_memory(s, memory_fd, base, fd, e);
+	return r < 0 ? r : sync_file(fd, memory_name(&s->m), e);
 }
 
 /* All @n bytes from the start; *ret is to be freed. @what: in messages. */
@@ -213,12 +268,12 @@ static int check_layers(const struct snap_manifest *m, int folder, struct err *e
 	return 0;
 }
 
-/* The disk of a pause stays where it is; that of a snapshot is linked in. Both are synced. */
+/* The disk of a pause stays where it is; that of a snapshot is shared. Both are synced. */
 static int save_layers(struct save *s, const char *layers_from, struct err *e)
 {
 	AUTO_CLOSE int from = -1;
 	char path[DIR_PATH], name[DIR_NAME];
-	int r = 0;
+	int r = 0, disk;
 
 	if (!s->m.layers)
 		return 0;
@@ -229,11 +284,13 @@ static int save_layers(struct save *s, const char *layers_from, struct err *e)
 	if (r == 0)
 		r = dir_open(s->state_fd, layers_from ? layers_from : path, "", &from, e);
 	if (r == 0 && layers_from)
-		r = layers_link_all(from, s->folder, (unsigned)s->m.layers, e);
+		r = layers_share(from, s->folder, (unsigned)s->m.layers, e);
+	if (r < 0)
+		return r;
+	disk = layers_from ? s->folder : from;
+	r = layers_sync(disk, (unsigned)s->m.layers, e);
 	if (r == 0)
-		r = layers_sync(from, (unsigned)s->m.layers, e);
-	if (r == 0)
-		r = sum_layers(&s->m, from, e);
+		r = sum_layers(&s->m, disk, e); /* of the copies, if they are any: nobody else writes to them */
 	return r == 0 && !layers_from ? sync_file(from, "folder of the disk", e) : r;
 }
 
@@ -285,11 +342,12 @@ static int publish(int parent, const char *fresh, const char *name, struct err *
 
 static void forget_sums(struct snap_manifest *m)
 {
-	m->memory_size = m->memory_bytes = m->state_bytes = 0;
+	m->memory_size = m->memory_bytes = m->state_bytes = m->own_bytes = m->base_size = 0;
 	memset(m->memory_salt, 0, sizeof(m->memory_salt));
 	memset(m->memory_tag, 0, sizeof(m->memory_tag));
 	memset(m->state_sum, 0, sizeof(m->state_sum));
 	memset(m->layer_sums, 0, sizeof(m->layer_sums));
+	memset(m->base_tag, 0, sizeof(m->base_tag));
 }
 
 static int save_set(struct save *s, int memory_fd, int device_state_fd, const char *layers_from,
@@ -459,27 +517,57 @@ static int new_memfd(const char *name, struct err *e)
 	return fd < 0 ? err_sys(e, fd, "make a memory file") : fd;
 }
 
+/* One of the files a memory consists of. */
+struct part {
+	const char *name, *what; /* what: for people */
+	uint64_t size;
+	const unsigned char *tag;
+};
+
+static int load_part(int folder, const struct part *p, const struct key *k, int to, struct err *e)
+{
+	AUTO_CLOSE int from = -1;
+	struct memory_sum sum;
+	int r = open_part(folder, p->name, p->size, &from, e);
+
+	if (r == 0)
+		r = memory_copy(from, to, p->size, k, &sum, e);
+	if (r < 0)
+		return r;
+	if (CRYPTO_memcmp(sum.tag, p->tag, SNAP_TAG) != 0)
+		return err_set(e, ERR_INVALID, "its %s is damaged", p->what);
+	return 0;
+}
+
+static int load_parts(int folder, const struct key *k, const struct snap_manifest *m, int to, struct err *e)
+{
+	const struct part base = {LAYERS_BASE, LAYERS_BASE, m->base_size, m->base_tag};
+	const struct part own = {memory_name(m), is_files(m) ? "archive of files" : SNAP_MEMORY,
+				 m->base_size ? memory_delta_size(m->memory_size) : m->memory_size, m->memory_tag};
+	struct key mine, base_k;
+	int r = derive(k, m, &mine, &base_k, e);
+
+	if (r == 0 && m->base_size)
+		r = load_part(folder, &base, &base_k, to, e);
+	if (r == 0)
+		r = load_part(folder, &own, &mine, to, e);
+	if (r == 0 && m->base_size)
+		r = memory_clear(to, m->memory_size, e);
+	key_wipe(&mine);
+	key_wipe(&base_k);
+	return r;
+}
+
 static int load_memory(int folder, const struct key *k, const struct snap_manifest *m, int *ret,
 		       struct err *e)
 {
-	AUTO_CLOSE int from = -1, to = -1;
-	struct memory_sum sum;
-	struct key mine;
-	int r = open_part(folder, memory_name(m), m->memory_size, &from, e);
+	AUTO_CLOSE int to = -1;
+	int r = to = new_memfd("hotcell-memory", e);
 
-	if (r == 0)
-		r = to = new_memfd("hotcell-memory", e);
 	if (r >= 0)
-		r = key_derive(k, PURPOSE, m->memory_salt, SNAP_SALT, &mine, e);
-	if (r < 0)
-		return r;
-	r = memory_copy(from, to, m->memory_size, &mine, &sum, e);
-	key_wipe(&mine);
-	if (r < 0)
-		return r;
-	if (sum.bytes != m->memory_bytes || CRYPTO_memcmp(sum.tag, m->memory_tag, SNAP_TAG) != 0)
-		return err_set(e, ERR_INVALID, "its %s is damaged", is_files(m) ? "archive of files" : MEMORY);
-	r = seal(to, e);
+		r = load_parts(folder, k, m, to, e);
+	if (r == 0)
+		r = seal(to, e);
 	if (r == 0)
 		*ret = take_fd(&to);
 	return r;

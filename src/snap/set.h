@@ -1,10 +1,12 @@
 /*
  * snap/set.h - snapshot sets: a machine at one instant, on disk
  *
- *	{state}/snapshots/<id>/memory		sparse: pages that are not all zero, at their addresses
+ *	{state}/snapshots/<id>/memory		sparse: pages that are not all zero, at their addresses;
+ *						with a base, those that differ from it: snap/memory_int.h
+ *	{state}/snapshots/<id>/base		memory of the set it descends from, a hard link: snap/layers.h
  *	{state}/snapshots/<id>/state		what the monitor says of its devices
  *	{state}/snapshots/<id>/files		instead of both, of a process sandbox: a stream of its files
- *	{state}/snapshots/<id>/layer-N		the disk: hard links, see snap/layers.h
+ *	{state}/snapshots/<id>/layer-N		the disk: hard links and copies, see snap/layers.h
  *	{state}/snapshots/<id>/manifest		what it is, sums of the above, and a MAC over all that
  *	{state}/db/node.key			32 random bytes, made at first use; keys the MAC
  *
@@ -12,6 +14,11 @@
  * pause set has the sandbox's id and no layers of its own: the sandbox still has them.
  * A set whose driver is "process" has files where others have memory; they are kept, sealed
  * and verified alike, and below "memory" means them. It has no state and no layers.
+ *
+ * A machine that was made of a set has that set's memory, whole, as the base of all sets that are made
+ * of it; so has one that was made of these. So a base has no base of its own, and is there as long as
+ * anybody's needs it: each has a link. What a base holds is fixed by its tag in the manifest of the set
+ * that needs it, whatever it was when the machine began. A template has none.
  *
  * SET-1 A set is there only when everything in it was synced: it is made in
  *	 "<id>.new" and renamed. What a death leaves goes with snap_sweep().
@@ -31,6 +38,7 @@
 struct err;
 
 #define SNAPSHOTS_FOLDER "snapshots"
+#define SNAP_MEMORY	 "memory"
 #define SNAP_KEY_FOLDER	 "db"
 #define SNAP_KEY	 "node.key"
 
@@ -41,7 +49,7 @@ enum {
 	SNAP_LAYER_SUM = 8,		/* bytes of a SHA-256, of a layer's length and beginning */
 	SNAP_LAYER_HEAD = 1 << 20,	/* bytes: that beginning */
 	SNAP_MANIFEST_MAX = 8192,	/* bytes of the text */
-	SNAP_FORMAT = 2,
+	SNAP_FORMAT = 3, SNAP_FORMAT_BEFORE = 2, /* with a base, and without */
 };
 
 /*
@@ -69,15 +77,23 @@ struct snap_manifest {
 	unsigned char memory_salt[SNAP_SALT], memory_tag[SNAP_TAG];
 	unsigned char state_sum[SNAP_SUM];
 	unsigned char layer_sums[LIMIT_DISK_LAYERS][SNAP_LAYER_SUM];
+	uint64_t own_bytes, base_size;	       /* of the pages in its own file; of the base, 0: it has none */
+	unsigned char base_tag[SNAP_TAG];
 };
+
+/* What it takes on disk that others can't have too. */
+static inline uint64_t snap_own_bytes(const struct snap_manifest *m)
+{
+	return (m->base_size ? m->own_bytes : m->memory_bytes) + m->state_bytes;
+}
 
 /*
  * snap_save() - write a set
  * @m:			what it is; sizes and sums are set on success
  * @memory_fd:		memory file of the machine, sealed or at rest; -1: no memory (and no state): a disk alone
  * @device_state_fd:	device state, from its start to its end; -1 with files
- * @layers_from:	"sandboxes/<id>" or "snapshots/<id>": its layers 0 to m->layers - 1 are linked
- *			in; NULL: none, those of the sandbox m->id are synced where they are (a pause)
+ * @layers_from:	"sandboxes/<id>" or "snapshots/<id>": its layers 0 to m->layers - 1 are shared
+ *			or copied; NULL: none, those of the sandbox m->id are synced where they are (a pause)
  *
  * Return: 0; -ERR_CONFLICT when there is a set of this id; -ERR_INVALID for a manifest
  * that can't be written; -ERR_LIMIT when the host's disk is full: then nothing is left.

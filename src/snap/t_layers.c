@@ -98,6 +98,7 @@ static void shares_what_lies_below(void **state)
 	disk_new(s, A_TEXT, "a");
 	assert_int_equal(layers_add(s, &A, 1, DISK, &fd, &e), 0);
 	(void)sys_close(fd);
+	assert_int_equal(layers_seal(s, &A, 1, &e), 0);
 	assert_int_equal(layers_link(s, SANDBOXES_FOLDER "/" A_TEXT, 1, &B, DISK, &b, &e), 0);
 	is_chain(&b, 2);
 	assert_int_equal(layers_open(s, &A, &a, &e), 0);
@@ -116,6 +117,124 @@ static void shares_what_lies_below(void **state)
 	state_free(s);
 }
 
+/* A machine that was taken over: what it was ever given for writing. */
+static int open_as_machine(int s, const char *path)
+{
+	int fd = openat(s, path, O_RDWR | O_CLOEXEC);
+
+	assert_true(fd >= 0);
+	return fd;
+}
+
+static void overwrite(int fd, const char *text)
+{
+	assert_int_equal(sys_pwrite_full(fd, text, strlen(text), 0), 0);
+}
+
+static void is_sealed_as(int s, const char *path, const char *text)
+{
+	AUTO_CLOSE int fd = openat(s, path, O_RDONLY | O_CLOEXEC);
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_mode & 07777, 0400);
+	text_is(fd, text);
+}
+
+static ino_t inode_at(int s, const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(fstatat(s, path, &st, AT_SYMLINK_NOFOLLOW), 0);
+	return st.st_ino;
+}
+
+#define A_0 SANDBOXES_FOLDER "/" A_TEXT "/layer-0"
+#define B_0 SANDBOXES_FOLDER "/" B_TEXT "/layer-0"
+#define C_0 SANDBOXES_FOLDER "/" C_TEXT "/layer-0"
+
+/* LAYERS-3 */
+static void what_was_open_for_writing_is_never_shared(void **state)
+{
+	struct layers l = LAYERS_INIT;
+	struct err e = ERR_INIT;
+	int s = state_new(), fd = -1, machine;
+
+	T_UNUSED(state);
+	disk_new(s, A_TEXT, "good");
+	machine = open_as_machine(s, A_0);
+	assert_int_equal(layers_add(s, &A, 1, DISK, &fd, &e), 0);
+	(void)sys_close(fd);
+	/* a copy of what is not sealed */
+	assert_int_equal(layers_link(s, SANDBOXES_FOLDER "/" A_TEXT, 1, &B, DISK, &l, &e), 0);
+	overwrite(machine, "bad1");
+	text_is(l.fds[0], "good");
+	layers_close(&l);
+	is_sealed_as(s, B_0, "good");
+	overwrite(machine, "good");
+	/* what is sealed is not the machine's any more */
+	assert_int_equal(layers_seal(s, &A, 1, &e), 0);
+	overwrite(machine, "bad2");
+	is_sealed_as(s, A_0, "good");
+	assert_int_not_equal(inode(machine), inode_at(s, A_0));
+	/* once, and then everybody's */
+	fd = open_as_machine(s, SANDBOXES_FOLDER "/" A_TEXT "/layer-1");
+	assert_int_equal(layers_link(s, SANDBOXES_FOLDER "/" A_TEXT, 1, &C, DISK, &l, &e), 0);
+	layers_close(&l);
+	assert_int_equal(inode_at(s, C_0), inode_at(s, A_0));
+	assert_int_equal(layers_seal(s, &A, 1, &e), 0);
+	assert_int_equal(inode_at(s, C_0), inode_at(s, A_0));
+	/* the one it writes to now stays its own */
+	assert_int_equal(inode(fd), inode_at(s, SANDBOXES_FOLDER "/" A_TEXT "/layer-1"));
+	assert_int_equal(entries(s, SANDBOXES_FOLDER "/" A_TEXT), 2);
+	assert_int_equal(layers_seal(s, &A, 3, &e), -ERR_NOT_FOUND);
+	(void)sys_close(fd);
+	(void)sys_close(machine);
+	state_free(s);
+}
+
+/* Holes stay holes, and what lies between is all there. */
+static void is_copied_sparse(int s)
+{
+	enum { SIZE = 256 << 20, FIRST = 3 << 20, LAST = SIZE - 4096 };
+	struct err e = ERR_INIT;
+	char text[8] = "";
+	struct stat st;
+	int fd;
+
+	disk_new(s, A_TEXT, "begin");
+	fd = open_as_machine(s, A_0);
+	assert_int_equal(sys_truncate(fd, SIZE), 0);
+	assert_int_equal(sys_pwrite_full(fd, "middle", 6, FIRST), 0);
+	assert_int_equal(sys_pwrite_full(fd, "end", 3, LAST), 0);
+	(void)sys_close(fd);
+	assert_int_equal(layers_seal(s, &A, 1, &e), 0);
+	fd = openat(s, A_0, O_RDONLY | O_CLOEXEC);
+	assert_int_equal(fstat(fd, &st), 0);
+	assert_int_equal(st.st_size, SIZE);
+	assert_true(st.st_blocks * 512 < 1 << 20);
+	assert_int_equal(sys_pread(fd, text, 5, 0), 5);
+	assert_string_equal(text, "begin");
+	assert_int_equal(sys_pread(fd, text, 6, FIRST), 6);
+	assert_string_equal(text, "middle");
+	assert_int_equal(sys_pread(fd, text, 6, LAST), 6);
+	assert_memory_equal(text, "end\0\0", 6);
+	(void)sys_close(fd);
+}
+
+static void copies_are_sparse(void **state)
+{
+	int s = state_new();
+
+	T_UNUSED(state);
+	is_copied_sparse(s);
+	state_free(s);
+	if (small_state(4096, &s)) { /* where files can't share their extents, whatever /tmp is */
+		is_copied_sparse(s);
+		small_state_free(s);
+	}
+}
+
 /* LAYERS-1 */
 static void a_shared_last_layer_is_not_opened_for_writing(void **state)
 {
@@ -125,6 +244,9 @@ static void a_shared_last_layer_is_not_opened_for_writing(void **state)
 
 	T_UNUSED(state);
 	disk_new(s, A_TEXT, "a");
+	assert_int_equal(layers_seal(s, &A, 1, &e), 0);
+	assert_int_equal(layers_open(s, &A, &a, &e), -ERR_CONFLICT);
+	is_chain(&a, 0);
 	assert_int_equal(layers_link(s, SANDBOXES_FOLDER "/" A_TEXT, 1, &B, DISK, &b, &e), 0);
 	layers_close(&b);
 	assert_int_equal(layers_open(s, &A, &a, &e), -ERR_CONFLICT);
@@ -298,6 +420,57 @@ static void a_failed_rollback_keeps_the_old_disk(void **state)
 }
 
 /* ---- whenever it dies ---- */
+
+static void seal_a(int s)
+{
+	(void)layers_seal(s, &A, 1, NULL);
+}
+
+static void seal_is_whole_or_not_begun(int s, bool died)
+{
+	struct layers l = LAYERS_INIT;
+	struct err e = ERR_INIT;
+	struct stat st;
+
+	assert_int_equal(fstatat(s, A_0, &st, 0), 0);
+	assert_true(died || (st.st_mode & 07777) == 0400);
+	assert_int_equal(layers_open(s, &A, &l, &e), 0);
+	text_is(l.fds[0], "a");
+	layers_close(&l);
+	if (!died)
+		return;
+	assert_int_equal(layers_seal(s, &A, 1, &e), 0);
+	is_sealed_as(s, A_0, "a");
+	assert_int_equal(entries(s, SANDBOXES_FOLDER "/" A_TEXT), 2);
+	assert_int_equal(fchmodat(s, A_0, 0600, 0), 0); /* for the next round */
+}
+
+static void a_failed_seal_goes_on(void **state)
+{
+	struct err e = ERR_INIT;
+	unsigned rounds = 0;
+	int s = state_new(), fd = -1;
+
+	T_UNUSED(state);
+	disk_new(s, A_TEXT, "a");
+	assert_int_equal(layers_add(s, &A, 1, DISK, &fd, &e), 0);
+	(void)sys_close(fd);
+	FOR_EACH_FAULT(nth, ENOSPC) {
+		struct err why = ERR_INIT;
+		int r = layers_seal(s, &A, 1, &why);
+		bool met = sys_fault_seen() >= nth;
+
+		assert_int_equal(r, met ? -why.code : 0);
+		assert_true(!met || why.code);
+		assert_int_equal(entries(s, SANDBOXES_FOLDER "/" A_TEXT), 2);
+		rounds++;
+	}
+	assert_true(rounds > 6); /* more where extents can't be shared */
+	is_sealed_as(s, A_0, "a");
+	assert_int_equal(fchmodat(s, A_0, 0600, 0), 0);
+	assert_true(deaths(s, seal_a, seal_is_whole_or_not_begun) > 6);
+	state_free(s);
+}
 
 static void link_b(int s)
 {
@@ -483,7 +656,9 @@ static void a_full_disk_leaves_nothing(void **state)
 }
 
 T_MAIN(T(grows_and_opens), T(layers_between_go), T(modes_are_private), T(shares_what_lies_below),
-       T(a_shared_last_layer_is_not_opened_for_writing), T(the_longest_chain_is_refused_in_words),
+       T(what_was_open_for_writing_is_never_shared), T(copies_are_sparse),
+       T(a_failed_seal_goes_on), T(a_shared_last_layer_is_not_opened_for_writing),
+       T(the_longest_chain_is_refused_in_words),
        T(odd_names_and_numbers_are_refused), T(links_are_not_followed), T(rolls_back),
        T(a_failed_call_leaves_nothing), T(a_failed_rollback_keeps_the_old_disk),
        T(a_death_at_any_call_leaves_old_or_new), T(a_full_disk_leaves_nothing))

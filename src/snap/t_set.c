@@ -181,6 +181,32 @@ static void a_disk_comes_out_of_a_set(void **state)
 	state_free(s);
 }
 
+/* LAYERS-3: whoever wrote to a layer may go on; the set has a copy, and it is that which was summed. */
+static void a_set_has_its_own_layers(void **state)
+{
+	struct layers l = LAYERS_INIT;
+	struct err e = ERR_INIT;
+	char text[8] = "";
+	int s = state_with_a(), machine;
+
+	T_UNUSED(state);
+	machine = openat(s, SANDBOXES_FOLDER "/" B_TEXT "/" LAYER_0, O_RDWR | O_CLOEXEC);
+	assert_int_equal(sys_pwrite_full(machine, "evil", 4, 0), 0);
+	loads(s, &A);
+	/* nor has who is made of a set that was made before there were copies */
+	assert_int_equal(unlinkat(s, SET_A "/" LAYER_0, 0), 0);
+	assert_int_equal(sys_pwrite_full(machine, "disk", 4, 0), 0);
+	assert_int_equal(sys_link(s, SANDBOXES_FOLDER "/" B_TEXT "/" LAYER_0, s, SET_A "/" LAYER_0), 0);
+	loads(s, &A);
+	assert_int_equal(layers_link(s, SET_A, 1, &C, 64 << 20, &l, &e), 0);
+	assert_int_equal(sys_pwrite_full(machine, "evil", 4, 0), 0);
+	assert_int_equal(sys_pread(l.fds[0], text, 4, 0), 4);
+	assert_string_equal(text, "disk");
+	layers_close(&l);
+	(void)sys_close(machine);
+	state_free(s);
+}
+
 static void a_pause_leaves_the_disk_where_it_is(void **state)
 {
 	AUTO_CLOSE int memory = memory_new(), device_state = device_state_new();
@@ -258,9 +284,11 @@ static void odd_values_are_refused(void **state)
 
 static void flip(int s, const char *path, uint64_t at, unsigned char bits)
 {
-	AUTO_CLOSE int fd = openat(s, path, O_RDWR | O_CLOEXEC);
+	AUTO_CLOSE int fd = -1;
 	unsigned char b;
 
+	assert_int_equal(fchmodat(s, path, 0600, 0), 0); /* a layer's is 0400 */
+	fd = openat(s, path, O_RDWR | O_CLOEXEC);
 	assert_true(fd >= 0);
 	assert_int_equal(sys_pread(fd, &b, 1, at), 1);
 	b ^= bits;
@@ -384,9 +412,11 @@ static void a_damaged_manifest_is_refused(void **state)
 
 static void cut(int s, const char *path, off_t by)
 {
-	AUTO_CLOSE int fd = openat(s, path, O_RDWR | O_CLOEXEC);
+	AUTO_CLOSE int fd = -1;
 	struct stat st;
 
+	assert_int_equal(fchmodat(s, path, 0600, 0), 0);
+	fd = openat(s, path, O_RDWR | O_CLOEXEC);
 	assert_int_equal(fstat(fd, &st), 0);
 	assert_int_equal(ftruncate(fd, st.st_size - by), 0);
 }
@@ -510,6 +540,178 @@ static void a_newer_format_is_refused(void **state)
 	str_deinit(&text);
 }
 
+/* ---- a base ---- */
+
+static void put_page(int fd, uint64_t at, unsigned char c)
+{
+	unsigned char page[PAGE];
+
+	memset(page, c, PAGE);
+	assert_int_equal(sys_pwrite_full(fd, page, PAGE, at), 0);
+}
+
+/* What machine B began with: some pages as in memory_new(), some not. */
+static void base_new(int s, uint64_t size)
+{
+	AUTO_CLOSE int memory = memory_new(), fd = -1;
+	unsigned char page[PAGE];
+
+	fd = openat(s, SANDBOXES_FOLDER "/" B_TEXT "/base", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	assert_true(fd >= 0);
+	assert_int_equal(sys_truncate(fd, size), 0);
+	assert_int_equal(sys_pread(memory, page, PAGE, 0), PAGE);
+	assert_int_equal(sys_pwrite_full(fd, page, PAGE, 0), 0);	/* the same */
+	put_page(fd, MEMORY_CHUNK, 'x');				/* differs */
+	put_page(fd, 3 * MEMORY_CHUNK + 7 * (uint64_t)PAGE, 'y');	/* is zero now: a hole */
+	put_page(fd, 5 * MEMORY_CHUNK, 'z');				/* is zero now: written */
+}
+
+static int state_with_base(void)
+{
+	struct snap_manifest m = manifest(&A, "snapshot");
+	struct err e = ERR_INIT;
+	int s = state_new();
+
+	disk_new(s, B_TEXT, "disk");
+	base_new(s, MEMORY);
+	if (save_a(s, &m, &e) < 0)
+		fail_msg("%s", e.text);
+	assert_int_equal(m.base_size, MEMORY);
+	assert_int_equal(m.own_bytes, DATA_PAGES * PAGE); /* one less is its own, and one is the map */
+	assert_int_equal(m.memory_bytes, DATA_PAGES * PAGE);
+	return s;
+}
+
+static uint64_t blocks(int s, const char *path)
+{
+	struct stat st;
+
+	assert_int_equal(fstatat(s, path, &st, AT_SYMLINK_NOFOLLOW), 0);
+	return (uint64_t)st.st_blocks * 512;
+}
+
+static void only_what_differs_is_stored(void **state)
+{
+	struct snap_manifest m;
+	struct err e = ERR_INIT;
+	struct stat st;
+	int s = state_with_base();
+
+	T_UNUSED(state);
+	loads(s, &A);
+	assert_int_equal(fstatat(s, SET_A "/base", &st, 0), 0);
+	assert_int_equal(st.st_nlink, 2); /* shared */
+	assert_int_equal(blocks(s, SET_A "/memory"), DATA_PAGES * PAGE);
+	assert_int_equal(snap_manifest_load(s, &A, &m, &e), 0);
+	assert_int_equal(snap_own_bytes(&m), DATA_PAGES * PAGE + STATE);
+	/* what it began with may go: the set has it */
+	assert_int_equal(layers_remove(s, &B, &e), 0);
+	loads(s, &A);
+	state_free(s);
+}
+
+/* Made of a set with a base, and of one without: both begin with a whole memory. */
+static void a_machine_keeps_what_it_began_with(void **state)
+{
+	struct layers l = LAYERS_INIT;
+	struct err e = ERR_INIT;
+	struct stat a, b;
+	int s = state_with_base();
+
+	T_UNUSED(state);
+	assert_int_equal(layers_link(s, SET_A, 1, &C, 64 << 20, &l, &e), 0);
+	layers_close(&l);
+	assert_int_equal(fstatat(s, SET_A "/base", &a, 0), 0);
+	assert_int_equal(fstatat(s, SANDBOXES_FOLDER "/" C_TEXT "/base", &b, 0), 0);
+	assert_int_equal(a.st_ino, b.st_ino);
+	assert_int_equal(layers_remove(s, &C, &e), 0);
+	assert_int_equal(layers_link(s, SANDBOXES_FOLDER "/" B_TEXT, 1, &C, 64 << 20, &l, &e), 0); /* a fork */
+	layers_close(&l);
+	assert_int_equal(fstatat(s, SANDBOXES_FOLDER "/" C_TEXT "/base", &b, 0), 0);
+	assert_int_equal(a.st_ino, b.st_ino);
+	state_free(s);
+
+	s = state_with_a();
+	assert_int_equal(layers_link(s, SET_A, 1, &C, 64 << 20, &l, &e), 0);
+	layers_close(&l);
+	assert_int_equal(fstatat(s, SET_A "/memory", &a, 0), 0);
+	assert_int_equal(fstatat(s, SANDBOXES_FOLDER "/" C_TEXT "/base", &b, 0), 0);
+	assert_int_equal(a.st_ino, b.st_ino);
+	state_free(s);
+}
+
+/* A template is whole, and so is what began with a memory of another size. */
+static void some_sets_have_no_base(void **state)
+{
+	struct snap_manifest m = manifest(&A, "template");
+	struct err e = ERR_INIT;
+	int s = state_new();
+
+	T_UNUSED(state);
+	disk_new(s, B_TEXT, "disk");
+	base_new(s, MEMORY);
+	assert_int_equal(save_a(s, &m, &e), 0);
+	assert_int_equal(m.base_size, 0);
+	assert_false(exists(s, SET_A "/base"));
+	loads(s, &A);
+	assert_int_equal(snap_remove(s, &A, &e), 0);
+	assert_int_equal(unlinkat(s, SANDBOXES_FOLDER "/" B_TEXT "/base", 0), 0);
+	base_new(s, MEMORY + MEMORY_CHUNK);
+	m = manifest(&A, "snapshot");
+	assert_int_equal(save_a(s, &m, &e), 0);
+	assert_int_equal(m.base_size, 0);
+	assert_false(exists(s, SET_A "/base"));
+	loads(s, &A);
+	state_free(s);
+}
+
+static void a_damaged_base_is_refused(void **state)
+{
+	static const uint64_t at[] = {9, /* not used: */ MEMORY_CHUNK + 1, 5 * MEMORY_CHUNK, /* a hole: */ MEMORY - 9};
+	int s = state_with_base();
+
+	T_UNUSED(state);
+	for (size_t i = 0; i < ARRAY_LEN(at); i++) {
+		flip(s, SET_A "/base", at[i], 0x40);
+		refused(s, ERR_INVALID, "its base is damaged");
+		refused(s, ERR_INVALID, "hotcell create --snapshot " A_TEXT " --disk-only");
+		flip(s, SET_A "/base", at[i], 0x40);
+		loads(s, &A);
+	}
+	cut(s, SET_A "/base", PAGE);
+	refused(s, ERR_INVALID, "its base is damaged: it has another size");
+	cut(s, SET_A "/base", -PAGE);
+	loads(s, &A); /* its last page is a hole */
+	assert_int_equal(unlinkat(s, SET_A "/base", 0), 0);
+	refused(s, ERR_INVALID, "its base is missing");
+	assert_int_equal(unlinkat(s, SANDBOXES_FOLDER "/" B_TEXT "/base", 0), 0);
+	base_new(s, MEMORY); /* one of another machine that happens to be the same is as good */
+	assert_int_equal(sys_link(s, SANDBOXES_FOLDER "/" B_TEXT "/base", s, SET_A "/base"), 0);
+	loads(s, &A);
+	flip(s, SET_A "/base", 5 * MEMORY_CHUNK, 1);
+	refused(s, ERR_INVALID, "its base is damaged");
+	state_free(s);
+}
+
+/* The pages and the map behind them. */
+static void a_damaged_delta_is_refused(void **state)
+{
+	static const uint64_t at[] = {/* holes: */ 0, 3 * MEMORY_CHUNK, MEMORY_CHUNK - PAGE, MEMORY_CHUNK,
+				      /* the map: */ MEMORY, MEMORY + PAGE - 1};
+	int s = state_with_base();
+
+	T_UNUSED(state);
+	for (size_t i = 0; i < ARRAY_LEN(at); i++) {
+		flip(s, SET_A "/memory", at[i], 0x40);
+		refused(s, ERR_INVALID, "memory is damaged");
+		flip(s, SET_A "/memory", at[i], 0x40);
+		loads(s, &A);
+	}
+	cut(s, SET_A "/memory", 1);
+	refused(s, ERR_INVALID, "memory is damaged");
+	state_free(s);
+}
+
 /* ---- all of them, removing, sweeping ---- */
 
 struct seen {
@@ -585,6 +787,7 @@ static void a_failed_save_leaves_nothing(void **state)
 
 	T_UNUSED(state);
 	disk_new(s, B_TEXT, "disk");
+	base_new(s, MEMORY);
 	for (unsigned nth = 1, met = 1; met; nth++, rounds++) {
 		AUTO_CLOSE int memory = memory_new(), device_state = device_state_new();
 		struct snap_manifest m = manifest(&A, "snapshot");
@@ -610,7 +813,7 @@ static void a_failed_save_leaves_nothing(void **state)
 static void a_failed_load_gives_nothing(void **state)
 {
 	unsigned rounds = 0;
-	int s = state_with_a();
+	int s = state_with_base();
 
 	T_UNUSED(state);
 	FOR_EACH_FAULT(nth, EIO) {
@@ -699,6 +902,7 @@ static void a_death_at_any_call_leaves_all_or_nothing(void **state)
 
 	T_UNUSED(state);
 	disk_new(s, B_TEXT, "disk");
+	base_new(s, MEMORY);
 	assert_true(deaths(s, act_save, a_is_whole_or_absent) > 30);
 	assert_int_equal(snap_remove(s, &A, &e), 0);
 	act_save(s);
@@ -747,11 +951,14 @@ static void a_full_disk_leaves_nothing(void **state)
 	assert_true(full > 5 && saved > 5);
 }
 
-T_MAIN(T(comes_back), T(a_disk_comes_out_of_a_set), T(a_pause_leaves_the_disk_where_it_is),
+T_MAIN(T(comes_back), T(a_disk_comes_out_of_a_set), T(a_set_has_its_own_layers),
+       T(a_pause_leaves_the_disk_where_it_is),
        T(a_disk_alone_is_a_set_too), T(files_are_a_set_too), T(odd_values_are_refused),
        T(damaged_memory_is_refused), T(moved_memory_is_refused), T(damaged_state_is_refused),
        T(a_damaged_manifest_is_refused), T(cut_and_missing_parts_are_refused), T(a_foreign_set_is_refused),
        T(a_damaged_disk_is_refused), T(a_damaged_disk_of_a_pause_is_refused),
-       T(a_renamed_set_is_refused), T(a_newer_format_is_refused), T(lists_good_and_bad), T(is_removed_and_swept),
+       T(a_renamed_set_is_refused), T(a_newer_format_is_refused), T(only_what_differs_is_stored),
+       T(a_machine_keeps_what_it_began_with), T(some_sets_have_no_base), T(a_damaged_base_is_refused),
+       T(a_damaged_delta_is_refused), T(lists_good_and_bad), T(is_removed_and_swept),
        T(a_failed_save_leaves_nothing), T(a_failed_load_gives_nothing), T(a_failed_removal_is_finished_later),
        T(a_death_at_any_call_leaves_all_or_nothing), T(a_full_disk_leaves_nothing))

@@ -4,10 +4,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <linux/fs.h>
 #include <linux/openat2.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -378,6 +380,24 @@ int sys_fsync(int fd)
 int sys_truncate(int fd, uint64_t bytes)
 {
 	return SYS_CALL(ftruncate(fd, (off_t)bytes));
+}
+
+int sys_chmod(int fd, mode_t mode)
+{
+	return SYS_CALL(fchmod(fd, mode));
+}
+
+/* File systems that can't and places between which they can't say it in many ways. */
+int sys_share_extents(int from, int to)
+{
+	int r = SYS_CALL(ioctl(to, FICLONE, from));
+
+	return r == -ENOTTY || r == -EXDEV || r == -EINVAL || r == -ENOSYS || r == -EPERM ? -EOPNOTSUPP : r;
+}
+
+int sys_punch(int fd, uint64_t off, uint64_t n)
+{
+	return SYS_CALL(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)off, (off_t)n));
 }
 
 int64_t sys_seek(int fd, uint64_t off, int whence)

@@ -57,6 +57,9 @@ int sys_rename(int from_dirfd, const char *from, int to_dirfd, const char *to, u
 int sys_link(int from_dirfd, const char *from, int to_dirfd, const char *to); /* hard; of a link: itself */
 int sys_fsync(int fd);
 int sys_truncate(int fd, uint64_t bytes);
+int sys_chmod(int fd, mode_t mode);
+int sys_share_extents(int from, int to); /* all of @from in the empty @to, copied on write; no way here: -EOPNOTSUPP */
+int sys_punch(int fd, uint64_t off, uint64_t n); /* a hole of zeros, the size stays */
 int64_t sys_seek(int fd, uint64_t off, int whence); /* SEEK_DATA, SEEK_HOLE: -ENXIO past the last data */
 int sys_seal(int fd, int seals);		    /* F_SEAL_*, of a memfd made with MFD_ALLOW_SEALING */
 /* Of a file in memory that is open for reading: has it all of these? Of anything else: no. */
