@@ -20,6 +20,7 @@
 #include "keeper/jail_qemu_calls.h"
 #include "keeper/keeper.h"
 #include "keeper/qemu_host.h"
+#include "keeper/qemu_memory.h"
 #include "sys/fd.h"
 #include "sys/landlock.h"
 #include "sys/ns.h"
@@ -37,10 +38,9 @@ enum {
 	FD_CONSOLE,
 	FD_KERNEL,
 	FD_INITRD,
-	FD_MEMORY = 10,
 	FD_STATE = KEEPER_STATE_FD,
 	FD_LAYER, /* and up */
-	FDS_MAX = 10 + LIMIT_DISK_LAYERS,
+	FDS_MAX = 12 + LIMIT_DISK_LAYERS, /* and those of keeper/qemu_memory.h */
 };
 
 enum {
@@ -61,6 +61,7 @@ struct jail_qemu {
 	bool kvm, root, is_fork;
 	uint64_t disk_bytes;
 	int seccomp_fd;
+	int zero_fd;
 	int state_fd; /* our own description of it: children of one set must not share an offset */
 	int lent[2];
 	unsigned n_fds;
@@ -144,6 +145,9 @@ static const struct {
 _Static_assert(FD_ROOT == 3 && FD_LINK == 4 && FD_MONITOR == 5 && FD_CONSOLE == 6 && FD_KERNEL == 7 &&
 		       FD_INITRD == 8,
 	       "the command line names them");
+_Static_assert((int)FD_INITRD < (int)QEMU_FD_RAM && (int)QEMU_FD_MEMORY < (int)FD_STATE &&
+		       (int)FD_LAYER + LIMIT_DISK_LAYERS == (int)QEMU_FD_ZERO && QEMU_FD_OBJECT == 21,
+	       "each has a number of its own; the environment names the last");
 
 /*
  * Layer i is node l<i> on l<i>-file, descriptor set KEEPER_LAYER_SET + i; the driver goes on
@@ -208,7 +212,7 @@ static void compose(struct jail_qemu *q, const struct jail_qemu_parts *p)
 	addf(q, "-smp", "%llu", (unsigned long long)p->rec->vcpus);
 	addf(q, "-m", "%lluM", (unsigned long long)p->rec->memory_mb);
 	addf(q, "-object", "memory-backend-file,id=ram,size=%lluM,mem-path=/proc/self/fd/%d,share=off",
-	     (unsigned long long)p->rec->memory_mb, FD_MEMORY);
+	     (unsigned long long)p->rec->memory_mb, QEMU_FD_RAM);
 	for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
 		add(q, fixed[i].option, fixed[i].value);
 	compose_disk(q, layers_of(p)); /* behind the root: the guest counts them */
@@ -221,7 +225,7 @@ static void compose(struct jail_qemu *q, const struct jail_qemu_parts *p)
 
 /* Libraries first: the closure's layout is ours, not the distribution's. */
 static const char *const environment[] = {
-	"LD_LIBRARY_PATH=/lib", "QEMU_MODULE_DIR=/modules", "LC_ALL=C", "TZ=UTC0", NULL,
+	"LD_LIBRARY_PATH=/lib", "LD_PRELOAD=/proc/self/fd/21", "QEMU_MODULE_DIR=/modules", "LC_ALL=C", "TZ=UTC0", NULL,
 };
 
 /* ---- descriptors ---- */
@@ -368,7 +372,9 @@ static void name_fds(struct jail_qemu *q, const struct jail_qemu_parts *p)
 		lend(q, p->fds[n + 1], FD_KERNEL);
 		lend(q, p->fds[n + 2], FD_INITRD);
 	}
-	lend(q, p->memory_fd, FD_MEMORY);
+	lend(q, p->memory_fd, QEMU_FD_MEMORY);
+	lend(q, q->zero_fd, QEMU_FD_ZERO);
+	lend(q, p->object_fd, QEMU_FD_OBJECT);
 	for (unsigned i = 0; i < n; i++)
 		lend(q, p->fds[1 + i], (int)(FD_LAYER + i));
 }
@@ -540,7 +546,7 @@ int jail_qemu_new(const struct jail_qemu_parts *p, struct jail_qemu **ret, struc
 	struct jail_qemu *q = mem_new(sizeof(*q));
 	int r;
 
-	q->closure_mount = q->dev_mount = q->seccomp_fd = q->state_fd = -1;
+	q->closure_mount = q->dev_mount = q->seccomp_fd = q->zero_fd = q->state_fd = -1;
 	q->kvm = p->rec->kvm;
 	q->is_fork = p->rec->forked;
 	q->root = p->root;
@@ -549,6 +555,10 @@ int jail_qemu_new(const struct jail_qemu_parts *p, struct jail_qemu **ret, struc
 		r = make_closure_mount(q, p->host, e);
 	if (r == 0)
 		r = make_dev_mount(q, p, e);
+	if (r == 0) {
+		r = q->zero_fd = sys_open(QEMU_ZERO, O_RDONLY);
+		r = r < 0 ? err_sys(e, r, "open " QEMU_ZERO) : 0;
+	}
 	if (r == 0) {
 		r = seccomp_compile(q->kvm ? &jail_qemu_calls_kvm : &jail_qemu_calls, &q->seccomp_fd);
 		if (r < 0)
@@ -607,6 +617,7 @@ struct jail_qemu *jail_qemu_free(struct jail_qemu *q)
 	(void)sys_close(q->closure_mount);
 	(void)sys_close(q->dev_mount);
 	(void)sys_close(q->seccomp_fd);
+	(void)sys_close(q->zero_fd);
 	(void)sys_close(q->state_fd);
 	free(q);
 	return NULL;
