@@ -45,8 +45,6 @@ enum {
 
 enum {
 	MEMORY_MIN_MB = 128,
-	TB_MB = 128, /* translated code: the default, an eighth of the guest's memory, has no bound of its own */
-	HEAP_MB = 128, /* QEMU itself: 20 MB idle, page tables, disk requests in flight */
 	THREADS = 128, /* 64 disk workers, and some */
 	ARGS_MAX = 128,
 	TEXTS_MAX = 8 + 3 * LIMIT_DISK_LAYERS,
@@ -201,7 +199,7 @@ static void compose(struct jail_qemu *q, const struct jail_qemu_parts *p)
 		add(q, "-accel", "kvm");
 		add(q, "-cpu", "host");
 	} else {
-		addf(q, "-accel", "tcg,tb-size=%d", TB_MB);
+		addf(q, "-accel", "tcg,tb-size=%d", KEEPER_TB_MB);
 		add(q, "-cpu", KEEPER_CPU);
 	}
 	if (q->kvm && !q->is_fork)
@@ -646,7 +644,9 @@ int jail_qemu_memory_seal(int fd, struct err *e)
 
 uint64_t jail_qemu_memory(const struct rec_machine_start *rec)
 {
-	return (rec->memory_mb + (rec->kvm ? 0 : TB_MB) + HEAP_MB) * MIB;
+	const uint64_t tables_mb = (rec->memory_mb * KEEPER_TABLES_PERMILLE + 999) / 1000;
+
+	return (rec->memory_mb + (rec->kvm ? 0 : KEEPER_TB_MB) + KEEPER_HEAP_MB + tables_mb) * MIB;
 }
 
 unsigned jail_qemu_pids(const struct rec_machine_start *rec)
