@@ -934,7 +934,8 @@ static void a_merge_has_an_end(void **state)
 T_MAIN(T(lives), T(tells_the_end_once), T(cuts_long_last_words), T(a_start_can_fail),
        T(dies_while_starting), T(a_silent_monitor_fails_the_start), T(a_qemu_that_ends_at_once_says_why),
        T(a_broken_monitor_ends_alone),
-       T(destroy_cancels_first), T(forgets), T(adopts), T(a_lost_keeper_ends_calls), T(checks_the_spec), T(promises_what_a_machine_may_take),
+       T(destroy_cancels_first), T(forgets), T(adopts), T(a_lost_keeper_ends_calls), T(checks_the_spec),
+       T(promises_what_a_machine_may_take),
        T(process_needs_no_monitor), T(process_files_are_copied), T(a_copy_that_ends_with_its_machine),
        T(an_odd_layer_is_not_believed), T(a_machine_without_room_tries_again),
        T(merged_layers_are_let_go_of), T(a_failed_merge_is_told), T(a_merge_has_an_end))
