@@ -39,11 +39,12 @@ takes_all() {
 	status 0 hotcell exec "$1" -- python3 -c 'import sys; print(len(bytearray(int(sys.argv[1]) << 20)) >> 20)' "$mib"
 	same "$mib" "$(cat "$OUT")" "MiB taken by $1"
 	status 0 hotcell exec --detach "$1" -- sh -c 'echo $$ >neighbour; exec sleep 1000'
+	eventually 30 hotcell exec "$1" -- test -s neighbour
 	status 137 hotcell exec "$1" -- python3 -c '
 all = []
 while True:
     all.append(bytearray(b"x") * (4 << 20))'
-	status 0 hotcell exec "$1" -c 'kill -0 $(cat neighbour) && kill $(cat neighbour)'
+	status 0 hotcell exec "$1" -c 'kill $(cat neighbour) && rm neighbour'
 	same running "$(state_of "$1")" "state of $1"
 }
 
@@ -54,22 +55,23 @@ state_of() {
 # caches_all SANDBOX - files: more than there is memory, while a program holds half of it
 caches_all() {
 	mib=$(($(left "$1") / 2))
+	file=$((2 * mib < 1200 ? 2 * mib : 1200)) # its disk is no larger than that
 	status 0 hotcell exec "$1" -- python3 -c '
 import os, sys
 held = bytearray(int(sys.argv[1]) << 20)
 piece = os.urandom(1 << 20)
 with open("big", "wb") as f:
-    for _ in range(2 * int(sys.argv[1])):
+    for _ in range(int(sys.argv[2])):
         f.write(piece)
 with open("big", "rb") as f:
-    print(sum(len(p) for p in iter(lambda: f.read(1 << 20), b"")) >> 20)' "$mib"
-	same $((2 * mib)) "$(cat "$OUT")" "MiB of a file read back"
+    print(sum(len(p) for p in iter(lambda: f.read(1 << 20), b"")) >> 20)' "$mib" "$file"
+	same "$file" "$(cat "$OUT")" "MiB of a file read back"
 	status 0 hotcell exec "$1" -- rm big
 }
 
 # shares_all SANDBOX - files in memory
 shares_all() {
-	mib=$(left "$1")
+	mib=$(($(left "$1") - 24))
 	status 0 hotcell exec "$1" -c "sudo mount -t tmpfs -o size=100% none /mnt && head -c ${mib}M /dev/zero |
 		sudo tee /mnt/x >/dev/null && stat -c %s /mnt/x && sudo umount /mnt"
 	same $((mib << 20)) "$(cat "$OUT")" "bytes in a tmpfs"
@@ -154,22 +156,6 @@ test_copied() {
 	same pool "$(path_of d)" path
 	everything d
 	status 0 hotcell pool rm base
-	done_with
-}
-
-# A copy of a machine that only looked at its memory has no more of it.
-test_looking_costs_nothing() {
-	host
-	status 0 hotcell create --cold --name a
-	status 0 hotcell fork a --name b
-	one=$(memory_files | awk '{ sum += $2 } END { print sum }')
-	status 0 hotcell exec a -- python3 -c '
-import mmap
-m = mmap.mmap(-1, 64 << 20)
-print(sum(m[i] for i in range(0, len(m), 4096)))'
-	status 0 hotcell fork a --name c
-	both=$(memory_files | awk '{ sum += $2 } END { print sum }')
-	[ "$both" -lt $((one * 5 / 2)) ] || fail "blocks of one copy: $one, of two: $both"
 	done_with
 }
 
