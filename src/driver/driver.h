@@ -100,6 +100,9 @@ struct driver {
 	/* Can it run here? Immediate. -ERR_UNSUPPORTED with the reason and what to type. */
 	int (*probe)(const struct keeper *k, struct err *e);
 
+	/* What a machine may use besides its memory: fixed, and per thousand of that. NULL: nothing. */
+	void (*extra)(const struct keeper *k, unsigned *ret_mb, unsigned *ret_permille);
+
 	/* Allocate; nothing runs yet. @ev is copied. */
 	int (*create)(struct loop *l, struct keeper *k, const struct machine_spec *s,
 		      const struct machine_events *ev, struct machine **ret, struct err *e);

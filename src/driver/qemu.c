@@ -24,6 +24,14 @@ static int probe(const struct keeper *k, struct err *e)
 	return 0;
 }
 
+static void extra(const struct keeper *k, unsigned *ret_mb, unsigned *ret_permille)
+{
+	bool kvm = k && keeper_host(k)->kvm;
+
+	*ret_mb = (kvm ? 0 : KEEPER_TB_MB) + KEEPER_HEAP_MB;
+	*ret_permille = KEEPER_TABLES_PERMILLE;
+}
+
 static bool is_fork(const struct machine_spec *s)
 {
 	return s->memory_fd >= 0;
@@ -77,6 +85,7 @@ const struct driver driver_qemu = {
 	.caps = DRIVER_OWN_KERNEL | DRIVER_NEEDS_IMAGE | DRIVER_CAN_CAPTURE,
 	.wall = wall,
 	.probe = probe,
+	.extra = extra,
 	.create = create,
 	.start = start,
 	.adopt = kept_adopt,

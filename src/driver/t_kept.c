@@ -7,6 +7,7 @@
 #include "base/str.h"
 #include "base/testing.h"
 #include "driver/monitor.h"
+#include "keeper/jail_qemu.h"
 #include "keeper/keeper.h"
 #include "loop/link.h"
 #include "loop/loop.h"
@@ -628,6 +629,21 @@ static void a_lost_keeper_ends_calls(void **state)
 	end(&t);
 }
 
+/* Two places know it, for the promise and for the control group. */
+static void promises_what_a_machine_may_take(void **state)
+{
+	static const uint64_t sizes[] = {128, 300, 512, 2048, 32768};
+	unsigned mb = 0, permille = 0;
+
+	T_UNUSED(state);
+	driver_qemu.extra(NULL, &mb, &permille);
+	for (size_t i = 0; i < ARRAY_LEN(sizes); i++) {
+		const struct rec_machine_start rec = {.kind = 2, .memory_mb = sizes[i]};
+
+		assert_int_equal(jail_qemu_memory(&rec), (sizes[i] + mb + (sizes[i] * permille + 999) / 1000) * MIB);
+	}
+}
+
 static void checks_the_spec(void **state)
 {
 	struct machine_spec none;
@@ -944,6 +960,7 @@ T_MAIN(T(lives), T(tells_the_end_once), T(cuts_long_last_words), T(a_start_can_f
        T(dies_while_starting), T(a_silent_monitor_fails_the_start), T(a_qemu_that_ends_at_once_says_why),
        T(a_broken_monitor_ends_alone),
        T(destroy_cancels_first), T(forgets), T(adopts), T(a_lost_keeper_ends_calls), T(checks_the_spec),
+       T(promises_what_a_machine_may_take),
        T(process_needs_no_monitor), T(an_older_keeper_starts_no_process_sandbox), T(process_files_are_copied),
        T(a_copy_that_ends_with_its_machine),
        T(an_odd_layer_is_not_believed), T(a_machine_without_room_tries_again),

@@ -100,6 +100,8 @@ static void measure_walls(struct engine *g)
 			.enforced = enforced_limits(g),
 			.unusable = e->code ? e->text : NULL,
 		};
+		if (d->extra)
+			d->extra(g->keeper, &g->walls[n].extra_mb, &g->walls[n].extra_permille);
 		log_line(g->host, g->loop, "info", "wall", NULL, "driver", d->name, "isolation",
 			 w->isolation, "unusable", g->walls[n].unusable, NULL);
 	}
@@ -144,16 +146,16 @@ static void on_recovery_timer(struct loop_timer *t)
 }
 
 /* What runs was promised its memory already; a derived budget did not count that as available. */
-void engine_count_adopted(struct engine *g, uint64_t memory_mb)
+void engine_count_adopted(struct engine *g, uint64_t promised_mb)
 {
 	const struct engine_config *c = g->config;
 	uint64_t all = c->memory_total_mb > ENGINE_RESERVE_MB ? c->memory_total_mb - ENGINE_RESERVE_MB
 							      : 0;
 
-	g->usage.memory_promised_mb += memory_mb;
+	g->usage.memory_promised_mb += promised_mb;
 	if (!c->memory_budget_mb)
 		g->limits.memory_budget_mb = MAX(g->limits.memory_budget_mb,
-						 MIN(g->limits.memory_budget_mb + memory_mb, all));
+						 MIN(g->limits.memory_budget_mb + promised_mb, all));
 }
 
 static int recover(struct engine *g, struct err *e)

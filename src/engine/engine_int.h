@@ -95,7 +95,7 @@ struct engine {
 const struct driver *engine_driver(const struct engine *g, const char *name); /* NULL: none */
 const struct policy_wall *engine_wall(const struct engine *g, const char *driver);
 
-void engine_count_adopted(struct engine *g, uint64_t memory_mb);
+void engine_count_adopted(struct engine *g, uint64_t promised_mb);
 
 /* One thing of the start is settled; the last one makes the engine ready. */
 void engine_recovered(struct engine *g);

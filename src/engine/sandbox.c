@@ -725,24 +725,27 @@ void sandbox_unbind(struct sandbox *sb)
 
 void sandbox_paused(struct sandbox *sb)
 {
+	uint64_t given_back = sb->promised_mb;
+
 	sb->engine->usage.memory_promised_mb -= sb->promised_mb;
 	sb->promised_mb = 0;
 	sandbox_set_state(sb, SANDBOX_PAUSED);
 	sandbox_arm_timer(sb);
 	engine_emit(sb->engine, "info", EVENT_SANDBOX_PAUSED, sb, NULL, "%llu MiB given back",
-		    (unsigned long long)sb->verdict.memory_mb);
+		    (unsigned long long)given_back);
 }
 
 int sandbox_resume_paused(struct sandbox *sb, struct set *set, struct err *e)
 {
 	const struct policy_limits *l = &sb->engine->limits;
 	uint64_t promised = sb->engine->usage.memory_promised_mb;
+	uint64_t wanted = policy_promise(sb->verdict.wall, sb->verdict.memory_mb);
 
-	if (l->memory_budget_mb && promised + sb->verdict.memory_mb > l->memory_budget_mb)
+	if (l->memory_budget_mb && promised + wanted > l->memory_budget_mb)
 		return err_set(e, ERR_LIMIT,
 			       "memory_mb: %llu of %llu MiB are promised to others, this sandbox needs %llu",
 			       (unsigned long long)promised, (unsigned long long)l->memory_budget_mb,
-			       (unsigned long long)sb->verdict.memory_mb);
+			       (unsigned long long)wanted);
 	sb->set = set_ref(set);
 	sb->is_resuming = true;
 	sb->is_committed = false;

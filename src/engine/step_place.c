@@ -175,7 +175,7 @@ int step_run_promise(struct plan *p, struct err *e)
 		return r;
 	}
 	span_copy(span_of(sb->image.digest), sb->image_digest, sizeof(sb->image_digest));
-	sb->promised_mb = sb->verdict.memory_mb;
+	sb->promised_mb = policy_promise(sb->verdict.wall, sb->verdict.memory_mb);
 	g->usage.memory_promised_mb += sb->promised_mb;
 	choose_set(sb);
 	note_closure(sb);
@@ -194,7 +194,7 @@ int step_run_repromise(struct plan *p, struct err *e)
 	struct sandbox *sb = step_sandbox(p);
 
 	(void)e;
-	sb->promised_mb = sb->verdict.memory_mb;
+	sb->promised_mb = policy_promise(sb->verdict.wall, sb->verdict.memory_mb);
 	engine_count_adopted(sb->engine, sb->promised_mb);
 	plan_next(p);
 	return 0;

@@ -18,6 +18,7 @@
 #include "base/macro.h"
 #include "base/mem.h"
 #include "keeper/jail_qemu.h"
+#include "keeper/qemu_memory.h"
 #include "loop/loop.h"
 #include "sys/caps.h"
 #include "sys/clock.h"
@@ -28,7 +29,7 @@
 enum {
 	STRIPE = 1 << 20, /* of the file: what a thread takes at a time */
 	LANES_MAX = 4,	  /* threads that copy at once */
-	REGIONS_MAX = 64, /* pieces in which a machine may map its memory */
+	REGIONS_MAX = 2 * QEMU_EXTENTS_MAX + 64, /* pieces in which a machine may map its memory */
 	RUNS_MAX = 1024,  /* runs of pages fetched by one call: what the kernel takes */
 	LINE_MAX_BYTES = 4096,
 };
@@ -36,6 +37,7 @@ enum {
 #define PAGE_PRESENT (UINT64_C(1) << 63)
 #define PAGE_SWAPPED (UINT64_C(1) << 62)
 #define PAGE_OF_FILE (UINT64_C(1) << 61)
+#define PAGE_EXCLUSIVE (UINT64_C(1) << 56) /* nobody else maps it */
 
 /* Whoever lacks memory takes it from the copy before anything else of ours; the machine runs on. */
 #define OOM_SCORE "500"
@@ -81,7 +83,7 @@ struct job {
 	int base_fd, to_fd, talk_fd;
 	int maps_fd, pagemap_fd; /* of the machine: opened while we may */
 	uint64_t bytes, page;
-	struct region regions[REGIONS_MAX];
+	struct region *regions; /* REGIONS_MAX */
 	unsigned n_regions;
 	char *to;     /* the new file, mapped: one copy less than writing to it */
 	const char *what; /* is being done */
@@ -89,7 +91,13 @@ struct job {
 	struct lane lanes[LANES_MAX];
 };
 
-static int take_line(struct job *j, const char *line, const struct stat *st)
+static bool is_of(const struct stat *st, dev_t dev, uint64_t inode)
+{
+	return st->st_dev == dev && st->st_ino == inode;
+}
+
+/* Its memory is the file's data and, in the file's holes, private zeros: both at the offset that is their place. */
+static int take_line(struct job *j, const char *line, const struct stat *file, const struct stat *zero)
 {
 	uint64_t start, end, offset, inode;
 	unsigned major_n, minor_n;
@@ -97,7 +105,7 @@ static int take_line(struct job *j, const char *line, const struct stat *st)
 	if (sscanf(line, "%" SCNx64 "-%" SCNx64 " %*s %" SCNx64 " %x:%x %" SCNu64, &start, &end, &offset, &major_n,
 		   &minor_n, &inode) != 6)
 		return 0;
-	if (inode != st->st_ino || makedev(major_n, minor_n) != st->st_dev)
+	if (!is_of(file, makedev(major_n, minor_n), inode) && !is_of(zero, makedev(major_n, minor_n), inode))
 		return 0;
 	if (end <= start || offset >= j->bytes || end - start > j->bytes - offset || offset % j->page)
 		return -ERANGE; /* COPIER-1 */
@@ -107,15 +115,25 @@ static int take_line(struct job *j, const char *line, const struct stat *st)
 	return 0;
 }
 
+/* What it maps in some other way would be missing in its copy. */
+static int check_regions(const struct job *j)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < j->n_regions; i++)
+		bytes += j->regions[i].bytes;
+	return j->n_regions == 0 ? -ENOENT : bytes == j->bytes ? 0 : -ERANGE;
+}
+
 static int find_regions(struct job *j)
 {
 	char line[LINE_MAX_BYTES];
-	struct stat st;
+	struct stat file, zero;
 	int r = 0, fd;
 	FILE *f;
 
 	j->what = "look at its address space";
-	if (fstat(j->base_fd, &st) < 0 || lseek(j->maps_fd, 0, SEEK_SET) < 0)
+	if (fstat(j->base_fd, &file) < 0 || stat(QEMU_ZERO, &zero) < 0 || lseek(j->maps_fd, 0, SEEK_SET) < 0)
 		return -errno;
 	fd = sys_dup(j->maps_fd);
 	f = fd < 0 ? NULL : fdopen(fd, "r");
@@ -125,9 +143,9 @@ static int find_regions(struct job *j)
 	}
 	j->n_regions = 0;
 	while (r == 0 && fgets(line, sizeof(line), f))
-		r = take_line(j, line, &st);
+		r = take_line(j, line, &file, &zero);
 	(void)fclose(f);
-	return r == 0 && j->n_regions == 0 ? -ENOENT : r;
+	return r < 0 ? r : check_regions(j);
 }
 
 static int fetch_now(struct lane *l)
@@ -161,27 +179,74 @@ static int fetch_add(struct lane *l, const struct region *g, uint64_t at, uint64
 	return f->n == RUNS_MAX ? fetch_now(l) : 0;
 }
 
-static bool is_own(uint64_t entry)
+/* What the copy takes of a page: nothing, it is the file's or was never touched; all; what it is seen to be. */
+enum kind { KIND_NONE, KIND_OWN, KIND_ZERO };
+
+/* A hole that was only read shows the kernel's page of zeros, which many map. */
+static enum kind kind_of(uint64_t entry)
 {
-	return entry & (PAGE_PRESENT | PAGE_SWAPPED) && !(entry & PAGE_OF_FILE);
+	if (!(entry & (PAGE_PRESENT | PAGE_SWAPPED)) || entry & PAGE_OF_FILE)
+		return KIND_NONE;
+	return entry & (PAGE_SWAPPED | PAGE_EXCLUSIVE) ? KIND_OWN : KIND_ZERO;
 }
 
-/* Runs of own pages among @n entries from page @first of the region on. */
-static int fetch_runs(struct lane *l, const struct region *g, uint64_t first, size_t n)
+static bool is_zero(const char *p, size_t n)
 {
-	uint64_t page = l->job->page;
+	return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
+}
+
+/* Pages of zeros, which a machine leaves where it only read, stay holes. */
+static int write_chunk(const struct lane *l, size_t n, uint64_t at)
+{
+	const struct job *j = l->job;
 	int r = 0;
 
 	for (size_t i = 0; i < n && r == 0;) {
 		size_t from = i;
 
-		if (!is_own(l->entries[i])) {
+		while (i < n && !is_zero(l->buffer + i, (size_t)MIN(j->page, n - i)))
+			i += (size_t)MIN(j->page, n - i);
+		if (i > from)
+			r = sys_pwrite_full(j->to_fd, l->buffer + from, i - from, at + from);
+		else
+			i += (size_t)MIN(j->page, n - i);
+	}
+	return r;
+}
+
+/* [at, at + n) of the region, within a stripe: probably zeros, and then to be holes; looked at all the same. */
+static int fetch_zeros(const struct lane *l, const struct region *g, uint64_t at, size_t n)
+{
+	const struct job *j = l->job;
+	struct iovec to = {l->buffer, n};
+	/* NOLINTNEXTLINE: an address in another process */
+	struct iovec from = {(void *)(uintptr_t)(g->start + at), n};
+	ssize_t got = process_vm_readv(j->pid, &to, 1, &from, 1, 0);
+
+	if (got < 0)
+		return -errno;
+	if ((size_t)got != n)
+		return -EFAULT;
+	if (fallocate(j->to_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)(g->offset + at), (off_t)n) < 0)
+		return -errno;
+	return write_chunk(l, n, g->offset + at);
+}
+
+/* Runs of one kind among @n entries from page @first of the region on. */
+static int fetch_runs(struct lane *l, const struct region *g, uint64_t first, size_t n)
+{
+	uint64_t page = l->job->page;
+	int r = 0;
+
+	for (size_t i = 0, from = 0; i < n && r == 0; from = i) {
+		enum kind kind = kind_of(l->entries[from]);
+
+		while (i < n && kind_of(l->entries[i]) == kind)
 			i++;
-			continue;
-		}
-		while (i < n && is_own(l->entries[i]))
-			i++;
-		r = fetch_add(l, g, (first + from) * page, (i - from) * page);
+		if (kind == KIND_OWN)
+			r = fetch_add(l, g, (first + from) * page, (i - from) * page);
+		else if (kind == KIND_ZERO)
+			r = fetch_zeros(l, g, (first + from) * page, (i - from) * (size_t)page);
 	}
 	return r;
 }
@@ -236,30 +301,6 @@ static int copy_own(struct lane *l)
 	for (unsigned k = 0; k < j->n_regions && r == 0; k++)
 		r = fetch_region(l, &j->regions[k]);
 	return r < 0 ? r : fetch_now(l);
-}
-
-static bool is_zero(const char *p, size_t n)
-{
-	return p[0] == 0 && memcmp(p, p + 1, n - 1) == 0;
-}
-
-/* Pages of zeros, which a machine leaves where it only read, stay holes. */
-static int write_chunk(const struct lane *l, size_t n, uint64_t at)
-{
-	const struct job *j = l->job;
-	int r = 0;
-
-	for (size_t i = 0; i < n && r == 0;) {
-		size_t from = i;
-
-		while (i < n && !is_zero(l->buffer + i, (size_t)MIN(j->page, n - i)))
-			i += (size_t)MIN(j->page, n - i);
-		if (i > from)
-			r = sys_pwrite_full(j->to_fd, l->buffer + from, i - from, at + from);
-		else
-			i += (size_t)MIN(j->page, n - i);
-	}
-	return r;
 }
 
 static int copy_extent(const struct lane *l, off_t at, off_t end)
@@ -389,6 +430,9 @@ static int make_lanes(struct job *j)
 {
 	long processors = sysconf(_SC_NPROCESSORS_ONLN);
 
+	j->regions = calloc(REGIONS_MAX, sizeof(*j->regions));
+	if (!j->regions)
+		return -ENOMEM;
 	j->n_lanes = processors > 1 ? (unsigned)MIN(processors, (long)LANES_MAX) : 1;
 	for (unsigned i = 0; i < j->n_lanes; i++) {
 		struct lane *l = &j->lanes[i];

@@ -1,10 +1,10 @@
 /*
  * keeper/copier.h - the memory of a machine as it stands, in a file of its own
  *
- * A machine maps its memory file privately: what it wrote is in its own pages, the rest is
- * the file's. A copy is both. A process of its own makes it, with several threads, so that the
- * keeper answers others meanwhile, in two steps: what does not change is copied while the
- * machine runs; what it wrote, while its vCPUs stand still.
+ * A machine maps its memory file privately, and zeros where that has holes (keeper/qemu_memory.h):
+ * what it wrote is in its own pages, the rest is the file's. A copy is both. A process of its own
+ * makes it, with several threads, so that the keeper answers others meanwhile, in two steps: what
+ * does not change is copied while the machine runs; what it wrote, while its vCPUs stand still.
  *
  * COPIER-1 The machine is only read, through /proc and process_vm_readv(2); what it maps
  *	    where is not believed beyond the bounds of the file. The process that copies has no

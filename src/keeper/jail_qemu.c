@@ -20,6 +20,7 @@
 #include "keeper/jail_qemu_calls.h"
 #include "keeper/keeper.h"
 #include "keeper/qemu_host.h"
+#include "keeper/qemu_memory.h"
 #include "sys/fd.h"
 #include "sys/landlock.h"
 #include "sys/ns.h"
@@ -37,16 +38,13 @@ enum {
 	FD_CONSOLE,
 	FD_KERNEL,
 	FD_INITRD,
-	FD_MEMORY = 10,
 	FD_STATE = KEEPER_STATE_FD,
 	FD_LAYER, /* and up */
-	FDS_MAX = 10 + LIMIT_DISK_LAYERS,
+	FDS_MAX = 12 + LIMIT_DISK_LAYERS, /* and those of keeper/qemu_memory.h */
 };
 
 enum {
 	MEMORY_MIN_MB = 128,
-	TB_MB = 128, /* translated code: the default, an eighth of the guest's memory, has no bound of its own */
-	HEAP_MB = 128, /* QEMU itself: 20 MB idle, page tables, disk requests in flight */
 	THREADS = 128, /* 64 disk workers, and some */
 	ARGS_MAX = 128,
 	TEXTS_MAX = 8 + 3 * LIMIT_DISK_LAYERS,
@@ -61,6 +59,7 @@ struct jail_qemu {
 	bool kvm, root, is_fork;
 	uint64_t disk_bytes;
 	int seccomp_fd;
+	int zero_fd;
 	int state_fd; /* our own description of it: children of one set must not share an offset */
 	int lent[2];
 	unsigned n_fds;
@@ -144,6 +143,9 @@ static const struct {
 _Static_assert(FD_ROOT == 3 && FD_LINK == 4 && FD_MONITOR == 5 && FD_CONSOLE == 6 && FD_KERNEL == 7 &&
 		       FD_INITRD == 8,
 	       "the command line names them");
+_Static_assert((int)FD_INITRD < (int)QEMU_FD_RAM && (int)QEMU_FD_MEMORY < (int)FD_STATE &&
+		       (int)FD_LAYER + LIMIT_DISK_LAYERS == (int)QEMU_FD_ZERO && QEMU_FD_OBJECT == 21,
+	       "each has a number of its own; the environment names the last");
 
 /*
  * Layer i is node l<i> on l<i>-file, descriptor set KEEPER_LAYER_SET + i; the driver goes on
@@ -201,7 +203,7 @@ static void compose(struct jail_qemu *q, const struct jail_qemu_parts *p)
 		add(q, "-accel", "kvm");
 		add(q, "-cpu", "host");
 	} else {
-		addf(q, "-accel", "tcg,tb-size=%d", TB_MB);
+		addf(q, "-accel", "tcg,tb-size=%d", KEEPER_TB_MB);
 		add(q, "-cpu", KEEPER_CPU);
 	}
 	if (q->kvm && !q->is_fork)
@@ -212,7 +214,7 @@ static void compose(struct jail_qemu *q, const struct jail_qemu_parts *p)
 	addf(q, "-smp", "%llu", (unsigned long long)p->rec->vcpus);
 	addf(q, "-m", "%lluM", (unsigned long long)p->rec->memory_mb);
 	addf(q, "-object", "memory-backend-file,id=ram,size=%lluM,mem-path=/proc/self/fd/%d,share=off",
-	     (unsigned long long)p->rec->memory_mb, FD_MEMORY);
+	     (unsigned long long)p->rec->memory_mb, QEMU_FD_RAM);
 	for (size_t i = 0; i < ARRAY_LEN(fixed); i++)
 		add(q, fixed[i].option, fixed[i].value);
 	compose_disk(q, layers_of(p)); /* behind the root: the guest counts them */
@@ -225,7 +227,7 @@ static void compose(struct jail_qemu *q, const struct jail_qemu_parts *p)
 
 /* Libraries first: the closure's layout is ours, not the distribution's. */
 static const char *const environment[] = {
-	"LD_LIBRARY_PATH=/lib", "QEMU_MODULE_DIR=/modules", "LC_ALL=C", "TZ=UTC0", NULL,
+	"LD_LIBRARY_PATH=/lib", "LD_PRELOAD=/proc/self/fd/21", "QEMU_MODULE_DIR=/modules", "LC_ALL=C", "TZ=UTC0", NULL,
 };
 
 /* ---- descriptors ---- */
@@ -373,7 +375,9 @@ static void name_fds(struct jail_qemu *q, const struct jail_qemu_parts *p)
 		lend(q, p->fds[n + 1], FD_KERNEL);
 		lend(q, p->fds[n + 2], FD_INITRD);
 	}
-	lend(q, p->memory_fd, FD_MEMORY);
+	lend(q, p->memory_fd, QEMU_FD_MEMORY);
+	lend(q, q->zero_fd, QEMU_FD_ZERO);
+	lend(q, p->object_fd, QEMU_FD_OBJECT);
 	for (unsigned i = 0; i < n; i++)
 		lend(q, p->fds[1 + i], (int)(FD_LAYER + i));
 }
@@ -545,7 +549,7 @@ int jail_qemu_new(const struct jail_qemu_parts *p, struct jail_qemu **ret, struc
 	struct jail_qemu *q = mem_new(sizeof(*q));
 	int r;
 
-	q->closure_mount = q->dev_mount = q->seccomp_fd = q->state_fd = -1;
+	q->closure_mount = q->dev_mount = q->seccomp_fd = q->zero_fd = q->state_fd = -1;
 	q->kvm = p->rec->kvm;
 	q->is_fork = p->rec->forked;
 	q->root = p->root;
@@ -554,6 +558,10 @@ int jail_qemu_new(const struct jail_qemu_parts *p, struct jail_qemu **ret, struc
 		r = make_closure_mount(q, p->host, e);
 	if (r == 0)
 		r = make_dev_mount(q, p, e);
+	if (r == 0) {
+		r = q->zero_fd = sys_open(QEMU_ZERO, O_RDONLY);
+		r = r < 0 ? err_sys(e, r, "open " QEMU_ZERO) : 0;
+	}
 	if (r == 0) {
 		r = seccomp_compile(q->kvm ? &jail_qemu_calls_kvm : &jail_qemu_calls, &q->seccomp_fd);
 		if (r < 0)
@@ -612,6 +620,7 @@ struct jail_qemu *jail_qemu_free(struct jail_qemu *q)
 	(void)sys_close(q->closure_mount);
 	(void)sys_close(q->dev_mount);
 	(void)sys_close(q->seccomp_fd);
+	(void)sys_close(q->zero_fd);
 	(void)sys_close(q->state_fd);
 	free(q);
 	return NULL;
@@ -640,7 +649,9 @@ int jail_qemu_memory_seal(int fd, struct err *e)
 
 uint64_t jail_qemu_memory(const struct rec_machine_start *rec)
 {
-	return (rec->memory_mb + (rec->kvm ? 0 : TB_MB) + HEAP_MB) * MIB;
+	const uint64_t tables_mb = (rec->memory_mb * KEEPER_TABLES_PERMILLE + 999) / 1000;
+
+	return (rec->memory_mb + (rec->kvm ? 0 : KEEPER_TB_MB) + KEEPER_HEAP_MB + tables_mb) * MIB;
 }
 
 unsigned jail_qemu_pids(const struct rec_machine_start *rec)

@@ -33,6 +33,7 @@ struct jail_qemu_parts {
 	const int *fds; /* as above */
 	unsigned n_fds;
 	int memory_fd;	/* sealed, rec->memory_mb long; a fork's came in @fds as well */
+	int object_fd;	/* keeper/qemu_memory.h */
 	int link_fd, monitor_fd; /* QEMU's ends */
 	int console_fd;		 /* write end of a pipe: the serial port's and QEMU's own last words */
 	uint64_t tsc_khz;	 /* of the host, measured; emulated guests hang without it */

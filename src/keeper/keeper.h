@@ -31,6 +31,15 @@ enum { KEEPER_LAYER_SET = 200 };
 /* The processor an emulated guest sees; jail_qemu.c says why. A guest goes on with the one it had. */
 #define KEEPER_CPU "Nehalem,+arat"
 
+/*
+ * What a machine may use besides its guest's memory; its control group is bounded by both together.
+ *
+ * TB: translated code, without KVM: the default, an eighth of the guest's memory, has no bound of its own.
+ * HEAP: QEMU itself, 20 to 50 MB, and what the kernel keeps of its disk meanwhile.
+ * PERMILLE: of the guest's memory: page tables of QEMU, and with KVM those of the guest.
+ */
+enum { KEEPER_TB_MB = 128, KEEPER_HEAP_MB = 128, KEEPER_TABLES_PERMILLE = 4 };
+
 #define KEEPER_DISK "disk" /* in QEMU, the device of the writable disk */
 
 enum { KEEPER_LEASE_MS = 60000, KEEPER_LINK = 0, KEEPER_PIDFD = 1, KEEPER_MONITOR = 2, KEEPER_FDS = 3 };

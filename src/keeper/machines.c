@@ -24,6 +24,7 @@
 #include "keeper/klog.h"
 #include "keeper/packer.h"
 #include "keeper/qemu_host.h"
+#include "keeper/qemu_memory.h"
 #include "keeper/trees.h"
 #include "loop/loop.h"
 #include "sys/cgroup.h"
@@ -110,6 +111,7 @@ struct machines {
 	struct slot *slots;
 	struct qemu_host closures[CLOSURES_MAX]; /* not the current one */
 	unsigned next_closure;			 /* is replaced next */
+	int object_fd;				 /* lent to each QEMU (keeper/qemu_memory.h); -1: none yet */
 };
 
 static void set_state(struct slot *s, enum slot_state to)
@@ -873,7 +875,8 @@ static int start_qemu(struct slot *s, const struct rec_machine_start *rec, const
 {
 	struct qemu_ends t = {-1, -1, -1};
 	struct jail_qemu *q = NULL;
-	int memory = take_memory(s, rec, fds, n_fds, e);
+	int object = s->ms->object_fd < 0 ? qemu_memory_object_new(&s->ms->object_fd, e) : 0;
+	int memory = object < 0 ? object : take_memory(s, rec, fds, n_fds, e);
 	int r = memory < 0 ? memory : make_qemu_ends(s, &t, e);
 	const struct jail_qemu_parts parts = {
 		.host = qemu_for(s->ms, rec),
@@ -881,6 +884,7 @@ static int start_qemu(struct slot *s, const struct rec_machine_start *rec, const
 		.fds = fds,
 		.n_fds = n_fds,
 		.memory_fd = s->memory_fd,
+		.object_fd = s->ms->object_fd,
 		.link_fd = t.link,
 		.monitor_fd = t.monitor,
 		.console_fd = t.console,
@@ -1126,6 +1130,7 @@ int machines_new(struct loop *l, const struct machines_config *c, struct machine
 	ms = mem_new(sizeof(*ms));
 	ms->loop = l;
 	ms->c = *c;
+	ms->object_fd = -1;
 	ms->slots = mem_new(c->slots * sizeof(*ms->slots));
 	for (unsigned i = 0; i < CLOSURES_MAX; i++)
 		ms->closures[i] = (struct qemu_host)QEMU_HOST_INIT;
@@ -1158,6 +1163,7 @@ struct machines *machines_free(struct machines *ms)
 	}
 	for (unsigned i = 0; i < CLOSURES_MAX; i++)
 		qemu_host_deinit(&ms->closures[i]);
+	(void)sys_close(ms->object_fd);
 	free(ms->slots);
 	free(ms);
 	return NULL;

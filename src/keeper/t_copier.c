@@ -68,7 +68,34 @@ static char *map(int fd, off_t at, size_t n)
 	return p;
 }
 
-static _Noreturn void be_machine(int base, int in, int out, bool is_absurd)
+/* How a machine maps its memory: as a file; as QEMU is made to (keeper/qemu_memory.h); in ways that no machine does. */
+enum how { WHOLE, PIECES, ABSURD, MISSING };
+
+static bool is_data(unsigned page)
+{
+	return page % 4 == 0;
+}
+
+static char *map_pieces(int fd, unsigned first, unsigned n)
+{
+	int zero = open("/dev/zero", O_RDONLY);
+	char *p = map(zero, (off_t)first * PAGE, (size_t)n * PAGE);
+
+	for (unsigned i = 0; i < n; i++)
+		if (is_data(first + i) && mmap(p + (size_t)i * PAGE, PAGE, PROT_READ | PROT_WRITE,
+					       MAP_PRIVATE | MAP_FIXED, fd, (off_t)(first + i) * PAGE) == MAP_FAILED)
+			_exit(3);
+	return p;
+}
+
+static char *map_half(int fd, enum how how, unsigned first)
+{
+	if (how == PIECES)
+		return map_pieces(fd, first, PAGES / 2);
+	return map(fd, (off_t)first * PAGE, (PAGES / 2 - (how == MISSING)) * PAGE);
+}
+
+static _Noreturn void be_machine(int base, int in, int out, enum how how)
 {
 	struct parts p;
 	unsigned round = 0;
@@ -77,9 +104,9 @@ static _Noreturn void be_machine(int base, int in, int out, bool is_absurd)
 	/* A machine is read by whoever owns its user namespace, root or not. */
 	if (unshare(CLONE_NEWUSER) < 0)
 		_exit(4);
-	p.high = map(base, PAGES / 2 * PAGE, PAGES / 2 * PAGE);
-	p.low = map(base, 0, PAGES / 2 * PAGE);
-	if (is_absurd)
+	p.high = map_half(base, how == MISSING ? WHOLE : how, PAGES / 2);
+	p.low = map_half(base, how, 0);
+	if (how == ABSURD)
 		(void)map(base, (off_t)PAGES * PAGE * 64, PAGE);
 	for (volatile const char *q = place(&p, 3); q < place(&p, 8); q += PAGE)
 		(void)*q; /* reading a hole leaves zeros in the file */
@@ -101,7 +128,7 @@ static void let_write(struct machine *m)
 	assert_int_equal(sys_read(m->told, &c, 1), 1);
 }
 
-static void start_machine(struct world *w, bool is_absurd)
+static void start_machine(struct world *w, enum how how)
 {
 	int in[2], out[2];
 
@@ -110,7 +137,7 @@ static void start_machine(struct world *w, bool is_absurd)
 	assert_true(w->m.pid >= 0);
 	if (w->m.pid == 0) {
 		(void)close(in[1]);
-		be_machine(w->base, in[0], out[1], is_absurd);
+		be_machine(w->base, in[0], out[1], how);
 	}
 	(void)sys_close(in[0]);
 	(void)sys_close(out[1]);
@@ -177,7 +204,7 @@ static void begin(struct world *w)
 	w->base = sys_memfd("base", MFD_ALLOW_SEALING);
 	assert_int_equal(ftruncate(w->base, PAGES * PAGE), 0);
 	for (unsigned i = 0; i < PAGES; i++) {
-		if (i % 4)
+		if (!is_data(i))
 			continue;
 		memset(w->want + (size_t)i * PAGE, pattern(i, 9), PAGE);
 		assert_int_equal(sys_pwrite_full(w->base, w->want + (size_t)i * PAGE, PAGE, (uint64_t)i * PAGE), 0);
@@ -252,19 +279,27 @@ static bool is_same(int fd, const char *want)
 
 /* ---- tests ---- */
 
-static void a_copy_is_exact(void **state)
+static uint64_t blocks_of(int fd)
+{
+	struct stat st;
+
+	assert_int_equal(fstat(fd, &st), 0);
+	return (uint64_t)st.st_blocks;
+}
+
+static void copy_exactly(enum how how)
 {
 	struct world w;
 	struct stat st;
 	char *base;
-	uint64_t data = 0;
+	uint64_t data = 0, before;
 
-	T_UNUSED(state);
 	begin(&w);
+	before = blocks_of(w.base);
 	base = malloc(PAGES * PAGE);
 	assert_non_null(base);
 	memcpy(base, w.want, PAGES * PAGE);
-	start_machine(&w, false);
+	start_machine(&w, how);
 	let_write(&w.m);
 	prepare(&w, &w.prepared);
 	let_write(&w.m); /* goes on meanwhile */
@@ -285,8 +320,24 @@ static void a_copy_is_exact(void **state)
 	assert_int_equal(jail_qemu_memory_check(w.fd, MB, NULL), 0);
 	assert_true(fcntl(w.fd, F_GET_SEALS) & F_SEAL_SEAL);
 	assert_int_equal(copier_copy(w.copier, NULL), -ERR_CONFLICT); /* once */
+	if (how == PIECES)
+		assert_int_equal(blocks_of(w.base), before); /* what it used is its own */
+	else
+		assert_true(blocks_of(w.base) > before);
 	free(base);
 	end(&w);
+}
+
+static void a_copy_is_exact(void **state)
+{
+	T_UNUSED(state);
+	copy_exactly(WHOLE);
+}
+
+static void pieces_are_copied_exactly(void **state)
+{
+	T_UNUSED(state);
+	copy_exactly(PIECES);
 }
 
 /* A copy of what started from a copy. */
@@ -297,7 +348,7 @@ static void copies_of_copies(void **state)
 	T_UNUSED(state);
 	begin(&w);
 	for (unsigned round = 0; round < 3; round++) {
-		start_machine(&w, false);
+		start_machine(&w, WHOLE);
 		let_write(&w.m);
 		expect(&w, 0);
 		prepare(&w, &w.prepared);
@@ -324,8 +375,21 @@ static void absurd_mappings_are_refused(void **state)
 
 	T_UNUSED(state);
 	begin(&w);
-	start_machine(&w, true);
+	start_machine(&w, ABSURD);
 	let_write(&w.m);
+	prepare(&w, &w.failed);
+	assert_non_null(strstr(w.why.text, "address space"));
+	assert_false(w.prepared);
+	end(&w);
+}
+
+static void missing_pieces_are_refused(void **state)
+{
+	struct world w;
+
+	T_UNUSED(state);
+	begin(&w);
+	start_machine(&w, MISSING);
 	prepare(&w, &w.failed);
 	assert_non_null(strstr(w.why.text, "address space"));
 	assert_false(w.prepared);
@@ -339,7 +403,7 @@ static void foreign_memory_is_refused(void **state)
 
 	T_UNUSED(state);
 	begin(&w);
-	start_machine(&w, false);
+	start_machine(&w, WHOLE);
 	let_write(&w.m);
 	other = w.base;
 	w.base = sys_memfd("other", MFD_ALLOW_SEALING);
@@ -355,7 +419,7 @@ static void a_machine_that_dies(void **state)
 
 	T_UNUSED(state);
 	begin(&w);
-	start_machine(&w, false);
+	start_machine(&w, WHOLE);
 	let_write(&w.m);
 	prepare(&w, &w.prepared);
 	assert_int_equal(kill(w.m.pid, SIGKILL), 0);
@@ -387,7 +451,7 @@ static void a_copier_that_dies(void **state)
 
 	T_UNUSED(state);
 	begin(&w);
-	start_machine(&w, false);
+	start_machine(&w, WHOLE);
 	let_write(&w.m);
 	prepare(&w, &w.prepared);
 	assert_true(access("/proc/thread-self/children", R_OK) == 0);
@@ -405,7 +469,7 @@ static void given_up(void **state)
 
 	T_UNUSED(state);
 	begin(&w);
-	start_machine(&w, false);
+	start_machine(&w, WHOLE);
 	let_write(&w.m);
 	prepare(&w, &w.prepared);
 	w.copier = copier_free(w.copier); /* the test's end looks for what it left */
@@ -421,7 +485,7 @@ static void every_fault(void **state)
 
 	T_UNUSED(state);
 	begin(&w);
-	start_machine(&w, false);
+	start_machine(&w, WHOLE);
 	let_write(&w.m);
 	FOR_EACH_FAULT(nth, EIO)
 	{
@@ -435,5 +499,6 @@ static void every_fault(void **state)
 	end(&w);
 }
 
-T_MAIN(T(a_copy_is_exact), T(copies_of_copies), T(absurd_mappings_are_refused), T(foreign_memory_is_refused),
+T_MAIN(T(a_copy_is_exact), T(pieces_are_copied_exactly), T(copies_of_copies), T(absurd_mappings_are_refused),
+       T(missing_pieces_are_refused), T(foreign_memory_is_refused),
        T(a_machine_that_dies), T(a_copier_that_dies), T(given_up), T(every_fault))

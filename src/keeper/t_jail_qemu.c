@@ -15,6 +15,7 @@
 #include "keeper/jail_qemu_calls.h"
 #include "keeper/keeper.h"
 #include "keeper/qemu_host.h"
+#include "keeper/qemu_memory.h"
 #include "sys/fd.h"
 #include "sys/landlock.h"
 #include "sys/process.h"
@@ -27,7 +28,7 @@ enum { ROOT, DISK, KERNEL, INITRD, GIVEN };
 struct given {
 	struct qemu_host host;
 	struct rec_machine_start rec;
-	int fds[GIVEN], memory, link[2], monitor[2], console[2];
+	int fds[GIVEN], memory, object, link[2], monitor[2], console[2];
 	struct jail_qemu_parts parts;
 };
 
@@ -64,7 +65,9 @@ static void begin(struct given *g)
 		.fds = {file_of(O_RDONLY, 0600), file_of(O_RDWR, 0600), file_of(O_RDONLY, 0644),
 			file_of(O_RDONLY, 0644)},
 		.memory = memory_of(300, true),
+		.object = -1,
 	};
+	assert_int_equal(qemu_memory_object_new(&g->object, NULL), 0);
 	assert_int_equal(sys_socketpair(g->link), 0);
 	assert_int_equal(sys_socketpair(g->monitor), 0);
 	assert_int_equal(sys_pipe(g->console), 0);
@@ -74,6 +77,7 @@ static void begin(struct given *g)
 		.fds = g->fds,
 		.n_fds = GIVEN,
 		.memory_fd = g->memory,
+		.object_fd = g->object,
 		.link_fd = g->link[1],
 		.monitor_fd = g->monitor[1],
 		.console_fd = g->console[1],
@@ -84,7 +88,7 @@ static void begin(struct given *g)
 static void end(struct given *g)
 {
 	int all[] = {g->fds[0],  g->fds[1],	g->fds[2],     g->fds[3],     g->link[0],
-		     g->link[1], g->memory, g->monitor[0], g->monitor[1], g->console[0], g->console[1]};
+		     g->link[1], g->memory, g->object, g->monitor[0], g->monitor[1], g->console[0], g->console[1]};
 
 	for (size_t i = 0; i < ARRAY_LEN(all); i++)
 		(void)sys_close(all[i]);
@@ -124,7 +128,7 @@ static void composes(void **state)
 	assert_true(has(&s, "-name", "ab000000000000000000000000000000"));
 	assert_true(has(&s, "-sandbox", "spawn=deny"));
 	assert_true(has(&s, "-machine", "memory-backend=ram"));
-	assert_true(has(&s, "-object", "size=300M,mem-path=/proc/self/fd/10,share=off"));
+	assert_true(has(&s, "-object", "size=300M,mem-path=/proc/self/fd/9,share=off"));
 	assert_true(has(&s, "-kernel", "/proc/self/fd/7") && has(&s, "-initrd", "/proc/self/fd/8"));
 	assert_false(has(&s, "-incoming", "defer"));
 	assert_true(has(&s, "-blockdev", "driver=raw,node-name=l0,file=l0-file,read-only=off"));
@@ -132,7 +136,9 @@ static void composes(void **state)
 	assert_int_equal(lent_as(&s, 3), g.fds[ROOT]);
 	assert_int_equal(lent_as(&s, 12), g.fds[DISK]);
 	assert_int_equal(lent_as(&s, 10), g.memory);
-	assert_int_equal(s.n_fds, 10);
+	assert_int_equal(lent_as(&s, 9), -1); /* only the object makes it */
+	assert_int_equal(lent_as(&s, QEMU_FD_OBJECT), g.object);
+	assert_int_equal(s.n_fds, 12);
 	assert_int_equal(s.namespaces & CLONE_NEWNET, CLONE_NEWNET);
 	assert_false(s.keep_caps);
 	assert_true(s.seccomp_fd >= 0 && s.landlock && s.n_landlock);

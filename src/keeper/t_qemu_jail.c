@@ -14,6 +14,7 @@
 #include "keeper/jail.h"
 #include "keeper/jail_qemu.h"
 #include "keeper/qemu_host.h"
+#include "keeper/qemu_memory.h"
 #include "sys/fd.h"
 #include "sys/landlock.h"
 #include "sys/process.h"
@@ -21,13 +22,13 @@
 #include "wire/gen/records.h"
 
 enum { ROOT, DISK, KERNEL, INITRD, GIVEN };
-enum { IDS = 0x70010000, FILE_BYTES = 1 << 20, FDS = 11, NO_ANSWER = 1 << 20, PATIENCE_MS = 20000 };
+enum { IDS = 0x70010000, FILE_BYTES = 1 << 20, FDS = 13, NO_ANSWER = 1 << 20, PATIENCE_MS = 20000 };
 
 struct world {
 	char dir[64];
 	struct qemu_host host;
 	struct rec_machine_start rec;
-	int fds[GIVEN], memory, monitor, link, console;
+	int fds[GIVEN], memory, object, monitor, link, console;
 	struct jail_child child;
 };
 
@@ -88,6 +89,7 @@ static bool begin(struct world *w)
 	w->memory = sys_memfd("ram", MFD_ALLOW_SEALING);
 	assert_int_equal(ftruncate(w->memory, 128 << 20), 0);
 	assert_int_equal(jail_qemu_memory_seal(w->memory, NULL), 0);
+	assert_int_equal(qemu_memory_object_new(&w->object, NULL), 0);
 	return true;
 }
 
@@ -96,6 +98,7 @@ static void end(struct world *w)
 	for (int i = 0; i < GIVEN; i++)
 		(void)sys_close(w->fds[i]);
 	(void)sys_close(w->memory);
+	(void)sys_close(w->object);
 	qemu_host_deinit(&w->host);
 	assert_int_equal(sys_remove_tree(AT_FDCWD, w->dir), 0);
 }
@@ -114,6 +117,7 @@ static int enter(struct world *w, struct err *e)
 	struct jail_qemu *q = NULL;
 	struct jail_qemu_parts p = {
 		.host = &w->host, .rec = &w->rec, .fds = w->fds, .n_fds = GIVEN, .memory_fd = w->memory,
+		.object_fd = w->object,
 		.tsc_khz = 1000000,
 		.root = root, .uid_base = s.uid_base, .gid_base = s.gid_base,
 	};

@@ -180,17 +180,25 @@ static uint64_t pick(uint64_t wanted, uint64_t suggested, uint64_t otherwise)
 	return wanted ? wanted : suggested ? suggested : otherwise;
 }
 
+uint64_t policy_promise(const struct policy_wall *w, uint64_t memory_mb)
+{
+	return w ? memory_mb + w->extra_mb + (memory_mb * w->extra_permille + 999) / 1000 : memory_mb;
+}
+
 static int check_budget(const struct policy_verdict *v, const struct policy_limits *limits,
 			const struct policy_usage *usage, struct err *e)
 {
 	uint64_t budget = limits->memory_budget_mb, promised = usage->memory_promised_mb;
+	uint64_t wanted = policy_promise(v->wall, v->memory_mb);
 
-	if (promised <= budget && v->memory_mb <= budget - promised)
+	if (promised <= budget && wanted <= budget - promised)
 		return 0;
 	return err_set(e, ERR_LIMIT,
-		       "memory: %llu MiB wanted, %llu of %llu MiB are promised to other sandboxes: "
+		       "memory: %llu MiB wanted%s, %llu of %llu MiB are promised to other sandboxes: "
 		       "remove some, ask for less, or start hotcelld with a larger --memory-budget",
-		       (unsigned long long)v->memory_mb, (unsigned long long)promised,
+		       (unsigned long long)wanted,
+		       wanted > v->memory_mb ? " with what its machine takes besides the guest" : "",
+		       (unsigned long long)promised,
 		       (unsigned long long)budget);
 }
 

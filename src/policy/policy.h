@@ -26,6 +26,7 @@ struct policy_wall {
 	bool own_kernel;
 	bool layer_in_memory; /* what it writes to its root counts as its memory */
 	unsigned enforced; /* enum policy_limit: limits that hold on this host */
+	unsigned extra_mb, extra_permille; /* what a sandbox may use besides its memory: fixed, and by its size */
 	const char *unusable; /* why it can't be used on this host; NULL: it can */
 };
 
@@ -74,6 +75,9 @@ int policy_name(struct span name, struct err *e);
 int policy_create(const struct policy_principal *who, const struct rec_sandbox_create *rec,
 		  const struct policy_limits *limits, const struct policy_usage *usage,
 		  struct policy_verdict *ret, struct err *e);
+
+/* What a sandbox of this memory may use in all, of this host's: that counts against the budget. @w may be NULL. */
+uint64_t policy_promise(const struct policy_wall *w, uint64_t memory_mb);
 
 /*
  * policy_size() - fill what the request left to the template, and check the result

@@ -204,6 +204,27 @@ static void memory_has_bounds_and_a_budget(void **state)
 	assert_int_equal(size(200, 0, 2000, &v, &e), -ERR_LIMIT);
 }
 
+/* A machine's monitor takes memory, too: what is promised is what its control group lets it have. */
+static void a_machine_is_more_than_its_guest(void **state)
+{
+	const struct policy_wall wall = {.driver = "qemu", .isolation = "vm", .extra_mb = 256, .extra_permille = 4};
+	struct policy_usage usage = {.memory_promised_mb = 200};
+	struct policy_verdict v = {.wall = &wall, .memory_mb = 500};
+	struct err e = ERR_INIT;
+
+	T_UNUSED(state);
+	assert_int_equal(policy_promise(NULL, 500), 500);
+	assert_int_equal(policy_promise(&both[1], 500), 500);
+	assert_int_equal(policy_promise(&wall, 500), 758);
+	assert_int_equal(policy_promise(&wall, 501), 760); /* a page table more */
+	assert_int_equal(policy_size(&me, &(struct policy_defaults){0}, &limits, &usage, &v, &e), 0);
+	assert_int_equal(v.memory_mb, 500);
+	usage.memory_promised_mb = 243;
+	assert_int_equal(policy_size(&me, &(struct policy_defaults){0}, &limits, &usage, &v, &e), -ERR_LIMIT);
+	assert_non_null(strstr(e.text, "758 MiB wanted"));
+	assert_non_null(strstr(e.text, "243 of 1000"));
+}
+
 static void exec_needs_exactly_one_program(void **state)
 {
 	struct rec_exec_start rec = {0};
@@ -222,7 +243,7 @@ static void exec_needs_exactly_one_program(void **state)
 T_MAIN(T(default_is_a_kernel_of_its_own), T(a_missing_wall_is_never_replaced),
        T(an_unusable_wall_says_why), T(unenforceable_limits_are_refused_by_name),
        T(explicit_numbers_are_checked_before_anything_happens), T(names_are_checked),
-       T(count_is_bounded),
+       T(count_is_bounded), T(a_machine_is_more_than_its_guest),
        T(template_fills_what_is_missing), T(a_layer_in_memory_leaves_room_for_memory),
        T(memory_has_bounds_and_a_budget),
        T(exec_needs_exactly_one_program))
