@@ -264,7 +264,7 @@ static enum verdict look_oom_score(const struct check *c, const struct host *h, 
 		say(found, "may be lowered");
 		return CHECK_OK;
 	}
-	say(found, "no CAP_SYS_RESOURCE: out of memory, the kernel may kill daemon or keeper, and with the keeper every "
+	say(found, "no CAP_SYS_RESOURCE: out of memory, the kernel may kill daemon or keeper, with the keeper every "
 		   "sandbox; programs in process sandboxes may choose the keeper's own score");
 	return CHECK_WEAK;
 }
