@@ -138,8 +138,8 @@ static int cover_boot_id(struct err *e)
 	if (r == 0)
 		r = sys_bind(STAGE "/boot-id", STAGE "/proc/" NS_BOOT_ID);
 	if (r == 0)
-		r = sys_mount_attr(AT_FDCWD, STAGE "/proc/" NS_BOOT_ID, MOUNT_ATTR_RDONLY | QUIET | MOUNT_ATTR_NOEXEC, 0,
-				   false);
+		r = sys_mount_attr(AT_FDCWD, STAGE "/proc/" NS_BOOT_ID, MOUNT_ATTR_RDONLY | QUIET | MOUNT_ATTR_NOEXEC,
+				   0, false);
 	return r < 0 ? err_sys(e, r, "give the sandbox a boot id") : 0;
 }
 

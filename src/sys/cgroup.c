@@ -588,7 +588,8 @@ int cgroup_doors(struct cgroup *c, bool born, int ret[CGROUP_DOORS])
 /* ---- limits ---- */
 
 /* Its name says TCP; UDP has been charged to it since Linux 4.10. */
-static const char sockets_limit[] = "memory.kmem.tcp.limit_in_bytes", sockets_usage[] = "memory.kmem.tcp.usage_in_bytes";
+static const char sockets_limit[] = "memory.kmem.tcp.limit_in_bytes";
+static const char sockets_usage[] = "memory.kmem.tcp.usage_in_bytes";
 
 bool cgroup_root_counts_sockets(const struct cgroup_root *r)
 {

@@ -157,7 +157,8 @@ static int fill_sockets(void)
 
 		sa.sin_port = 0;
 		(void)setsockopt(to, SOL_SOCKET, SO_RCVBUF, &room, sizeof(room));
-		if (to < 0 || bind(to, (struct sockaddr *)&sa, len) < 0 || getsockname(to, (struct sockaddr *)&sa, &len) < 0)
+		if (to < 0 || bind(to, (struct sockaddr *)&sa, len) < 0 ||
+		    getsockname(to, (struct sockaddr *)&sa, &len) < 0)
 			return -1;
 		for (int n = 0; n < 8; n++)
 			got += sendto(to, bytes, sizeof(bytes), MSG_DONTWAIT, (struct sockaddr *)&sa, len) > 0;
