@@ -228,7 +228,7 @@ static void on_done(struct monitor_call *c, const struct err *why)
 	n_done++;
 }
 
-/* An answer to a command that was not said yet is none: its descriptor must live until it is, and the next call, too. */
+/* An answer to a command that was not said yet is none: its descriptor lives until it is, and the next call, too. */
 static void early_answers_are_none(void **state)
 {
 	struct monitor_call a = {.done = on_done}, b = {.done = on_done};
