@@ -118,7 +118,7 @@ static void answer(struct monitor *m, const struct qmp_message *msg)
 	struct monitor_call *c;
 	struct err why = ERR_INIT;
 
-	if (list_empty(&m->calls))
+	if (list_empty(&m->calls) || m->out.len) /* nobody can answer what was not said: @out_fd is the call's */
 		return;
 	c = LIST_ENTRY(m->calls.next, struct monitor_call, link);
 	if (msg->id != c->id)
@@ -147,7 +147,7 @@ static void take(struct monitor *m, const struct qmp_message *msg)
 		answer(m, msg); /* perhaps the last of @m */
 		return;
 	}
-	if (m->state != MONITOR_HELLO || msg->id != m->hello_id)
+	if (m->state != MONITOR_HELLO || msg->id != m->hello_id || m->out.len)
 		return;
 	m->state = MONITOR_READY;
 	loop_timer_cancel(m->loop, &m->late);

@@ -219,6 +219,49 @@ static void drains(void **state)
 	end(&t);
 }
 
+static unsigned n_done;
+
+static void on_done(struct monitor_call *c, const struct err *why)
+{
+	(void)c;
+	assert_null(why);
+	n_done++;
+}
+
+/* An answer to a command that was not said yet is none: its descriptor lives until it is, and the next call, too. */
+static void early_answers_are_none(void **state)
+{
+	struct monitor_call a = {.done = on_done}, b = {.done = on_done};
+	struct talk t;
+	unsigned long long id;
+	char early[64];
+
+	(void)state;
+	n_done = 0;
+	begin(&t, false);
+	turn(&t);
+	id = hear(&t);
+	answer(&t, id, "\"return\": {}");
+	turn(&t);
+	assert_int_equal(t.ready, 1);
+	assert_int_equal(monitor_call(t.monitor, "getfd", NULL, t.qemu, &a, NULL), 0);
+	assert_int_equal(monitor_call(t.monitor, "cont", NULL, -1, &b, NULL), 0);
+	(void)snprintf(early, sizeof(early), "{\"return\": {}, \"id\": %llu}\n", id + 1);
+	assert_int_equal(sys_write(t.qemu, early, strlen(early)), strlen(early));
+	monitor_drain(t.monitor); /* before a turn of the loop says anything */
+	assert_int_equal(n_done, 0);
+	turn(&t);
+	assert_int_equal(hear(&t), id + 1);
+	answer(&t, id + 1, "\"return\": {}");
+	turn(&t);
+	assert_int_equal(n_done, 1);
+	assert_int_equal(hear(&t), id + 2);
+	answer(&t, id + 2, "\"return\": {}");
+	turn(&t);
+	assert_int_equal(n_done, 2);
+	end(&t);
+}
+
 static void every_fault(void **state)
 {
 	T_UNUSED(state);
@@ -248,4 +291,4 @@ static void every_fault(void **state)
 }
 
 T_MAIN(T(says_hello), T(takes_over), T(silence_has_an_end), T(bad_lines_end_it),
-       T(may_be_freed_by_its_owner), T(drains), T(every_fault))
+       T(may_be_freed_by_its_owner), T(drains), T(early_answers_are_none), T(every_fault))
