@@ -4,7 +4,7 @@
 
 box() {
 	host
-	status 0 hotcell create --isolation process --name box "$@"
+	status 0 hotcell create --isolation process --name box
 }
 
 # Output that nobody can have is an error, and the error is said where somebody can read it.

@@ -116,7 +116,7 @@ test_slow_but_alive() {
 	host
 	status 0 hotcell create --memory 256M --name box
 	status 0 hotcell exec box -c 'for i in 1 2 3 4; do sh -c "while :; do :; done" & done; sleep 15; kill $(jobs -p); echo done'
-	same done "$(cat "$OUT")" stdout
+	same "done" "$(cat "$OUT")" stdout
 	hotcell info box --json >"$SCRATCH/info"
 	same 0 "$(json "$SCRATCH/info" 'd["unhealthy_since_ms"]')" "unhealthy"
 	status 0 hotcell rm box

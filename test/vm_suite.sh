@@ -57,8 +57,8 @@ test_console_flood() {
 # Who waits for a boot at a terminal sees that it goes on, and how the next one can be a fork; a pipe gets neither.
 test_boot_is_told() {
 	host
-	status 0 hotcell run -- echo done
-	same done "$(cat "$OUT")" "output in a pipe"
+	status 0 hotcell run -- echo "done"
+	same "done" "$(cat "$OUT")" "output in a pipe"
 	same "" "$(cat "$ERR")" "standard error in a pipe"
 	status 0 python3 -c '
 import os, pty, sys

@@ -301,5 +301,6 @@ static void memory_is_zeroed_and_copied(void **state)
 
 T_MAIN(T(ring_refuses_odd_capacities), T(ring_keeps_bytes_and_offsets), T(ring_space_is_contiguous_room),
        T(list_adds_takes_and_deletes_twice), T(spans_and_vectors), T(ids_parse_in_both_shapes),
-       T(names_are_safe_words), T(sizes_people_type), T(durations_people_type), T(durations_people_read), T(sizes_people_read),
+       T(names_are_safe_words), T(sizes_people_type), T(durations_people_type), T(durations_people_read),
+       T(sizes_people_read),
        T(memory_is_zeroed_and_copied))

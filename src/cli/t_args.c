@@ -148,7 +148,8 @@ static void t_mistakes_get_one_clear_sentence(void **state)
 
 static void t_words_of_other_tools_get_an_answer(void **state)
 {
-	static const char *const words[] = {"stop", "start", "kill", "delete", "logs", "inspect", "images", "build", NULL};
+	static const char *const words[] = {"stop",    "start",  "kill",  "delete", "logs",
+					    "inspect", "images", "build", NULL};
 	struct err e = ERR_INIT;
 
 	(void)state;

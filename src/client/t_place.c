@@ -36,7 +36,8 @@ static void run_directory_follows_state(void **state)
 	run_is((const char *const[5]){"/x", "/y", NULL, "/rt", "/h"}, "/y");
 	run_is((const char *const[5]){NULL, "/y", NULL, "/rt", "/h"}, "/y");
 	run_is((const char *const[5]){"", NULL, NULL, "/rt", "/h"}, root ? "/run/hotcell" : "/rt/hotcell");
-	run_is((const char *const[5]){NULL, NULL, NULL, NULL, "/h"}, root ? "/run/hotcell" : "/h/.local/state/hotcell/run");
+	run_is((const char *const[5]){NULL, NULL, NULL, NULL, "/h"},
+	       root ? "/run/hotcell" : "/h/.local/state/hotcell/run");
 }
 
 static void relative_and_long_ones_are_refused(void **state)

@@ -1380,9 +1380,10 @@ static unsigned met(struct host *h, const struct fault *f)
 {
 	const struct rig *r = &h->rig;
 
+	if (f->of == OF_AGENT && f->part == offsetof(struct rig, freeze))
+		return r->froze;
 	if (f->of == OF_AGENT)
-		return f->part == offsetof(struct rig, freeze) ? r->froze : f->part == offsetof(struct rig, thaw) ? r->thawed
-														  : r->started;
+		return f->part == offsetof(struct rig, thaw) ? r->thawed : r->started;
 	return f->of == OF_DRIVER ? r->script.seen[f->part] : h->calls[f->part];
 }
 
@@ -1635,5 +1636,6 @@ T_MAIN(T(a_snapshot_is_kept_listed_and_removed), T(sandboxes_start_from_a_snapsh
        T(a_rollback_is_to_ones_own_snapshots), T(a_paused_one_can_be_rolled_back),
        T(a_rollback_that_fails_late_is_never_a_mixture), T(a_template_whose_warming_fails_is_none),
        T(a_template_whose_builder_is_removed_is_none), T(of_two_hot_templates_the_newer_stays),
-       T(what_had_to_boot_is_made_hot), T(another_size_is_made_hot_when_it_comes_again), T(what_cant_be_made_hot_is_tried_once), T(any_step_may_fail),
+       T(what_had_to_boot_is_made_hot), T(another_size_is_made_hot_when_it_comes_again),
+       T(what_cant_be_made_hot_is_tried_once), T(any_step_may_fail),
        T(going_back_may_fail_too))

@@ -318,7 +318,7 @@ static const struct check checks[] = {
 	 "echo 2 > /sys/kernel/mm/ksm/run", look_setting, .file = "/sys/kernel/mm/ksm/run", .good = "0"},
 	{"socket memory", "a sandbox can't take the host's memory by what it leaves unread",
 	 "boot with cgroup v2 (systemd.unified_cgroup_hierarchy=1)", look_sockets},
-	{"core handler", "it runs as root; sandboxes, QEMU and keeper never start it, the daemon and other programs may",
+	{"core handler", "it runs as root; sandboxes, QEMU and keeper never start it, the daemon may",
 	 "sysctl -w kernel.core_pattern=core", look_core_pattern, .file = "/proc/sys/kernel/core_pattern"},
 	{"oom score", "daemon and keeper outlive a lack of memory",
 	 "run hotcelld as root with CAP_SYS_RESOURCE (containers: --cap-add SYS_RESOURCE)", look_oom_score},

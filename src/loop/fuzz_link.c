@@ -335,8 +335,8 @@ static void on_up(struct link *k, uint64_t generation)
 		int fd = pass();
 
 		*slot = (struct slot){.peer = x, .used = true};
-		if (fd < 0 || link_call(k, 20, &rec_failure_type, &rec, link_streams(k) % 2, &fd, x->passes, &stream_ops,
-					slot, &slot->s, NULL) < 0)
+		if (fd < 0 || link_call(k, 20, &rec_failure_type, &rec, link_streams(k) % 2, &fd, x->passes,
+					&stream_ops, slot, &slot->s, NULL) < 0)
 			abort();
 		(void)__wrap_sys_close(fd); /* lent */
 		if (link_streams(k) % 2 == 0)
@@ -399,7 +399,7 @@ static void say(struct peer *x, const void *p, size_t n)
 {
 	while (wire.n + n > IN_MAX && wire.io && (wire.io->events & LOOP_READ))
 		turns(x, 1);
-	if (wire.is_shut || wire.n + n > IN_MAX) /* it reads no more for now: this is lost */
+	if (wire.is_shut || wire.n + n > IN_MAX) /* it reads nothing: this is lost */
 		return;
 	memcpy(wire.in + wire.n, p, n);
 	wire.n += n;
@@ -459,7 +459,8 @@ static void operation(struct peer *x, struct tape *t)
 		f.arg = (uint32_t)take(t, 1);
 		f.offset = op & 64 ? take(t, 8) : take(t, 3);
 		f.fds = op > 245 ? (uint8_t)take(t, 1) : op > 235;
-		for (wire.n_fds = MIN(wire.n_fds, 8u); x->passes && wire.n_fds < MIN(f.fds, FRAME_FDS_MAX); wire.n_fds++)
+		wire.n_fds = MIN(wire.n_fds, 8u);
+		for (; x->passes && wire.n_fds < MIN(f.fds, FRAME_FDS_MAX); wire.n_fds++)
 			if ((wire.fds[wire.n_fds] = pass()) < 0)
 				break;
 		len = (unsigned)take(t, 1);
