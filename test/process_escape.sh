@@ -80,8 +80,7 @@ test_memory_bomb() {
 	status 0 hotcell create --isolation process --name neighbour
 	status 137 hotcell exec --json box -- python3 -c 'x = []
 while True: x.append(bytearray(1 << 20))'
-	reason=$(json "$OUT" 'd["exit"]["reason"]')
-	if [ -e /sys/fs/cgroup/cgroup.controllers ]; then same oom "$reason" "reason"; else same signaled "$reason" "reason"; fi
+	same oom "$(json "$OUT" 'd["exit"]["reason"]')" "reason"
 	still_fine
 	says 0 'again' -- echo again
 	# many small ones together
