@@ -18,7 +18,7 @@ test_mistakes() {
 	refuses 2 "did you mean 'create'" snapshot creat box
 	refuses 2 "did you mean 'set'" pool st base
 	refuses 125 "did you mean 'run'" code rn box 1
-	refuses 2 'build, list, info, verify, rm' image bild
+	refuses 2 'build, recipes, list, info, verify, rm' image bild
 	refuses 2 'did you mean --json' doctor --jsn
 	refuses 2 '"x"' doctor x
 	refuses 4 'no vm pool of template nosuch' pool rm nosuch
