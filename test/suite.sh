@@ -687,11 +687,13 @@ while True:
         if os.fork() == 0: time.sleep(1000)
     except OSError: time.sleep(0.1)' & exit 0")
 	eventually 60 sh -c '! hotcell exec box -- true'
-	status 0 hotcell sessions --json box
-	same "False True" "$(python3 -c 'import json,sys
-for l in open(sys.argv[1]):
-    d = json.loads(l)
-    if d["session"] == int(sys.argv[2]): print(d["running"], d["left"])' "$OUT" "$number")" "the ended session"
+	has_ended() { # while what it left behind lives
+		hotcell sessions --json box | python3 -c 'import json, sys
+for d in map(json.loads, sys.stdin):
+    if d["session"] == int(sys.argv[1]): sys.exit((d["running"], d["left"]) != (False, True))
+sys.exit(1)' "$number"
+	}
+	eventually 10 has_ended
 	status 0 hotcell signal box "$number" KILL
 	eventually 30 hotcell exec box -- true
 	status 11 hotcell signal box "$number" KILL
