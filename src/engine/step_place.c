@@ -238,7 +238,7 @@ static void on_retry(struct loop_timer *t)
 
 static bool keeps_failure(const struct sandbox *sb)
 {
-	return sb->disk_left.code || (sb->fate == SANDBOX_FAILED && !sb->ephemeral && !sb->is_child);
+	return sb->disk_left.code || (sb->fate == SANDBOX_FAILED && !sb->ephemeral && !sb->is_child && !sb->is_builder);
 }
 
 static int write_end(struct sandbox *sb, struct err *e)
