@@ -61,8 +61,8 @@ static int choose_wall(const struct rec_sandbox_create *rec, const struct policy
 			       (int)wanted.n, wanted.p);
 	if (v->wall->unusable)
 		return err_set(e, ERR_UNSUPPORTED,
-			       "isolation: %s cannot be used on this host: %s (so it was when the daemon started; once that "
-			       "has changed, hotcell daemon stop makes the next command look again)",
+			       "isolation: %s cannot be used on this host: %s (so it was when the daemon started; "
+			       "once that has changed, hotcell daemon stop makes the next command look again)",
 			       v->wall->isolation, v->wall->unusable);
 	return 0;
 }
