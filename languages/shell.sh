@@ -100,7 +100,7 @@ __hc_carry_over() {
 		alias -p
 		declare -p # those that can't be set say so, and the rest is
 		printf 'umask %s\n' "$(umask)"
-	} >"$__hc_file" 2>/dev/null
+	} >|"$__hc_file" 2>/dev/null # also under set -C
 	__hc_revived=1 exec bash --norc --noprofile -c '. "$0" 2>/dev/null; rm -f "$__hc_file"; eval "$__hc_program"' "$__hc_file"
 }
 

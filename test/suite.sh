@@ -884,7 +884,7 @@ EOF
 	# a shell that fails under set -e or -u ends the source, not the shell
 	runs 1 before --language shell 'kept=1; list=(a b); set -e; cd /tmp; echo before; false; echo behind'
 	runs 0 '1 b /tmp' --language shell 'echo $kept ${list[1]} $PWD'
-	runs 1 '' --language shell 'set -euo pipefail; f() { echo $nosuch; }; f; echo behind'
+	runs 1 '' --language shell 'set -Ceuo pipefail; f() { echo $nosuch; }; f; echo behind'
 	contains "$(cat "$ERR")" 'nosuch: unbound variable'
 	runs 0 '1 b /tmp f' --language shell 'echo $kept ${list[1]} $PWD $(declare -F f)'
 	runs 1 '' --language shell ': ${other?is missing}'
