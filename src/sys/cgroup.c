@@ -587,7 +587,7 @@ int cgroup_doors(struct cgroup *c, bool born, int ret[CGROUP_DOORS])
 
 /* ---- limits ---- */
 
-/* Its name says TCP; UDP has been charged to it since Linux 4.10. */
+/* Its name says TCP; UDP is charged to it, too (seen on Linux 6.18). */
 static const char sockets_limit[] = "memory.kmem.tcp.limit_in_bytes";
 static const char sockets_usage[] = "memory.kmem.tcp.usage_in_bytes";
 
