@@ -2,6 +2,7 @@
 #include "cli/follow.h"
 #include <errno.h>
 #include <signal.h>
+#include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 #include "base/err.h"
@@ -384,6 +385,7 @@ static uint64_t memory_of(struct cli *c, const char *sandbox)
 void follow_note_end(struct cli *c, const struct follow_result *r, const char *sandbox)
 {
 	bool was_it = span_is(r->exit.reason, "oom");
+	char limit[48] = "";
 	uint64_t mb;
 
 	if (span_is(r->exit.reason, "timeout"))
@@ -391,8 +393,10 @@ void follow_note_end(struct cli *c, const struct follow_result *r, const char *s
 	if (!r->finished || (!was_it && !r->exit.oom_kills))
 		return;
 	mb = memory_of(c, sandbox);
-	cli_note(c, "%s: out of memory (limit %llu MiB); --memory gives a new sandbox more",
-		 was_it ? "killed" : "something in the sandbox was killed meanwhile", (unsigned long long)mb);
+	if (mb)
+		(void)snprintf(limit, sizeof(limit), " (limit %llu MiB)", (unsigned long long)mb);
+	cli_note(c, "%s: out of memory%s; --memory gives a new sandbox more",
+		 was_it ? "killed" : "something in the sandbox was killed meanwhile", limit);
 }
 
 /* ---- JSON ---- */
